@@ -1,0 +1,34 @@
+# `make demo` and `make test` are all a fresh machine needs; both create .venv when it is missing.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-long bench bench-micro gpu-gate style clean
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: .venv/.installed
+	$(BIN)/pargo demo
+
+# a kernel imported for Triton's interpreter cannot be compiled: the interpreted tests have a process of their own
+test: .venv/.installed
+	$(BIN)/pytest -n 2 -m "not long"
+	TRITON_INTERPRET=1 $(BIN)/pytest -n 2 -m "not long" tests/kernels
+
+test-long: .venv/.installed
+	$(BIN)/pytest -n 2 -m long
+	TRITON_INTERPRET=1 $(BIN)/pytest -n 2 -m long tests/kernels
+
+bench: .venv/.installed
+	$(BIN)/python bench/run.py
+
+style: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv build dist *.egg-info

@@ -1,0 +1,76 @@
+"""Cascaded partial attention (ParGo, Eq. 2): self-attention in which each token sees a window of its neighbours.
+
+    from pargo_kernels.cascaded_partial_attention import cascaded_partial_attention
+
+``import pargo_kernels.cascaded_partial_attention`` binds this module. The op is registered with torch.library, so it works
+under torch.compile(fullgraph=True), autocast, checkpointing and fake tensors.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from pargo_kernels import reference, registration
+from pargo_kernels.checks import check_cascaded, check_impl, check_qkv, check_scale
+from pargo_kernels.dispatch import autocast_inputs, resolve_impl
+
+_ops = registration.define(
+    "cascaded_partial_attention",
+    inputs="Tensor query, Tensor key, Tensor value",
+    settings="int window, int num_partial, str edge, float scale",
+    num_tensors=3,
+    module="cascaded",
+)
+
+
+def cascaded_partial_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    window: int,
+    *,
+    num_partial: int | None = None,
+    edge: str = "clamp",
+    scale: float | None = None,
+    return_lse: bool = False,
+    impl: str = "auto",
+) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    """Self-attention in a band: each of the first ``num_partial`` tokens sees ``window`` adjacent ones (ParGo, Eq. 2).
+
+    With ``edge="clamp"`` the window of token ``i`` starts at ``clamp(i - window // 2, 0, n_p - window)``: every token
+    sees exactly ``window`` tokens. With ``edge="truncate"`` the window is cut at the borders. Tokens after ``num_partial``
+    attend among themselves. Exact, differentiable, without a dense mask.
+
+    Args:
+        query: ``[B, H, n, D]``, partial rows first. fp16, bf16, fp32 (fp64 on the torch path), any strides.
+        key, value: ``[B, H_kv, n, D]`` with ``H % H_kv == 0`` and ``D <= 256``.
+        window: ``1 ... num_partial``; :func:`pargo_kernels.intervals.cascade_windows` gives the paper's, layer by layer.
+        num_partial: how many leading tokens form the band; None means all ``n``.
+        edge: "clamp" or "truncate".
+        scale: factor of the scores before the softmax; ``D ** -0.5`` by default.
+        return_lse: also return the natural-log sum of exponentials, fp32 ``[B, H, n]`` (fp64 for fp64), differentiable.
+        impl: "auto" (Triton kernels on a capable GPU, structured torch elsewhere), "triton", "torch", or "reference"
+            (dense mask in fp64, for tests).
+
+    Returns:
+        ``out`` with the shape, dtype and layout of ``query``; with ``return_lse`` the pair ``(out, lse)``.
+
+    Raises:
+        TypeError, ValueError: for arguments outside these rules, before anything is computed.
+    """
+    check_impl(impl)
+    check_qkv(query, key, value)
+    if num_partial is None:
+        num_partial = query.shape[2]
+    check_cascaded(query, key, window, num_partial, edge)
+    if scale is None:
+        scale = query.shape[-1] ** -0.5
+    else:
+        check_scale(scale)
+    query, key, value = autocast_inputs(query, key, value)
+    chosen = resolve_impl(impl, query)
+    if chosen == "reference":
+        out, lse = reference.cascaded_partial_attention(query, key, value, window, num_partial, edge, scale)
+    else:
+        out, lse = registration.call(_ops, (query, key, value), (window, num_partial, edge, float(scale), chosen))
+    return (out, lse) if return_lse else out

@@ -1,0 +1,134 @@
+"""Argument checks of the public ops. Each error names the argument, its value, the rule and the way out."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+
+from pargo_kernels.intervals import EDGES
+
+IMPLS = ("auto", "triton", "torch", "reference")
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+MAX_HEAD_DIM = 256
+
+
+def check_qkv(query, key, value) -> None:
+    """Rank, device, dtype, head count and head dimension of query ``[B, H, n_q, D]``, key and value ``[*, H_kv, n_k, D]``."""
+    for name, tensor in (("query", query), ("key", key), ("value", value)):
+        if not isinstance(tensor, torch.Tensor):
+            raise TypeError(f"{name} is a {type(tensor).__name__}; it must be a torch.Tensor.")
+        if tensor.dim() != 4:
+            raise ValueError(
+                f"{name} has shape {_shape(tensor)}; it must have 4 dimensions [batch, heads, tokens, head_dim]: "
+                f"{name}.unflatten(-1, (num_heads, -1)).transpose(1, 2) turns [batch, tokens, channels] into that."
+            )
+    if not (query.dtype == key.dtype == value.dtype):
+        raise TypeError(
+            f"query is {query.dtype}, key {key.dtype}, value {value.dtype}; they must be of one dtype: cast them, or run "
+            "under torch.autocast, which casts them to its own dtype."
+        )
+    if query.dtype not in FLOATS:
+        raise TypeError(f"query is {query.dtype}; use float16, bfloat16, float32 or float64.")
+    if not (query.device == key.device == value.device):
+        raise ValueError(f"query is on {query.device}, key on {key.device}, value on {value.device}; move them to one device.")
+    if key.shape != value.shape:
+        raise ValueError(f"key has shape {_shape(key)} and value {_shape(value)}; their shapes must be equal.")
+    num_heads, num_kv_heads, head_dim = query.shape[1], key.shape[1], query.shape[3]
+    if num_kv_heads == 0 or num_heads % num_kv_heads:
+        raise ValueError(
+            f"query has {num_heads} heads and key {num_kv_heads}; the query's must be a multiple of the key's "
+            "(grouped-query attention)."
+        )
+    if head_dim != key.shape[3]:
+        raise ValueError(f"query has head_dim={head_dim} and key {key.shape[3]}; they must be equal.")
+    if not 1 <= head_dim <= MAX_HEAD_DIM:
+        raise ValueError(f"query has head_dim={head_dim}; it must lie in 1...{MAX_HEAD_DIM}: use more, narrower heads.")
+
+
+def check_partial_global(query, key, num_partial, cu_seqlens_k, check_contents) -> None:
+    """The layout of partial-global attention; call after :func:`check_qkv`."""
+    _check_count("num_partial", num_partial, 0, query.shape[2], "the rows of query; the rows after it are global rows")
+    if cu_seqlens_k is not None:
+        _check_packing(query, key, num_partial, cu_seqlens_k, check_contents)
+        return
+    if query.shape[0] != key.shape[0]:
+        raise ValueError(
+            f"query has batch {query.shape[0]} and key {key.shape[0]}; they must be equal, or pass cu_seqlens_k with "
+            "key and value packed to batch 1."
+        )
+    num_keys = key.shape[2]
+    if num_keys < max(1, num_partial):
+        raise ValueError(
+            f"key has n_v={num_keys} visual tokens for num_partial={num_partial}; every partial row needs at least one: "
+            "use fewer partial rows or a larger image."
+        )
+
+
+def check_cascaded(query, key, window, num_partial, edge) -> None:
+    """The layout of cascaded attention; call after :func:`check_qkv`. ``num_partial`` is already resolved."""
+    if query.shape[0] != key.shape[0] or query.shape[2] != key.shape[2]:
+        raise ValueError(
+            f"query has shape {_shape(query)} and key {_shape(key)}; this is self-attention: batch and tokens must be equal."
+        )
+    _check_count("num_partial", num_partial, 0, query.shape[2], "the rows of query; None means all of them")
+    if edge not in EDGES:
+        raise ValueError(f"edge={edge!r} is unknown: use 'clamp' (the paper's windows) or 'truncate'.")
+    # without partial rows there is no band; any window of at least 1 is accepted then
+    _check_count("window", window, 1, max(1, num_partial), "num_partial; intervals.cascade_windows gives the paper's windows")
+
+
+def check_impl(impl) -> None:
+    """``impl`` is one of the four names."""
+    if impl not in IMPLS:
+        raise ValueError(f"impl={impl!r} is unknown: use one of {', '.join(map(repr, IMPLS))}.")
+
+
+def check_scale(scale) -> None:
+    """``scale`` is a finite number."""
+    if not isinstance(scale, (int, float)) or scale != scale or scale in (float("inf"), float("-inf")):
+        raise ValueError(f"scale={scale!r} must be a finite number; None means head_dim ** -0.5.")
+
+
+def _check_count(name, value, low, high, meaning) -> None:
+    if not isinstance(value, (int, torch.SymInt)) or isinstance(value, bool):
+        raise TypeError(f"{name}={value!r} is a {type(value).__name__}; it must be an int.")
+    if not low <= value <= high:
+        raise ValueError(f"{name}={value} must lie in {low}...{high} ({meaning}).")
+
+
+def _check_packing(query, key, num_partial, cu_seqlens_k, check_contents) -> None:
+    if not isinstance(cu_seqlens_k, torch.Tensor):
+        raise TypeError(f"cu_seqlens_k is a {type(cu_seqlens_k).__name__}; it must be an int32 tensor of batch + 1 offsets.")
+    if cu_seqlens_k.dtype != torch.int32:
+        raise TypeError(f"cu_seqlens_k is {cu_seqlens_k.dtype}; it must be torch.int32: cu_seqlens_k.int().")
+    if cu_seqlens_k.dim() != 1 or cu_seqlens_k.shape[0] != query.shape[0] + 1:
+        raise ValueError(
+            f"cu_seqlens_k has shape {_shape(cu_seqlens_k)}; it must be [{query.shape[0] + 1}]: one offset for each of "
+            f"the query's {query.shape[0]} images and the total at the end."
+        )
+    if cu_seqlens_k.device != query.device:
+        raise ValueError(f"cu_seqlens_k is on {cu_seqlens_k.device} and query on {query.device}; move it there.")
+    if key.shape[0] != 1:
+        raise ValueError(
+            f"key has batch {key.shape[0]}; with cu_seqlens_k the images are packed along the tokens: [1, H_kv, total, D]."
+        )
+    if check_contents or cu_seqlens_k.device.type == "cpu":
+        _check_offsets(cu_seqlens_k.tolist(), key.shape[2], num_partial)
+
+
+def _check_offsets(offsets, total, num_partial) -> None:
+    if offsets[0] != 0 or offsets[-1] != total:
+        raise ValueError(
+            f"cu_seqlens_k runs from {offsets[0]} to {offsets[-1]}; it must run from 0 to {total}, the tokens of key."
+        )
+    for image, (begin, end) in enumerate(pairwise(offsets)):
+        if end - begin < max(1, num_partial):
+            raise ValueError(
+                f"cu_seqlens_k gives image {image} n_v={end - begin} visual tokens for num_partial={num_partial}; every "
+                "partial row needs at least one: drop or enlarge that image, or use fewer partial rows."
+            )
+
+
+def _shape(tensor) -> list[int]:
+    return list(tensor.shape)

@@ -1,0 +1,66 @@
+"""Which implementation runs: ``impl`` chooses how, never what."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+
+import torch
+
+MIN_CAPABILITY = (8, 0)
+
+
+def interpreting() -> bool:
+    """True where Triton interprets kernels on the CPU (``TRITON_INTERPRET=1``)."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@functools.cache
+def triton_installed() -> bool:
+    """True where triton can be imported; it is imported only when a kernel is wanted."""
+    return importlib.util.find_spec("triton") is not None
+
+
+@functools.cache
+def _capable(device_index: int | None) -> bool:
+    return torch.version.hip is not None or torch.cuda.get_device_capability(device_index) >= MIN_CAPABILITY
+
+
+def _why_not_triton(query: torch.Tensor) -> str | None:
+    if query.dtype == torch.float64:
+        return "query is float64, which the kernels do not compute"
+    if not triton_installed():
+        return "triton is not installed (pip install triton)"
+    if query.device.type == "cuda":
+        return None if _capable(query.device.index) else f"{query.device} has a compute capability below 8.0"
+    if query.device.type == "cpu" and interpreting():
+        return None
+    return f"query is on {query.device}; kernels run on CUDA or HIP devices (on the CPU only with TRITON_INTERPRET=1)"
+
+
+def resolve_impl(impl: str, query: torch.Tensor) -> str:
+    """Turn ``impl`` into "triton", "torch" or "reference".
+
+    "auto" is "triton" on CUDA/HIP tensors of capability >= 8.0 and a dtype other than fp64, "torch" elsewhere.
+
+    Raises:
+        ValueError: if "triton" is asked for where it cannot run. It never falls back silently.
+    """
+    if impl == "auto":
+        return "triton" if query.device.type == "cuda" and _why_not_triton(query) is None else "torch"
+    if impl == "triton":
+        why_not = _why_not_triton(query)
+        if why_not is not None:
+            raise ValueError(f"impl='triton' cannot run: {why_not}. Use impl='torch', or impl='auto' to choose by device.")
+    return impl
+
+
+def autocast_inputs(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Under ``torch.autocast``, cast floating tensors other than fp64 to its dtype, as torch does for SDPA."""
+    device_type = tensors[0].device.type
+    if not torch.is_autocast_enabled(device_type):
+        return tensors
+    dtype = torch.get_autocast_dtype(device_type)
+    castable = (torch.float16, torch.bfloat16, torch.float32)
+    return tuple(t.to(dtype) if t.dtype in castable else t for t in tensors)

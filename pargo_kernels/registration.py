@@ -1,0 +1,114 @@
+"""Joining an attention to torch: a forward and a backward op in ``torch.ops.pargo_kernels`` and one autograd.Function.
+
+Both attentions have the same form: tensors in, then settings, then the implementation's name; out and lse come out. The
+implementation modules (``torch_path``, ``triton_path``) offer ``forward(*tensors, *settings)`` and
+``backward(grad_out, grad_lse, *tensors, out, lse, *settings)`` and are imported at their first use, so that the package
+works without triton.
+
+``Library.define`` with an ``autograd.Function`` rather than ``custom_op`` with ``register_autograd``: half the overhead, and
+torch.func.grad works (jvp and double backward raise instead of giving zeros).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import NamedTuple
+
+import torch
+from torch.autograd import forward_ad
+
+_library = torch.library.Library("pargo_kernels", "DEF")
+
+
+class Ops(NamedTuple):
+    """The registered ops of one attention."""
+
+    forward: torch._ops.OpOverload
+    backward: torch._ops.OpOverload
+    function: type[torch.autograd.Function]
+
+
+def define(name: str, *, inputs: str, settings: str, num_tensors: int, module: str) -> Ops:
+    """Register ``name_forward`` and ``name_backward``.
+
+    Args:
+        inputs: schema of the tensors; query, key and value first.
+        settings: schema of the settings; ``str impl`` is appended.
+        num_tensors: how many tensors ``inputs`` names.
+        module: the module below ``torch_path`` and ``triton_path`` that computes it.
+    """
+    tags = (torch.Tag.needs_exact_strides,)
+    _library.define(f"{name}_forward({inputs}, {settings}, str impl) -> (Tensor, Tensor)", tags=tags)
+    _library.define(
+        f"{name}_backward(Tensor grad_out, Tensor? grad_lse, {inputs}, Tensor out, Tensor lse, {settings}, str impl)"
+        " -> (Tensor, Tensor, Tensor)",
+        tags=tags,
+    )
+
+    def forward_impl(*args):
+        return _run(module, "forward", args[0].device, args)
+
+    def backward_impl(*args):
+        return _run(module, "backward", args[0].device, args)
+
+    def forward_fake(query, *_):
+        return torch.empty_like(query), query.new_empty(query.shape[:3], dtype=lse_dtype(query.dtype))
+
+    def backward_fake(_grad_out, _grad_lse, query, key, value, *_):
+        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+    for suffix, impl, fake in (("forward", forward_impl, forward_fake), ("backward", backward_impl, backward_fake)):
+        _library.impl(f"{name}_{suffix}", impl, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"pargo_kernels::{name}_{suffix}", fake, lib=_library)
+
+    forward_op = getattr(torch.ops.pargo_kernels, f"{name}_forward").default
+    backward_op = getattr(torch.ops.pargo_kernels, f"{name}_backward").default
+    return Ops(forward_op, backward_op, _function(name, forward_op, backward_op, num_tensors))
+
+
+def call(ops: Ops, tensors: tuple, settings: tuple) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run the op on ``tensors`` and ``settings`` (the implementation's name last); autograd only where it is wanted."""
+    wants_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    # the Function refuses forward-mode AD; the bare op would drop the tangents
+    if wants_grad or forward_ad._current_level >= 0:
+        return ops.function.apply(*tensors, *settings)
+    return ops.forward(*tensors, *settings)
+
+
+def lse_dtype(dtype: torch.dtype) -> torch.dtype:
+    """dtype of the log-sum-exp for inputs of ``dtype``."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _run(module: str, direction: str, device: torch.device, args: tuple):
+    *inputs, impl = args
+    path = importlib.import_module(f"pargo_kernels.{impl}_path.{module}")
+    if not torch.is_autocast_enabled(device.type):
+        return getattr(path, direction)(*inputs)
+    with torch.autocast(device.type, enabled=False):
+        return getattr(path, direction)(*inputs)
+
+
+def _function(name: str, forward_op, backward_op, num_tensors: int) -> type[torch.autograd.Function]:
+    class Attention(torch.autograd.Function):
+        @staticmethod
+        def forward(*args):
+            return forward_op(*args)
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            ctx.set_materialize_grads(False)
+            ctx.save_for_backward(*inputs[:num_tensors], *output)
+            ctx.settings = inputs[num_tensors:]
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, grad_out, grad_lse):
+            saved = ctx.saved_tensors
+            if grad_out is None:
+                grad_out = torch.zeros_like(saved[num_tensors])
+            grads = backward_op(grad_out, grad_lse, *saved, *ctx.settings)
+            return (*grads, *[None] * (num_tensors - 3 + len(ctx.settings)))
+
+    Attention.__name__ = Attention.__qualname__ = name
+    return Attention

@@ -1,0 +1,1 @@
+"""Both attentions in plain torch: exact, structured, on any device."""

@@ -1,0 +1,1 @@
+"""Both attentions as Triton kernels. Imported only when a kernel is wanted."""

@@ -1,0 +1,1 @@
+"""ParGo: an encoder, the partial-global projector, and a language model."""
