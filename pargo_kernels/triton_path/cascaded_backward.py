@@ -7,19 +7,31 @@ import triton.language as tl
 
 from pargo_kernels.triton_path.band import rows_of_key, tile_phases, token_block
 from pargo_kernels.triton_path.cascaded_forward import SIZES, row_block
-from pargo_kernels.triton_path.tiles import LOG2E, head_pointer, load_rows, row_delta, softmax_weights, store_rows
+from pargo_kernels.triton_path.tiles import (
+    LOG2E,
+    base2_shift,
+    dot_rows,
+    head_rows,
+    load_rows,
+    load_vector,
+    row_delta,
+    store_rows,
+    store_vector,
+)
 
 
 @triton.jit
 def query_gradient(
+    rows_q,
+    rows_do,
     q,
     do,
-    row_lse,
+    shift,
     delta,
-    keys,
-    values,
     key,
     value,
+    batch,
+    kv_head,
     begin,
     end,
     row_first,
@@ -35,16 +47,16 @@ def query_gradient(
     # adds dS K over the keys [begin, end)
     for tile in range(begin, end, BLOCK_N):
         columns = tile + tl.arange(0, BLOCK_N)
-        offsets = tl.cast(columns, tl.int64)
-        present = columns < end
-        k = load_rows(keys, offsets * key.row, key.dim, present, HEAD_DIM, BLOCK_D)
-        v = load_rows(values, offsets * value.row, value.dim, present, HEAD_DIM, BLOCK_D)
-        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale2
+        rows_k = head_rows(key, batch, kv_head, columns, columns < end)
+        rows_v = head_rows(value, batch, kv_head, columns, columns < end)
+        k = load_rows(rows_k, HEAD_DIM, BLOCK_D)
+        v = load_rows(rows_v, HEAD_DIM, BLOCK_D)
+        scores = dot_rows(rows_q, q, rows_k, k, HEAD_DIM, PRECISION) * scale2
         if MASKED:
             seen = (columns[None, :] >= row_first[:, None]) & (columns[None, :] < row_last[:, None])
-            scores = tl.where(seen & present[None, :], scores, float("-inf"))
-        weights = softmax_weights(scores, row_lse)
-        ds = weights * (tl.dot(do, tl.trans(v), input_precision=PRECISION) - delta[:, None])
+            scores = tl.where(seen & (columns < end)[None, :], scores, float("-inf"))
+        weights = tl.exp2(scores - shift[:, None])
+        ds = weights * (dot_rows(rows_do, do, rows_v, v, HEAD_DIM, PRECISION) - delta[:, None])
         dq = tl.dot(ds.to(k.dtype), k, dq, input_precision=PRECISION)
     return dq
 
@@ -82,47 +94,42 @@ def cascaded_query_backward(
     rows, valid, row_first, row_last, first, last, full_first, full_last = row_block(
         program % num_blocks, partial_blocks, num_partial, num_tokens, window, BLOCK_M, CLAMP
     )
-    keys = head_pointer(key, batch, head // GROUP)
-    values = head_pointer(value, batch, head // GROUP)
-    offsets = tl.cast(rows, tl.int64)
-    q = load_rows(head_pointer(query, batch, head), offsets * query.row, query.dim, valid, HEAD_DIM, BLOCK_D)
-    o = load_rows(head_pointer(out, batch, head), offsets * out.row, out.dim, valid, HEAD_DIM, BLOCK_D)
-    do = load_rows(head_pointer(grad_out, batch, head), offsets * grad_out.row, grad_out.dim, valid, HEAD_DIM, BLOCK_D)
-    lse_rows = head_pointer(lse, batch, head) + offsets * lse.row
-    # rows past the end get weight 0
-    row_lse = tl.load(lse_rows, mask=valid, other=float("inf"))
-    grad_lse_rows = lse_rows
+    rows_q = head_rows(query, batch, head, rows, valid)
+    rows_do = head_rows(grad_out, batch, head, rows, valid)
+    rows_dlse = rows_q
     if HAS_GRAD_LSE:
-        grad_lse_rows = head_pointer(grad_lse, batch, head) + offsets * grad_lse.row
-    row_deltas = row_delta(o, do, grad_lse_rows, valid, HAS_GRAD_LSE)
-    tl.store(head_pointer(delta, batch, head) + offsets * delta.row, row_deltas, mask=valid)
+        rows_dlse = head_rows(grad_lse, batch, head, rows, valid)
+    q = load_rows(rows_q, HEAD_DIM, BLOCK_D)
+    do = load_rows(rows_do, HEAD_DIM, BLOCK_D)
+    # rows past the end get shift +inf: weight 0
+    shift = base2_shift(load_vector(head_rows(lse, batch, head, rows, valid), float("inf")))
+    deltas = row_delta(head_rows(out, batch, head, rows, valid), do, rows_dlse, HAS_GRAD_LSE, HEAD_DIM, BLOCK_D)
+    store_vector(head_rows(delta, batch, head, rows, valid), deltas)
 
-    scale2 = scale * LOG2E
     dq = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     inside, outside = tile_phases(first, last, full_first, full_last, BLOCK_N)
     for phase in tl.static_range(3):
         begin = first if phase == 0 else (inside if phase == 1 else outside)
         end = inside if phase == 0 else (outside if phase == 1 else last)
         dq = query_gradient(
-            q, do, row_lse, row_deltas, keys, values, key, value, begin, end, row_first, row_last, scale2, dq,
-            HEAD_DIM, BLOCK_D, BLOCK_N, phase != 1, PRECISION,
+            rows_q, rows_do, q, do, shift, deltas, key, value, batch, head // GROUP, begin, end, row_first, row_last,
+            scale * LOG2E, dq, HEAD_DIM, BLOCK_D, BLOCK_N, phase != 1, PRECISION,
         )  # fmt: skip
-    rows_dq = head_pointer(grad_query, batch, head)
-    store_rows(rows_dq, offsets * grad_query.row, grad_query.dim, valid, dq * scale, HEAD_DIM, BLOCK_D)
+    store_rows(head_rows(grad_query, batch, head, rows, valid), dq * scale, HEAD_DIM, BLOCK_D)
 
 
 @triton.jit
 def key_gradients(
+    rows_k,
+    rows_v,
     k,
     v,
-    query_rows,
-    do_rows,
-    lse_rows,
-    delta_rows,
     query,
     grad_out,
     lse,
     delta,
+    batch,
+    head,
     begin,
     end,
     key_first,
@@ -136,22 +143,23 @@ def key_gradients(
     MASKED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    # adds dS^T Q and P^T dO over the rows [begin, end); everything is transposed, [keys, rows]
+    # adds dS^T Q and P^T dO over the rows [begin, end); scores are transposed, [keys, rows]
     for tile in range(begin, end, BLOCK_M):
         rows = tile + tl.arange(0, BLOCK_M)
-        offsets = tl.cast(rows, tl.int64)
         present = rows < end
-        q = load_rows(query_rows, offsets * query.row, query.dim, present, HEAD_DIM, BLOCK_D)
-        do = load_rows(do_rows, offsets * grad_out.row, grad_out.dim, present, HEAD_DIM, BLOCK_D)
-        row_lse = tl.load(lse_rows + offsets * lse.row, mask=present, other=float("inf"))
-        row_deltas = tl.load(delta_rows + offsets * delta.row, mask=present, other=0.0)
-        scores = tl.dot(k, tl.trans(q), input_precision=PRECISION) * scale2
+        rows_q = head_rows(query, batch, head, rows, present)
+        rows_do = head_rows(grad_out, batch, head, rows, present)
+        q = load_rows(rows_q, HEAD_DIM, BLOCK_D)
+        do = load_rows(rows_do, HEAD_DIM, BLOCK_D)
+        shift = base2_shift(load_vector(head_rows(lse, batch, head, rows, present), float("inf")))
+        deltas = load_vector(head_rows(delta, batch, head, rows, present), 0.0)
+        scores = dot_rows(rows_k, k, rows_q, q, HEAD_DIM, PRECISION) * scale2
         if MASKED:
             seen = (rows[None, :] >= key_first[:, None]) & (rows[None, :] < key_last[:, None])
-            scores = tl.where(seen & present[None, :], scores, float("-inf"))
-        weights = tl.exp2(scores - (row_lse * LOG2E)[None, :])
+            scores = tl.where(seen, scores, float("-inf"))
+        weights = tl.exp2(scores - shift[None, :])
+        ds = weights * (dot_rows(rows_v, v, rows_do, do, HEAD_DIM, PRECISION) - deltas[None, :])
         dv = tl.dot(weights.to(do.dtype), do, dv, input_precision=PRECISION)
-        ds = weights * (tl.dot(v, tl.trans(do), input_precision=PRECISION) - row_deltas[None, :])
         dk = tl.dot(ds.to(q.dtype), q, dk, input_precision=PRECISION)
     return dk, dv
 
@@ -187,7 +195,6 @@ def cascaded_key_backward(
     batch = program // num_blocks // num_kv_heads
     begin, end, partial = token_block(program % num_blocks, partial_blocks, num_partial, num_tokens, BLOCK_N)
     columns = begin + tl.arange(0, BLOCK_N)
-    valid = columns < end
     # the rows that see each key, any key and every key of the block
     key_first, key_last = rows_of_key(columns, num_partial, window, CLAMP)
     first, full_last = rows_of_key(begin, num_partial, window, CLAMP)
@@ -199,27 +206,20 @@ def cascaded_key_backward(
     full_first = tl.where(partial, full_first, num_partial)
     full_last = tl.where(partial, full_last, num_tokens)
 
-    offsets = tl.cast(columns, tl.int64)
-    k = load_rows(head_pointer(key, batch, kv_head), offsets * key.row, key.dim, valid, HEAD_DIM, BLOCK_D)
-    v = load_rows(head_pointer(value, batch, kv_head), offsets * value.row, value.dim, valid, HEAD_DIM, BLOCK_D)
-    scale2 = scale * LOG2E
+    rows_k = head_rows(key, batch, kv_head, columns, columns < end)
+    rows_v = head_rows(value, batch, kv_head, columns, columns < end)
+    k = load_rows(rows_k, HEAD_DIM, BLOCK_D)
+    v = load_rows(rows_v, HEAD_DIM, BLOCK_D)
     dk = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     dv = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     inside, outside = tile_phases(first, last, full_first, full_last, BLOCK_M)
     for member in range(0, GROUP):
-        head = kv_head * GROUP + member
-        query_rows = head_pointer(query, batch, head)
-        do_rows = head_pointer(grad_out, batch, head)
-        lse_rows = head_pointer(lse, batch, head)
-        delta_rows = head_pointer(delta, batch, head)
         for phase in tl.static_range(3):
             row = first if phase == 0 else (inside if phase == 1 else outside)
             stop = inside if phase == 0 else (outside if phase == 1 else last)
             dk, dv = key_gradients(
-                k, v, query_rows, do_rows, lse_rows, delta_rows, query, grad_out, lse, delta,
-                row, stop, key_first, key_last, scale2, dk, dv, HEAD_DIM, BLOCK_D, BLOCK_M, phase != 1, PRECISION,
+                rows_k, rows_v, k, v, query, grad_out, lse, delta, batch, kv_head * GROUP + member, row, stop,
+                key_first, key_last, scale * LOG2E, dk, dv, HEAD_DIM, BLOCK_D, BLOCK_M, phase != 1, PRECISION,
             )  # fmt: skip
-    dk_rows = head_pointer(grad_key, batch, kv_head)
-    dv_rows = head_pointer(grad_value, batch, kv_head)
-    store_rows(dk_rows, offsets * grad_key.row, grad_key.dim, valid, dk * scale, HEAD_DIM, BLOCK_D)
-    store_rows(dv_rows, offsets * grad_value.row, grad_value.dim, valid, dv, HEAD_DIM, BLOCK_D)
+    store_rows(head_rows(grad_key, batch, kv_head, columns, columns < end), dk * scale, HEAD_DIM, BLOCK_D)
+    store_rows(head_rows(grad_value, batch, kv_head, columns, columns < end), dv, HEAD_DIM, BLOCK_D)

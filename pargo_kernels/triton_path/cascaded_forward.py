@@ -9,7 +9,17 @@ import triton
 import triton.language as tl
 
 from pargo_kernels.triton_path.band import tile_phases, token_block, window_of_row
-from pargo_kernels.triton_path.tiles import LN2, LOG2E, finish_softmax, head_pointer, load_rows, online_softmax, store_rows
+from pargo_kernels.triton_path.tiles import (
+    LN2,
+    LOG2E,
+    dot_rows,
+    finish_softmax,
+    head_rows,
+    load_rows,
+    online_softmax,
+    store_rows,
+    store_vector,
+)
 
 SIZES = ["num_heads", "num_partial", "num_tokens", "window", "partial_blocks", "num_blocks"]
 
@@ -33,11 +43,12 @@ def row_block(block, partial_blocks, num_partial, num_tokens, window, BLOCK_M: t
 
 @triton.jit
 def attend(
+    rows_q,
     q,
-    keys,
-    values,
     key,
     value,
+    batch,
+    kv_head,
     begin,
     end,
     row_first,
@@ -55,14 +66,15 @@ def attend(
     # rows against the keys [begin, end)
     for tile in range(begin, end, BLOCK_N):
         columns = tile + tl.arange(0, BLOCK_N)
-        offsets = tl.cast(columns, tl.int64)
-        present = columns < end
-        k = load_rows(keys, offsets * key.row, key.dim, present, HEAD_DIM, BLOCK_D)
-        v = load_rows(values, offsets * value.row, value.dim, present, HEAD_DIM, BLOCK_D)
-        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale2
+        rows_k = head_rows(key, batch, kv_head, columns, columns < end)
+        rows_v = head_rows(value, batch, kv_head, columns, columns < end)
+        k = load_rows(rows_k, HEAD_DIM, BLOCK_D)
+        v = load_rows(rows_v, HEAD_DIM, BLOCK_D)
+        scores = dot_rows(rows_q, q, rows_k, k, HEAD_DIM, PRECISION) * scale2
         if MASKED:
+            # no row sees past `end`, but for the last tile of the keys before a phase that needs no mask
             seen = (columns[None, :] >= row_first[:, None]) & (columns[None, :] < row_last[:, None])
-            scores = tl.where(seen & present[None, :], scores, float("-inf"))
+            scores = tl.where(seen & (columns < end)[None, :], scores, float("-inf"))
         peak, total, acc = online_softmax(scores, v, peak, total, acc, PRECISION)
     return peak, total, acc
 
@@ -95,11 +107,8 @@ def cascaded_forward(
     rows, valid, row_first, row_last, first, last, full_first, full_last = row_block(
         program % num_blocks, partial_blocks, num_partial, num_tokens, window, BLOCK_M, CLAMP
     )
-    keys = head_pointer(key, batch, head // GROUP)
-    values = head_pointer(value, batch, head // GROUP)
-    offsets = tl.cast(rows, tl.int64)
-    q = load_rows(head_pointer(query, batch, head), offsets * query.row, query.dim, valid, HEAD_DIM, BLOCK_D)
-    scale2 = scale * LOG2E
+    rows_q = head_rows(query, batch, head, rows, valid)
+    q = load_rows(rows_q, HEAD_DIM, BLOCK_D)
     peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     acc = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
@@ -109,10 +118,10 @@ def cascaded_forward(
         begin = first if phase == 0 else (inside if phase == 1 else outside)
         end = inside if phase == 0 else (outside if phase == 1 else last)
         peak, total, acc = attend(
-            q, keys, values, key, value, begin, end, row_first, row_last, scale2, peak, total, acc,
-            HEAD_DIM, BLOCK_D, BLOCK_N, phase != 1, PRECISION,
+            rows_q, q, key, value, batch, head // GROUP, begin, end, row_first, row_last, scale * LOG2E,
+            peak, total, acc, HEAD_DIM, BLOCK_D, BLOCK_N, phase != 1, PRECISION,
         )  # fmt: skip
 
     o, lse2 = finish_softmax(peak, total, acc)
-    store_rows(head_pointer(out, batch, head), offsets * out.row, out.dim, valid, o, HEAD_DIM, BLOCK_D)
-    tl.store(head_pointer(lse, batch, head) + offsets * lse.row, lse2 * LN2, mask=valid)
+    store_rows(head_rows(out, batch, head, rows, valid), o, HEAD_DIM, BLOCK_D)
+    store_vector(head_rows(lse, batch, head, rows, valid), lse2 * LN2)

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 
 from pargo_kernels import intervals
+from pargo_kernels.triton_path.tiles import Rows, head_pointer
 
 # keys of a chunk, about
 CHUNK_KEYS = tl.constexpr(1024)
@@ -163,16 +164,26 @@ def slice_mask(rows, columns, tile_key, num_rows, num_keys, WIDE: tl.constexpr):
 
 
 @triton.jit
-def partial_offsets(lanes, row, member, x, LONG: tl.constexpr):
-    # int64 offsets of a tile's partial rows: one row of every head of the group (LONG), or a run of rows of one head
+def partial_rows(x, image, first_head, lanes, row, last_row, member, GROUP: tl.constexpr, LONG: tl.constexpr):
+    # a tile's partial rows: one row of every head of the group (LONG), else the rows [row, last_row) of one head
+    pointer = head_pointer(x, image, first_head)
     lanes = tl.cast(lanes, tl.int64)
     if LONG:
-        return lanes * x.head + tl.cast(row, tl.int64) * x.row
+        return Rows(pointer, lanes * x.head + tl.cast(row, tl.int64) * x.row, lanes < GROUP, x.dim)
     else:
-        return tl.cast(member, tl.int64) * x.head + (row + lanes) * x.row
+        return Rows(pointer, tl.cast(member, tl.int64) * x.head + (row + lanes) * x.row, lanes < last_row - row, x.dim)
 
 
 @triton.jit
-def global_offsets(lanes, num_partial, num_global, x):
-    # int64 offsets of the global rows of all heads of a group, head by head
-    return (lanes // num_global).to(tl.int64) * x.head + (num_partial + lanes % num_global).to(tl.int64) * x.row
+def global_rows(x, image, first_head, lanes, num_partial, num_global, GROUP: tl.constexpr):
+    # global rows of a group, head by head
+    member = tl.cast(lanes // num_global, tl.int64)
+    row = tl.cast(num_partial + lanes % num_global, tl.int64)
+    return Rows(head_pointer(x, image, first_head), member * x.head + row * x.row, lanes < GROUP * num_global, x.dim)
+
+
+@triton.jit
+def chunk_rows(pointer, program, lanes, num_global, columns, GROUP: tl.constexpr):
+    # global rows of a group in a chunk's buffer [slot, kv head, global row of the group, columns]
+    offsets = (tl.cast(program, tl.int64) * GROUP * num_global + lanes) * columns
+    return Rows(pointer, offsets, lanes < GROUP * num_global, 1)

@@ -6,7 +6,16 @@ import triton
 import triton.language as tl
 
 from pargo_kernels.triton_path.chunks import image_layout
-from pargo_kernels.triton_path.tiles import LN2, finish_softmax, head_pointer, load_rows, store_rows
+from pargo_kernels.triton_path.tiles import (
+    LN2,
+    Rows,
+    finish_softmax,
+    head_rows,
+    load_rows,
+    load_vector,
+    store_rows,
+    store_vector,
+)
 
 SIZES = ["num_heads", "num_partial", "num_global", "num_keys", "rows_per_chunk", "chunks_per_image"]
 
@@ -21,9 +30,10 @@ def global_row(num_heads, num_global, GROUP: tl.constexpr):
 
 
 @triton.jit
-def chunk_lanes(slots, kv_head, num_kv_heads, lane, lanes_per_program):
-    # where one global row lies in the chunks' buffers [slot, kv head, global row of the group], int64
-    return (tl.cast(slots, tl.int64) * num_kv_heads + kv_head) * lanes_per_program + lane
+def row_of_chunks(pointer, slots, valid, kv_head, num_kv_heads, lane, num_global, columns, GROUP: tl.constexpr):
+    # one global row in the buffers [slot, kv head, global row of the group, columns] of some slots
+    program = tl.cast(slots, tl.int64) * num_kv_heads + kv_head
+    return Rows(pointer, (program * GROUP * num_global + lane) * columns, valid, 1)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -57,9 +67,13 @@ def merge_chunk_outputs(
     for first in range(0, num_chunks, BLOCK_C):
         chunks = first + tl.arange(0, BLOCK_C)
         valid = chunks < num_chunks
-        lanes = chunk_lanes(chunks + image_slot, head // GROUP, num_heads // GROUP, lane, GROUP * num_global)
-        chunk_lse2 = tl.load(chunk_lse + lanes, mask=valid, other=float("-inf"))
-        part = load_rows(chunk_out, lanes * HEAD_DIM, 1, valid, HEAD_DIM, BLOCK_D)
+        slots = chunks + image_slot
+        kv_head = head // GROUP
+        num_kv_heads = num_heads // GROUP
+        rows_o = row_of_chunks(chunk_out, slots, valid, kv_head, num_kv_heads, lane, num_global, HEAD_DIM, GROUP)
+        rows_l = row_of_chunks(chunk_lse, slots, valid, kv_head, num_kv_heads, lane, num_global, 1, GROUP)
+        chunk_lse2 = load_vector(rows_l, float("-inf"))
+        part = load_rows(rows_o, HEAD_DIM, BLOCK_D)
         new_peak = tl.maximum(peak, tl.max(chunk_lse2, axis=0))
         shift = tl.where(new_peak == float("-inf"), 0.0, new_peak)
         decay = tl.exp2(peak - shift)
@@ -68,10 +82,9 @@ def merge_chunk_outputs(
         acc = acc * decay[:, None] + tl.sum(weights[:, None] * part, axis=0)[None, :]
         peak = new_peak
     o, lse2 = finish_softmax(peak, total, acc)
-    row = tl.full([1], num_partial + index, tl.int64)
-    always = row >= 0
-    store_rows(head_pointer(out, image, head), row * out.row, out.dim, always, o, HEAD_DIM, BLOCK_D)
-    tl.store(head_pointer(lse, image, head) + row * lse.row, lse2 * LN2, mask=always)
+    row = num_partial + index + tl.arange(0, 1)
+    store_rows(head_rows(out, image, head, row, row >= 0), o, HEAD_DIM, BLOCK_D)
+    store_vector(head_rows(lse, image, head, row, row >= 0), lse2 * LN2)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -100,9 +113,11 @@ def merge_chunk_gradients(
     acc = tl.zeros([1, BLOCK_D], tl.float32)
     for first in range(0, num_chunks, BLOCK_C):
         chunks = first + tl.arange(0, BLOCK_C)
-        lanes = chunk_lanes(chunks + image_slot, head // GROUP, num_heads // GROUP, lane, GROUP * num_global)
-        part = load_rows(chunk_grad, lanes * HEAD_DIM, 1, chunks < num_chunks, HEAD_DIM, BLOCK_D)
-        acc += tl.sum(part, axis=0)[None, :]
-    row = tl.full([1], num_partial + index, tl.int64)
-    rows = head_pointer(grad_query, image, head)
-    store_rows(rows, row * grad_query.row, grad_query.dim, row >= 0, acc, HEAD_DIM, BLOCK_D)
+        slots = chunks + image_slot
+        valid = chunks < num_chunks
+        kv_head = head // GROUP
+        num_kv_heads = num_heads // GROUP
+        rows = row_of_chunks(chunk_grad, slots, valid, kv_head, num_kv_heads, lane, num_global, HEAD_DIM, GROUP)
+        acc += tl.sum(load_rows(rows, HEAD_DIM, BLOCK_D), axis=0)[None, :]
+    row = num_partial + index + tl.arange(0, 1)
+    store_rows(head_rows(grad_query, image, head, row, row >= 0), acc, HEAD_DIM, BLOCK_D)

@@ -14,59 +14,57 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from pargo_kernels.triton_path.chunks import find_chunk, global_offsets, partial_offsets, slice_mask, tile_bounds
+from pargo_kernels.triton_path.chunks import (
+    chunk_rows,
+    find_chunk,
+    global_rows,
+    partial_rows,
+    slice_mask,
+    tile_bounds,
+)
 from pargo_kernels.triton_path.partial_global_forward import SIZES
 from pargo_kernels.triton_path.tiles import (
     LOG2E,
-    head_pointer,
+    add_product,
+    base2_shift,
+    dot_rows,
+    head_rows,
     load_rows,
+    load_vector,
     row_delta,
-    softmax_weights,
     store_rows,
 )
 
 
 @triton.jit
-def load_globals(
+def global_operands(
     query,
+    grad_out,
     out,
     lse,
-    grad_out,
     grad_lse,
     image,
     first_head,
-    block,
+    lanes,
     num_partial,
     num_global,
     GROUP: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     BLOCK_D: tl.constexpr,
-    BLOCK_G: tl.constexpr,
     HAS_GRAD_LSE: tl.constexpr,
 ):
-    # (q, dO, lse, delta) of one block of global rows; rows past the end are 0 and have lse +inf: weight 0
-    lanes = block * BLOCK_G + tl.arange(0, BLOCK_G)
-    valid = lanes < GROUP * num_global
-    q_offsets = global_offsets(lanes, num_partial, num_global, query)
-    o_offsets = global_offsets(lanes, num_partial, num_global, out)
-    do_offsets = global_offsets(lanes, num_partial, num_global, grad_out)
-    q = load_rows(head_pointer(query, image, first_head), q_offsets, query.dim, valid, HEAD_DIM, BLOCK_D)
-    o = load_rows(head_pointer(out, image, first_head), o_offsets, out.dim, valid, HEAD_DIM, BLOCK_D)
-    do = load_rows(head_pointer(grad_out, image, first_head), do_offsets, grad_out.dim, valid, HEAD_DIM, BLOCK_D)
-    lse_pointer = head_pointer(lse, image, first_head) + global_offsets(lanes, num_partial, num_global, lse)
-    row_lse = tl.load(lse_pointer, mask=valid, other=float("inf"))
+    # (rows and tiles of q and dO, base-2 shift, delta) of global rows; lanes past the end have shift +inf: weight 0
+    rows_q = global_rows(query, image, first_head, lanes, num_partial, num_global, GROUP)
+    rows_do = global_rows(grad_out, image, first_head, lanes, num_partial, num_global, GROUP)
+    rows_o = global_rows(out, image, first_head, lanes, num_partial, num_global, GROUP)
+    rows_l = global_rows(lse, image, first_head, lanes, num_partial, num_global, GROUP)
+    rows_dlse = rows_l
     if HAS_GRAD_LSE:
-        grad_lse_pointer = head_pointer(grad_lse, image, first_head)
-        grad_lse_pointer += global_offsets(lanes, num_partial, num_global, grad_lse)
-    else:
-        grad_lse_pointer = lse_pointer
-    return q, do, row_lse, row_delta(o, do, grad_lse_pointer, valid, HAS_GRAD_LSE)
-
-
-@triton.jit
-def score_gradients(weights, do, v, delta, PRECISION: tl.constexpr):
-    # dS = P * (dO V^T - delta), [rows, keys] fp32
-    return weights * (tl.dot(do, tl.trans(v), input_precision=PRECISION) - delta[:, None])
+        rows_dlse = global_rows(grad_lse, image, first_head, lanes, num_partial, num_global, GROUP)
+    q = load_rows(rows_q, HEAD_DIM, BLOCK_D)
+    do = load_rows(rows_do, HEAD_DIM, BLOCK_D)
+    delta = row_delta(rows_o, do, rows_dlse, HAS_GRAD_LSE, HEAD_DIM, BLOCK_D)
+    return rows_q, rows_do, q, do, base2_shift(load_vector(rows_l, float("inf"))), delta
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -111,6 +109,8 @@ def partial_global_backward(
     WIDE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
+    # exact fp32 accumulates gradients in memory: tiles of whole rows would not fit the registers
+    EXACT: tl.constexpr = PRECISION == "ieee"
     program = tl.program_id(0)
     kv_head = program % num_kv_heads
     image, first_key, length, num_rows, row_begin, row_end = find_chunk(
@@ -133,38 +133,21 @@ def partial_global_backward(
             return
 
     first_head = kv_head * GROUP
-    query_rows = head_pointer(query, image, first_head)
-    out_rows = head_pointer(out, image, first_head)
-    lse_rows = head_pointer(lse, image, first_head)
-    do_rows = head_pointer(grad_out, image, first_head)
-    dq_rows = head_pointer(grad_query, image, first_head)
-    keys = head_pointer(key, kv_image, kv_head) + tl.cast(first_key, tl.int64) * key.row
-    values = head_pointer(value, kv_image, kv_head) + tl.cast(first_key, tl.int64) * value.row
-    grad_keys = head_pointer(grad_key, kv_image, kv_head) + tl.cast(first_key, tl.int64) * grad_key.row
-    grad_values = head_pointer(grad_value, kv_image, kv_head) + tl.cast(first_key, tl.int64) * grad_value.row
     scale2 = scale * LOG2E
-
     columns = tl.arange(0, BLOCK_N)
     lanes_p = tl.arange(0, BLOCK_R)
     if GLOBAL_QUERY_GRADS:
-        q_g, do_g, lse_g, delta_g = load_globals(
-            query,
-            out,
-            lse,
-            grad_out,
-            grad_lse,
-            image,
-            first_head,
-            tl.program_id(1),
-            num_partial,
-            num_global,
-            GROUP,
-            HEAD_DIM,
-            BLOCK_D,
-            BLOCK_G,
-            HAS_GRAD_LSE,
-        )
-        dq_g = tl.zeros([BLOCK_G, BLOCK_D], tl.float32)
+        lanes_g = tl.program_id(1) * BLOCK_G + tl.arange(0, BLOCK_G)
+        rows_qg, rows_dog, q_g, do_g, shift_g, delta_g = global_operands(
+            query, grad_out, out, lse, grad_lse, image, first_head, lanes_g, num_partial, num_global,
+            GROUP, HEAD_DIM, BLOCK_D, HAS_GRAD_LSE,
+        )  # fmt: skip
+        if DIRECT:
+            rows_dqg = global_rows(grad_query, image, first_head, lanes_g, num_partial, num_global, GROUP)
+        else:
+            rows_dqg = chunk_rows(chunk_grad, program, lanes_g, num_global, HEAD_DIM, GROUP)
+        if not EXACT:
+            dq_g = tl.zeros([BLOCK_G, BLOCK_D], tl.float32)
     if LONG:
         dq = tl.zeros([BLOCK_R, BLOCK_D], tl.float32)
 
@@ -175,95 +158,91 @@ def partial_global_backward(
             tile, row_begin, row_end, rows_per_tile, tiles_per_row, num_rows, length, BLOCK_N, LONG, WIDE
         )
         present = columns < last_key - tile_key
-        key_index = (tile_key + columns).to(tl.int64)
-        k = load_rows(keys, key_index * key.row, key.dim, present, HEAD_DIM, BLOCK_D)
-        v = load_rows(values, key_index * value.row, value.dim, present, HEAD_DIM, BLOCK_D)
-        dk = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
-        dv = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
+        key_index = first_key + tile_key + columns
+        rows_k = head_rows(key, kv_image, kv_head, key_index, present)
+        rows_v = head_rows(value, kv_image, kv_head, key_index, present)
+        rows_dk = head_rows(grad_key, kv_image, kv_head, key_index, present)
+        rows_dv = head_rows(grad_value, kv_image, kv_head, key_index, present)
+        k = load_rows(rows_k, HEAD_DIM, BLOCK_D)
+        v = load_rows(rows_v, HEAD_DIM, BLOCK_D)
+        if not EXACT:
+            dk = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
+            dv = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
 
         if HAS_GLOBAL:
             for block in range(0, 1 if GLOBAL_QUERY_GRADS else GLOBAL_BLOCKS):
                 if not GLOBAL_QUERY_GRADS:
-                    q_g, do_g, lse_g, delta_g = load_globals(
-                        query,
-                        out,
-                        lse,
-                        grad_out,
-                        grad_lse,
-                        image,
-                        first_head,
-                        block,
-                        num_partial,
-                        num_global,
-                        GROUP,
-                        HEAD_DIM,
-                        BLOCK_D,
-                        BLOCK_G,
-                        HAS_GRAD_LSE,
-                    )
-                scores_g = tl.dot(q_g, tl.trans(k), input_precision=PRECISION) * scale2
-                weights_g = softmax_weights(tl.where(present[None, :], scores_g, float("-inf")), lse_g)
-                ds_g = score_gradients(weights_g, do_g, v, delta_g, PRECISION).to(k.dtype)
+                    rows_qg, rows_dog, q_g, do_g, shift_g, delta_g = global_operands(
+                        query, grad_out, out, lse, grad_lse, image, first_head, block * BLOCK_G + tl.arange(0, BLOCK_G),
+                        num_partial, num_global, GROUP, HEAD_DIM, BLOCK_D, HAS_GRAD_LSE,
+                    )  # fmt: skip
+                scores_g = dot_rows(rows_qg, q_g, rows_k, k, HEAD_DIM, PRECISION) * scale2
+                weights_g = tl.exp2(tl.where(present[None, :], scores_g, float("-inf")) - shift_g[:, None])
+                dp_g = dot_rows(rows_dog, do_g, rows_v, v, HEAD_DIM, PRECISION)
+                ds_g = weights_g * (dp_g - delta_g[:, None])
                 if GLOBAL_QUERY_GRADS:
-                    dq_g = tl.dot(ds_g, k, dq_g, input_precision=PRECISION)
-                if KEY_GRADS:
-                    dk = tl.dot(tl.trans(ds_g), q_g, dk, input_precision=PRECISION)
-                    dv = tl.dot(tl.trans(weights_g.to(v.dtype)), do_g, dv, input_precision=PRECISION)
-
-        if KEY_GRADS:
-            if HAS_PARTIAL:
-                for member in range(0, 1 if LONG else GROUP):
-                    valid_p = lanes_p < (GROUP if LONG else last_row - row)
-                    q_offsets = partial_offsets(lanes_p, row, member, query, LONG)
-                    q = load_rows(query_rows, q_offsets, query.dim, valid_p, HEAD_DIM, BLOCK_D)
-                    do_offsets = partial_offsets(lanes_p, row, member, grad_out, LONG)
-                    do = load_rows(do_rows, do_offsets, grad_out.dim, valid_p, HEAD_DIM, BLOCK_D)
-                    if HAS_GRAD_LSE:
-                        grad_lse_rows = head_pointer(grad_lse, image, first_head)
-                        grad_lse_rows += partial_offsets(lanes_p, row, member, grad_lse, LONG)
+                    if EXACT:
+                        add_product(rows_dqg, ds_g * scale, rows_k, tile == 0, HEAD_DIM)
                     else:
-                        grad_lse_rows = lse_rows
-                    scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale2
+                        dq_g = tl.dot(ds_g.to(k.dtype), k, dq_g)
+                if KEY_GRADS:
+                    if EXACT:
+                        add_product(rows_dk, tl.trans(ds_g) * scale, rows_qg, block == 0, HEAD_DIM)
+                        add_product(rows_dv, tl.trans(weights_g), rows_dog, block == 0, HEAD_DIM)
+                    else:
+                        dk = tl.dot(tl.trans(ds_g.to(k.dtype)), q_g, dk)
+                        dv = tl.dot(tl.trans(weights_g.to(v.dtype)), do_g, dv)
+
+        if KEY_GRADS and HAS_PARTIAL:
+            for member in range(0, 1 if LONG else GROUP):
+                rows_q = partial_rows(query, image, first_head, lanes_p, row, last_row, member, GROUP, LONG)
+                rows_do = partial_rows(grad_out, image, first_head, lanes_p, row, last_row, member, GROUP, LONG)
+                rows_dq = partial_rows(grad_query, image, first_head, lanes_p, row, last_row, member, GROUP, LONG)
+                rows_dlse = rows_q
+                if HAS_GRAD_LSE:
+                    rows_dlse = partial_rows(grad_lse, image, first_head, lanes_p, row, last_row, member, GROUP, LONG)
+                q = load_rows(rows_q, HEAD_DIM, BLOCK_D)
+                do = load_rows(rows_do, HEAD_DIM, BLOCK_D)
+                scores = dot_rows(rows_q, q, rows_k, k, HEAD_DIM, PRECISION) * scale2
+                dp = dot_rows(rows_do, do, rows_v, v, HEAD_DIM, PRECISION)
+                if LONG:
+                    rows_l = partial_rows(lse, image, first_head, lanes_p, row, last_row, member, GROUP, LONG)
+                    rows_o = partial_rows(out, image, first_head, lanes_p, row, last_row, member, GROUP, LONG)
+                    # lanes past the group have lse +inf: weight 0
+                    shift = base2_shift(load_vector(rows_l, float("inf")))
+                    weights = tl.exp2(tl.where(present[None, :], scores, float("-inf")) - shift[:, None])
+                    delta = row_delta(rows_o, do, rows_dlse, HAS_GRAD_LSE, HEAD_DIM, BLOCK_D)
+                else:
+                    mine = slice_mask(row + lanes_p, columns, tile_key, num_rows, length, WIDE) & present[None, :]
+                    scores = tl.where(mine, scores, float("-inf"))
+                    peak = tl.max(scores, axis=1)
+                    weights = tl.exp2(scores - tl.where(peak == float("-inf"), 0.0, peak)[:, None])
+                    total = tl.sum(weights, axis=1)
+                    weights = weights / tl.where(total > 0.0, total, 1.0)[:, None]
+                    # rowsum(P dP) = rowsum(dO O)
+                    delta = tl.sum(weights * dp, axis=1)
+                    if HAS_GRAD_LSE:
+                        delta -= load_vector(rows_dlse, 0.0)
+                ds = weights * (dp - delta[:, None])
+                if EXACT:
+                    begin = (not HAS_GLOBAL) and member == 0
+                    add_product(rows_dq, ds * scale, rows_k, tile % tiles_per_row == 0, HEAD_DIM)
+                    add_product(rows_dk, tl.trans(ds) * scale, rows_q, begin, HEAD_DIM)
+                    add_product(rows_dv, tl.trans(weights), rows_do, begin, HEAD_DIM)
+                else:
                     if LONG:
-                        row_lse = tl.load(
-                            lse_rows + partial_offsets(lanes_p, row, member, lse, LONG), mask=valid_p, other=float("inf")
-                        )
-                        weights = softmax_weights(tl.where(present[None, :], scores, float("-inf")), row_lse)
-                        o_offsets = partial_offsets(lanes_p, row, member, out, LONG)
-                        o = load_rows(out_rows, o_offsets, out.dim, valid_p, HEAD_DIM, BLOCK_D)
-                        delta = row_delta(o, do, grad_lse_rows, valid_p, HAS_GRAD_LSE)
-                        ds = score_gradients(weights, do, v, delta, PRECISION).to(k.dtype)
                         if tile % tiles_per_row == 0:
                             dq = tl.zeros([BLOCK_R, BLOCK_D], tl.float32)
-                        dq = tl.dot(ds, k, dq, input_precision=PRECISION)
+                        dq = tl.dot(ds.to(k.dtype), k, dq)
                     else:
-                        mine = slice_mask(row + lanes_p, columns, tile_key, num_rows, length, WIDE) & present[None, :]
-                        scores = tl.where(mine, scores, float("-inf"))
-                        peak = tl.max(scores, axis=1)
-                        weights = tl.exp2(scores - tl.where(peak == float("-inf"), 0.0, peak)[:, None])
-                        total = tl.sum(weights, axis=1)
-                        weights = weights / tl.where(total > 0.0, total, 1.0)[:, None]
-                        dp = tl.dot(do, tl.trans(v), input_precision=PRECISION)
-                        delta = tl.sum(weights * dp, axis=1)
-                        if HAS_GRAD_LSE:
-                            delta -= tl.load(grad_lse_rows, mask=valid_p, other=0.0)
-                        ds = (weights * (dp - delta[:, None])).to(k.dtype)
-                        dq = tl.dot(ds, k, input_precision=PRECISION)
+                        dq = tl.dot(ds.to(k.dtype), k)
                     if (not LONG) or tile % tiles_per_row == tiles_per_row - 1:
-                        dq_offsets = partial_offsets(lanes_p, row, member, grad_query, LONG)
-                        store_rows(dq_rows, dq_offsets, grad_query.dim, valid_p, dq * scale, HEAD_DIM, BLOCK_D)
-                    dk = tl.dot(tl.trans(ds), q, dk, input_precision=PRECISION)
-                    dv = tl.dot(tl.trans(weights.to(v.dtype)), do, dv, input_precision=PRECISION)
-            store_rows(grad_keys, key_index * grad_key.row, grad_key.dim, present, dk * scale, HEAD_DIM, BLOCK_D)
-            store_rows(grad_values, key_index * grad_value.row, grad_value.dim, present, dv, HEAD_DIM, BLOCK_D)
+                        store_rows(rows_dq, dq * scale, HEAD_DIM, BLOCK_D)
+                    dk = tl.dot(tl.trans(ds.to(k.dtype)), q, dk)
+                    dv = tl.dot(tl.trans(weights.to(v.dtype)), do, dv)
+        if KEY_GRADS and not EXACT:
+            store_rows(rows_dk, dk * scale, HEAD_DIM, BLOCK_D)
+            store_rows(rows_dv, dv, HEAD_DIM, BLOCK_D)
 
-    if GLOBAL_QUERY_GRADS:
-        lanes_g = tl.program_id(1) * BLOCK_G + tl.arange(0, BLOCK_G)
-        valid_g = lanes_g < GROUP * num_global
-        dq_g = dq_g * scale
-        if DIRECT:
-            offsets = global_offsets(lanes_g, num_partial, num_global, grad_query)
-            store_rows(dq_rows, offsets, grad_query.dim, valid_g, dq_g, HEAD_DIM, BLOCK_D)
-        else:
-            lanes = tl.cast(program, tl.int64) * GROUP * num_global + lanes_g
-            store_rows(chunk_grad, lanes * HEAD_DIM, 1, valid_g, dq_g, HEAD_DIM, BLOCK_D)
+    if GLOBAL_QUERY_GRADS and not EXACT:
+        store_rows(rows_dqg, dq_g * scale, HEAD_DIM, BLOCK_D)

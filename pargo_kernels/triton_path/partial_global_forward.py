@@ -10,16 +10,25 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from pargo_kernels.triton_path.chunks import find_chunk, global_offsets, partial_offsets, slice_mask, tile_bounds
+from pargo_kernels.triton_path.chunks import (
+    chunk_rows,
+    find_chunk,
+    global_rows,
+    partial_rows,
+    slice_mask,
+    tile_bounds,
+)
 from pargo_kernels.triton_path.tiles import (
     LN2,
     LOG2E,
     complete_softmax,
+    dot_rows,
     finish_softmax,
-    head_pointer,
+    head_rows,
     load_rows,
     online_softmax,
     store_rows,
+    store_vector,
 )
 
 SIZES = [
@@ -91,20 +100,14 @@ def partial_global_forward(
         if (row_begin >= row_end) | (longest < slice_from) | (longest > slice_to):
             return
 
-    query_rows = head_pointer(query, image, kv_head * GROUP)
-    out_rows = head_pointer(out, image, kv_head * GROUP)
-    lse_rows = head_pointer(lse, image, kv_head * GROUP)
-    keys = head_pointer(key, kv_image, kv_head) + tl.cast(first_key, tl.int64) * key.row
-    values = head_pointer(value, kv_image, kv_head) + tl.cast(first_key, tl.int64) * value.row
+    first_head = kv_head * GROUP
     scale2 = scale * LOG2E
-
     columns = tl.arange(0, BLOCK_N)
     lanes_p = tl.arange(0, BLOCK_R)
     if HAS_GLOBAL:
         lanes_g = tl.program_id(1) * BLOCK_G + tl.arange(0, BLOCK_G)
-        valid_g = lanes_g < GROUP * num_global
-        offsets_g = global_offsets(lanes_g, num_partial, num_global, query)
-        q_g = load_rows(query_rows, offsets_g, query.dim, valid_g, HEAD_DIM, BLOCK_D)
+        rows_g = global_rows(query, image, first_head, lanes_g, num_partial, num_global, GROUP)
+        q_g = load_rows(rows_g, HEAD_DIM, BLOCK_D)
         peak_g = tl.full([BLOCK_G], float("-inf"), tl.float32)
         total_g = tl.zeros([BLOCK_G], tl.float32)
         acc_g = tl.zeros([BLOCK_G, BLOCK_D], tl.float32)
@@ -120,48 +123,45 @@ def partial_global_forward(
             tile, row_begin, row_end, rows_per_tile, tiles_per_row, num_rows, length, BLOCK_N, LONG, WIDE
         )
         present = columns < last_key - tile_key
-        key_index = (tile_key + columns).to(tl.int64)
-        k = load_rows(keys, key_index * key.row, key.dim, present, HEAD_DIM, BLOCK_D)
-        v = load_rows(values, key_index * value.row, value.dim, present, HEAD_DIM, BLOCK_D)
+        rows_k = head_rows(key, kv_image, kv_head, first_key + tile_key + columns, present)
+        rows_v = head_rows(value, kv_image, kv_head, first_key + tile_key + columns, present)
+        k = load_rows(rows_k, HEAD_DIM, BLOCK_D)
+        v = load_rows(rows_v, HEAD_DIM, BLOCK_D)
 
         if HAS_GLOBAL:
-            scores_g = tl.dot(q_g, tl.trans(k), input_precision=PRECISION) * scale2
+            scores_g = dot_rows(rows_g, q_g, rows_k, k, HEAD_DIM, PRECISION) * scale2
             scores_g = tl.where(present[None, :], scores_g, float("-inf"))
             peak_g, total_g, acc_g = online_softmax(scores_g, v, peak_g, total_g, acc_g, PRECISION)
 
-        if HAS_PARTIAL:
-            # the programs of further global blocks leave the partial rows to the first
-            if GLOBAL_BLOCKS == 1 or tl.program_id(1) == 0:
-                for member in range(0, 1 if LONG else GROUP):
-                    valid_p = lanes_p < (GROUP if LONG else last_row - row)
-                    offsets_p = partial_offsets(lanes_p, row, member, query, LONG)
-                    q = load_rows(query_rows, offsets_p, query.dim, valid_p, HEAD_DIM, BLOCK_D)
-                    scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale2
-                    if LONG:
-                        if tile % tiles_per_row == 0:
-                            peak_p = tl.full([BLOCK_R], float("-inf"), tl.float32)
-                            total_p = tl.zeros([BLOCK_R], tl.float32)
-                            acc_p = tl.zeros([BLOCK_R, BLOCK_D], tl.float32)
-                        scores = tl.where(present[None, :], scores, float("-inf"))
-                        peak_p, total_p, acc_p = online_softmax(scores, v, peak_p, total_p, acc_p, PRECISION)
-                    else:
-                        mine = slice_mask(row + lanes_p, columns, tile_key, num_rows, length, WIDE)
-                        scores = tl.where(mine & present[None, :], scores, float("-inf"))
-                        peak_p, total_p, acc_p = complete_softmax(scores, v, PRECISION)
-                    if (not LONG) or tile % tiles_per_row == tiles_per_row - 1:
-                        o, lse2 = finish_softmax(peak_p, total_p, acc_p)
-                        offsets_o = partial_offsets(lanes_p, row, member, out, LONG)
-                        store_rows(out_rows, offsets_o, out.dim, valid_p, o, HEAD_DIM, BLOCK_D)
-                        tl.store(lse_rows + partial_offsets(lanes_p, row, member, lse, LONG), lse2 * LN2, mask=valid_p)
+        # programs of further global blocks leave the partial rows to the first
+        if HAS_PARTIAL and (GLOBAL_BLOCKS == 1 or tl.program_id(1) == 0):
+            for member in range(0, 1 if LONG else GROUP):
+                rows_q = partial_rows(query, image, first_head, lanes_p, row, last_row, member, GROUP, LONG)
+                q = load_rows(rows_q, HEAD_DIM, BLOCK_D)
+                scores = dot_rows(rows_q, q, rows_k, k, HEAD_DIM, PRECISION) * scale2
+                if LONG:
+                    if tile % tiles_per_row == 0:
+                        peak_p = tl.full([BLOCK_R], float("-inf"), tl.float32)
+                        total_p = tl.zeros([BLOCK_R], tl.float32)
+                        acc_p = tl.zeros([BLOCK_R, BLOCK_D], tl.float32)
+                    scores = tl.where(present[None, :], scores, float("-inf"))
+                    peak_p, total_p, acc_p = online_softmax(scores, v, peak_p, total_p, acc_p, PRECISION)
+                else:
+                    mine = slice_mask(row + lanes_p, columns, tile_key, num_rows, length, WIDE) & present[None, :]
+                    scores = tl.where(mine, scores, float("-inf"))
+                    peak_p, total_p, acc_p = complete_softmax(scores, v, PRECISION)
+                if (not LONG) or tile % tiles_per_row == tiles_per_row - 1:
+                    o, lse2 = finish_softmax(peak_p, total_p, acc_p)
+                    rows_o = partial_rows(out, image, first_head, lanes_p, row, last_row, member, GROUP, LONG)
+                    rows_l = partial_rows(lse, image, first_head, lanes_p, row, last_row, member, GROUP, LONG)
+                    store_rows(rows_o, o, HEAD_DIM, BLOCK_D)
+                    store_vector(rows_l, lse2 * LN2)
 
     if HAS_GLOBAL:
         o, lse2 = finish_softmax(peak_g, total_g, acc_g)
         if DIRECT:
-            offsets_o = global_offsets(lanes_g, num_partial, num_global, out)
-            store_rows(out_rows, offsets_o, out.dim, valid_g, o, HEAD_DIM, BLOCK_D)
-            tl.store(lse_rows + global_offsets(lanes_g, num_partial, num_global, lse), lse2 * LN2, mask=valid_g)
+            store_rows(global_rows(out, image, first_head, lanes_g, num_partial, num_global, GROUP), o, HEAD_DIM, BLOCK_D)
+            store_vector(global_rows(lse, image, first_head, lanes_g, num_partial, num_global, GROUP), lse2 * LN2)
         else:
-            # [slot, kv head, global row of the group]
-            lanes = tl.cast(program, tl.int64) * GROUP * num_global + lanes_g
-            store_rows(chunk_out, lanes * HEAD_DIM, 1, valid_g, o, HEAD_DIM, BLOCK_D)
-            tl.store(chunk_lse + lanes, lse2, mask=valid_g)
+            store_rows(chunk_rows(chunk_out, program, lanes_g, num_global, HEAD_DIM, GROUP), o, HEAD_DIM, BLOCK_D)
+            store_vector(chunk_rows(chunk_lse, program, lanes_g, num_global, 1, GROUP), lse2)

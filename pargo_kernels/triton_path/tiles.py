@@ -10,6 +10,8 @@ import triton.language as tl
 
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
+# columns that an exact fp32 dot takes at a time: whole rows as operands would not fit the registers
+FP32_SLICE = tl.constexpr(32)
 
 
 class Strided(NamedTuple):
@@ -28,6 +30,15 @@ class Strided(NamedTuple):
         return cls(tensor, strides[0], strides[1], strides[2], strides[3] if len(strides) == 4 else 0)
 
 
+class Rows(NamedTuple):
+    """Some rows of a head on the device: int64 offsets and validity ``[n]`` from a pointer, stride of the columns."""
+
+    pointer: Any
+    offsets: Any
+    valid: Any
+    dim: Any
+
+
 @triton.jit
 def head_pointer(x, batch, head):
     # first row of a head; int64 because one stride can exceed 2^31
@@ -35,23 +46,75 @@ def head_pointer(x, batch, head):
 
 
 @triton.jit
-def load_rows(pointer, offsets, stride_dim, valid, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr):
-    # [rows, BLOCK_D] at int64 row offsets; 0 where invalid
-    dims = tl.arange(0, BLOCK_D)
-    mask = valid[:, None]
-    if HEAD_DIM != BLOCK_D:
-        mask = mask & (dims < HEAD_DIM)[None, :]
-    return tl.load(pointer + offsets[:, None] + dims[None, :] * stride_dim, mask=mask, other=0.0)
+def head_rows(x, batch, head, rows, valid):
+    # the given rows of a head
+    return Rows(head_pointer(x, batch, head), tl.cast(rows, tl.int64) * x.row, valid, x.dim)
 
 
 @triton.jit
-def store_rows(pointer, offsets, stride_dim, valid, values, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr):
+def load_columns(rows, dims, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr):
+    # [rows, dims]; 0 outside
+    mask = rows.valid[:, None]
+    if PADDED:
+        mask = mask & (dims < HEAD_DIM)[None, :]
+    return tl.load(rows.pointer + rows.offsets[:, None] + dims[None, :] * rows.dim, mask=mask, other=0.0)
+
+
+@triton.jit
+def load_rows(rows, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr):
+    # [rows, BLOCK_D]; 0 outside
+    return load_columns(rows, tl.arange(0, BLOCK_D), HEAD_DIM, HEAD_DIM != BLOCK_D)
+
+
+@triton.jit
+def store_rows(rows, values, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr):
     # [rows, BLOCK_D], cast to the tensor's dtype
     dims = tl.arange(0, BLOCK_D)
-    mask = valid[:, None]
+    mask = rows.valid[:, None]
     if HEAD_DIM != BLOCK_D:
         mask = mask & (dims < HEAD_DIM)[None, :]
-    tl.store(pointer + offsets[:, None] + dims[None, :] * stride_dim, values.to(pointer.dtype.element_ty), mask=mask)
+    pointers = rows.pointer + rows.offsets[:, None] + dims[None, :] * rows.dim
+    tl.store(pointers, values.to(rows.pointer.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def load_vector(rows, other):
+    # [rows] of a tensor without columns
+    return tl.load(rows.pointer + rows.offsets, mask=rows.valid, other=other)
+
+
+@triton.jit
+def store_vector(rows, values):
+    # [rows] of a tensor without columns
+    tl.store(rows.pointer + rows.offsets, values, mask=rows.valid)
+
+
+@triton.jit
+def dot_rows(a_rows, a, b_rows, b, HEAD_DIM: tl.constexpr, PRECISION: tl.constexpr):
+    # a b^T, [a rows, b rows] fp32; exact fp32 reads its operands from memory again, a few columns at a time
+    if PRECISION == "ieee":
+        total = tl.zeros([a_rows.offsets.shape[0], b_rows.offsets.shape[0]], tl.float32)
+        for first in tl.range(0, HEAD_DIM, FP32_SLICE, num_stages=1, loop_unroll_factor=1):
+            dims = first + tl.arange(0, FP32_SLICE)
+            x = load_columns(a_rows, dims, HEAD_DIM, True)
+            y = load_columns(b_rows, dims, HEAD_DIM, True)
+            total = tl.dot(x, tl.trans(y), total, input_precision="ieee")
+        return total
+    else:
+        return tl.dot(a, tl.trans(b))
+
+
+@triton.jit
+def add_product(target_rows, weights, rows, begin, HEAD_DIM: tl.constexpr):
+    # target (+)= weights @ rows in memory that this program owns, exact fp32, a few columns at a time; = where begin
+    tl.debug_barrier()
+    for first in tl.range(0, HEAD_DIM, FP32_SLICE, num_stages=1, loop_unroll_factor=1):
+        dims = first + tl.arange(0, FP32_SLICE)
+        product = tl.dot(weights, load_columns(rows, dims, HEAD_DIM, True), input_precision="ieee")
+        before = Rows(target_rows.pointer, target_rows.offsets, target_rows.valid & (begin == 0), target_rows.dim)
+        product += load_columns(before, dims, HEAD_DIM, True)
+        pointers = target_rows.pointer + target_rows.offsets[:, None] + dims[None, :] * target_rows.dim
+        tl.store(pointers, product, mask=target_rows.valid[:, None] & (dims < HEAD_DIM)[None, :])
 
 
 @triton.jit
@@ -83,15 +146,16 @@ def finish_softmax(peak, total, accumulator):
 
 
 @triton.jit
-def softmax_weights(scores, lse):
-    # exp(scores - lse) for scores in base 2 and a natural-log lse [rows]; 0 for a row that saw nothing
-    return tl.exp2(scores - tl.where(lse == float("-inf"), 0.0, lse * LOG2E)[:, None])
+def base2_shift(lse):
+    # what to subtract from base-2 scores, for a natural-log lse; a row that saw nothing has scores -inf and keeps them
+    return tl.where(lse == float("-inf"), 0.0, lse * LOG2E)
 
 
 @triton.jit
-def row_delta(o, do, grad_lse, valid, HAS_GRAD_LSE: tl.constexpr):
-    # rowsum(dO * O) - dLSE; grad_lse is a pointer block [rows]
+def row_delta(out_rows, do, grad_lse_rows, HAS_GRAD_LSE: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr):
+    # rowsum(dO * O) - dLSE
+    o = load_rows(out_rows, HEAD_DIM, BLOCK_D)
     delta = tl.sum(o.to(tl.float32) * do.to(tl.float32), axis=1)
     if HAS_GRAD_LSE:
-        delta -= tl.load(grad_lse, mask=valid, other=0.0)
+        delta -= load_vector(grad_lse_rows, 0.0)
     return delta
