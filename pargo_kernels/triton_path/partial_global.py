@@ -10,14 +10,12 @@ import torch
 from pargo_kernels.registration import lse_dtype
 from pargo_kernels.triton_path.chunks import NOMINAL_ROW, packed_slots, plan_chunks
 from pargo_kernels.triton_path.launch import Launch, block_dim, dot_precision, next_power_of_2, run
-from pargo_kernels.triton_path.launch_table import Row, rows
+from pargo_kernels.triton_path.launch_table import NO_LIMIT, SliceRow, architecture, entry_of, slice_rows
 from pargo_kernels.triton_path.merge_chunks import merge_chunk_gradients, merge_chunk_outputs
 from pargo_kernels.triton_path.partial_global_backward import partial_global_backward
 from pargo_kernels.triton_path.partial_global_forward import partial_global_forward
 from pargo_kernels.triton_path.tiles import Strided
 
-# chunks that one step of a merge reads
-MERGE_BLOCK = 32
 # above this number of rows their squares exceed int32 (the start of a slice is computed from one)
 MAX_INT32_ROWS = 46340
 
@@ -49,7 +47,7 @@ class Problem(NamedTuple):
             longest = -(-num_keys // num_rows)
         else:
             num_rows = num_partial or -(-num_keys // NOMINAL_ROW.value)
-            rows_per_chunk, chunks, longest = 0, 0, None if num_partial else 1
+            rows_per_chunk, chunks, longest = 0, 0, None
         return cls(
             num_images=num_images,
             num_kv_heads=num_kv_heads,
@@ -98,7 +96,15 @@ class Problem(NamedTuple):
             self.chunks_per_image,
         )
 
-    def constants(self, row: Row, dtype: torch.dtype) -> dict:
+    def rows(self, kernel: str, query: torch.Tensor, arch: str | None) -> tuple[SliceRow, ...]:
+        """Rows of the launch table: one, or where the slices differ by image one for every length."""
+        arch = arch or architecture(query.device)
+        if self.num_partial == 0:
+            (row,) = slice_rows(kernel, arch, query.dtype, block_dim(self.head_dim), NOMINAL_ROW.value)
+            return (row._replace(slice_from=0, slice_to=NO_LIMIT),)
+        return slice_rows(kernel, arch, query.dtype, block_dim(self.head_dim), self.longest)
+
+    def constants(self, row: SliceRow, dtype: torch.dtype) -> dict:
         """Compile-time parameters of the main kernels for one row of the launch table."""
         block_g = min(max(16, next_power_of_2(self.global_lanes)), row.block_g)
         return {
@@ -118,8 +124,10 @@ class Problem(NamedTuple):
             "PRECISION": dot_precision(dtype),
         }
 
-    def merge(self, kernel, args: tuple) -> Launch:
+    def merge(self, kernel, args: tuple, query: torch.Tensor, arch: str | None) -> Launch:
         """A merge of the global rows' chunks, one program a row."""
+        arch = arch or architecture(query.device)
+        entry = entry_of(kernel.__name__, arch, query.dtype, block_dim(self.head_dim))
         return Launch(
             kernel,
             (self.num_images * self.num_kv_heads * self.global_lanes,),
@@ -136,12 +144,12 @@ class Problem(NamedTuple):
                 "GROUP": self.group,
                 "HEAD_DIM": self.head_dim,
                 "BLOCK_D": block_dim(self.head_dim),
-                "BLOCK_C": MERGE_BLOCK,
+                "BLOCK_C": entry.block_n,
                 "HAS_PARTIAL": self.num_partial > 0,
                 "PACKED": self.packed,
             },
-            num_warps=4,
-            num_stages=1,
+            entry.num_warps,
+            entry.num_stages,
         )
 
 
@@ -164,13 +172,16 @@ def backward(grad_out, grad_lse, query, key, value, cu_seqlens_k, out, lse, num_
     return grads
 
 
-def forward_launches(query, key, value, cu_seqlens, out, lse, num_partial, scale) -> Iterator[Launch]:
-    """The launches of a forward: one for each launch-table row that the slices may need, then the merge."""
+def forward_launches(query, key, value, cu_seqlens, out, lse, num_partial, scale, arch=None) -> Iterator[Launch]:
+    """The launches of a forward: one for each launch-table row that the slices may need, then the merge.
+
+    ``arch`` names the table's architecture; the query's device by default. Tensors may be on "meta".
+    """
     problem = Problem.of(query, key, num_partial, cu_seqlens)
     chunk_out = problem.chunk_buffer(query.device, problem.head_dim)
     chunk_lse = problem.chunk_buffer(query.device)
     q, k, v, o, s = map(Strided.of, (query, key, value, out, lse))
-    for row in rows("partial_global_forward", query, problem.longest):
+    for row in problem.rows("partial_global_forward", query, arch):
         constants = problem.constants(row, query.dtype)
         yield Launch(
             partial_global_forward,
@@ -181,11 +192,24 @@ def forward_launches(query, key, value, cu_seqlens, out, lse, num_partial, scale
             row.num_stages,
         )
     if chunk_out is not None:
-        yield problem.merge(merge_chunk_outputs, (chunk_out, chunk_lse, o, s, cu_seqlens))
+        yield problem.merge(merge_chunk_outputs, (chunk_out, chunk_lse, o, s, cu_seqlens), query, arch)
 
 
 def backward_launches(
-    grad_out, grad_lse, query, key, value, cu_seqlens, out, lse, grad_query, grad_key, grad_value, num_partial, scale
+    grad_out,
+    grad_lse,
+    query,
+    key,
+    value,
+    cu_seqlens,
+    out,
+    lse,
+    grad_query,
+    grad_key,
+    grad_value,
+    num_partial,
+    scale,
+    arch=None,
 ) -> Iterator[Launch]:
     """The launches of a backward: one or two (see the kernel) for each row that the slices may need, then the merge."""
     problem = Problem.of(query, key, num_partial, cu_seqlens)
@@ -195,7 +219,7 @@ def backward_launches(
         None if t is None else Strided.of(t)
         for t in (grad_out, grad_lse, query, key, value, out, lse, grad_query, grad_key, grad_value)
     )
-    for row in rows("partial_global_backward", query, problem.longest):
+    for row in problem.rows("partial_global_backward", query, arch):
         constants = problem.constants(row, query.dtype) | {"HAS_GRAD_LSE": grad_lse is not None}
         args = (*tensors, chunk_grad, cu_seqlens, scale, *problem.sizes(), row.slice_from, row.slice_to)
         blocks = constants["GLOBAL_BLOCKS"]
@@ -210,4 +234,4 @@ def backward_launches(
                 row.num_stages,
             )
     if chunk_grad is not None:
-        yield problem.merge(merge_chunk_gradients, (chunk_grad, dq, cu_seqlens))
+        yield problem.merge(merge_chunk_gradients, (chunk_grad, dq, cu_seqlens), query, arch)
