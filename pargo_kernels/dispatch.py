@@ -56,11 +56,17 @@ def resolve_impl(impl: str, query: torch.Tensor) -> str:
     return impl
 
 
-def autocast_inputs(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Under ``torch.autocast``, cast floating tensors other than fp64 to its dtype, as torch does for SDPA."""
-    device_type = tensors[0].device.type
-    if not torch.is_autocast_enabled(device_type):
-        return tensors
+def autocast_inputs(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Under ``torch.autocast``, cast floating tensors other than fp64 to its dtype, as torch does for SDPA.
+
+    Comes before any check: what is not a tensor passes through.
+    """
+    if not all(isinstance(t, torch.Tensor) for t in inputs):
+        return inputs
+    device_type = inputs[0].device.type
+    # autocast does not know meta tensors
+    if device_type == "meta" or not torch.is_autocast_enabled(device_type):
+        return inputs
     dtype = torch.get_autocast_dtype(device_type)
     castable = (torch.float16, torch.bfloat16, torch.float32)
-    return tuple(t.to(dtype) if t.dtype in castable else t for t in tensors)
+    return tuple(t.to(dtype) if t.dtype in castable else t for t in inputs)

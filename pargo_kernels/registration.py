@@ -45,11 +45,13 @@ def define(name: str, *, inputs: str, settings: str, num_tensors: int, module: s
         tags=tags,
     )
 
-    def forward_impl(*args):
-        return _run(module, "forward", args[0].device, args)
+    def forward_impl(query, *rest):
+        return forward_fake(query) if query.numel() == 0 else _run(module, "forward", (query, *rest))
 
-    def backward_impl(*args):
-        return _run(module, "backward", args[0].device, args)
+    def backward_impl(grad_out, grad_lse, query, key, value, *rest):
+        if query.numel() == 0:
+            return tuple(torch.zeros_like(t) for t in (query, key, value))
+        return _run(module, "backward", (grad_out, grad_lse, query, key, value, *rest))
 
     def forward_fake(query, *_):
         return torch.empty_like(query), query.new_empty(query.shape[:3], dtype=lse_dtype(query.dtype))
@@ -80,8 +82,9 @@ def lse_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _run(module: str, direction: str, device: torch.device, args: tuple):
+def _run(module: str, direction: str, args: tuple):
     *inputs, impl = args
+    device = args[0].device
     path = importlib.import_module(f"pargo_kernels.{impl}_path.{module}")
     if not torch.is_autocast_enabled(device.type):
         return getattr(path, direction)(*inputs)

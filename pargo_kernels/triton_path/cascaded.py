@@ -18,17 +18,15 @@ def forward(query, key, value, window, num_partial, edge, scale):
     """Returns out like query and lse fp32 ``[B, H, n]``."""
     out = torch.empty_like(query)
     lse = query.new_empty(query.shape[:3], dtype=lse_dtype(query.dtype))
-    if query.numel() > 0:
-        run(forward_launches(query, key, value, out, lse, window, num_partial, edge, scale), query.device)
+    run(forward_launches(query, key, value, out, lse, window, num_partial, edge, scale), query.device)
     return out, lse
 
 
 def backward(grad_out, grad_lse, query, key, value, out, lse, window, num_partial, edge, scale):
     """Returns the gradients of query, key and value. ``grad_lse`` may be None."""
     grads = tuple(torch.empty_like(t) for t in (query, key, value))
-    if query.numel() > 0:
-        tensors = (grad_out, grad_lse, query, key, value, out, lse, *grads)
-        run(backward_launches(*tensors, window, num_partial, edge, scale), query.device)
+    tensors = (grad_out, grad_lse, query, key, value, out, lse, *grads)
+    run(backward_launches(*tensors, window, num_partial, edge, scale), query.device)
     return grads
 
 

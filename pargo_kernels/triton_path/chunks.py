@@ -164,14 +164,12 @@ def slice_mask(rows, columns, tile_key, num_rows, num_keys, WIDE: tl.constexpr):
 
 
 @triton.jit
-def partial_rows(x, image, first_head, lanes, row, last_row, member, GROUP: tl.constexpr, LONG: tl.constexpr):
-    # a tile's partial rows: one row of every head of the group (LONG), else the rows [row, last_row) of one head
-    pointer = head_pointer(x, image, first_head)
-    lanes = tl.cast(lanes, tl.int64)
-    if LONG:
-        return Rows(pointer, lanes * x.head + tl.cast(row, tl.int64) * x.row, lanes < GROUP, x.dim)
-    else:
-        return Rows(pointer, tl.cast(member, tl.int64) * x.head + (row + lanes) * x.row, lanes < last_row - row, x.dim)
+def partial_rows(x, image, first_head, lanes, row, last_row, GROUP: tl.constexpr, ROWS: tl.constexpr):
+    # a tile's partial rows [row, last_row) of every head of the group, head by head, ROWS lanes a head
+    rows = tl.cast(row + lanes % ROWS, tl.int64)
+    member = tl.cast(lanes // ROWS, tl.int64)
+    valid = (rows < last_row) & (member < GROUP)
+    return Rows(head_pointer(x, image, first_head), member * x.head + rows * x.row, valid, x.dim)
 
 
 @triton.jit

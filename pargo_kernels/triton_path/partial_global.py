@@ -106,13 +106,16 @@ class Problem(NamedTuple):
 
     def constants(self, row: SliceRow, dtype: torch.dtype) -> dict:
         """Compile-time parameters of the main kernels for one row of the launch table."""
+        members = next_power_of_2(self.group)
+        lanes = max(row.block_r, members)
         block_g = min(max(16, next_power_of_2(self.global_lanes)), row.block_g)
         return {
             "GROUP": self.group,
             "HEAD_DIM": self.head_dim,
             "BLOCK_D": block_dim(self.head_dim),
             "BLOCK_N": row.block_n,
-            "BLOCK_R": max(16, next_power_of_2(self.group)) if row.long else row.block_r,
+            "BLOCK_R": lanes,
+            "ROWS": 1 if row.long else lanes // members,
             "BLOCK_G": block_g,
             "HAS_PARTIAL": self.num_partial > 0,
             "HAS_GLOBAL": self.num_global > 0,
@@ -157,16 +160,13 @@ def forward(query, key, value, cu_seqlens_k, num_partial, scale):
     """Returns out like query and lse fp32 ``[B, H, n_q]``."""
     out = torch.empty_like(query)
     lse = query.new_empty(query.shape[:3], dtype=lse_dtype(query.dtype))
-    if query.numel() > 0:
-        run(forward_launches(query, key, value, cu_seqlens_k, out, lse, num_partial, scale), query.device)
+    run(forward_launches(query, key, value, cu_seqlens_k, out, lse, num_partial, scale), query.device)
     return out, lse
 
 
 def backward(grad_out, grad_lse, query, key, value, cu_seqlens_k, out, lse, num_partial, scale):
     """Returns the gradients of query, key and value. ``grad_lse`` may be None."""
     grads = tuple(torch.empty_like(t) for t in (query, key, value))
-    if query.numel() == 0:
-        return tuple(g.zero_() for g in grads)
     tensors = (grad_out, grad_lse, query, key, value, cu_seqlens_k, out, lse, *grads)
     run(backward_launches(*tensors, num_partial, scale), query.device)
     return grads

@@ -96,6 +96,7 @@ def partial_global_backward(
     BLOCK_D: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_R: tl.constexpr,
+    ROWS: tl.constexpr,
     BLOCK_G: tl.constexpr,
     HAS_PARTIAL: tl.constexpr,
     HAS_GLOBAL: tl.constexpr,
@@ -151,7 +152,7 @@ def partial_global_backward(
     if LONG:
         dq = tl.zeros([BLOCK_R, BLOCK_D], tl.float32)
 
-    rows_per_tile = 1 if LONG else BLOCK_N // longest
+    rows_per_tile = 1 if LONG else tl.minimum(BLOCK_N // longest, ROWS)
     tiles_per_row = tl.cdiv(longest, BLOCK_N) if LONG else 1
     for tile in range(0, tl.cdiv(row_end - row_begin, rows_per_tile) * tiles_per_row):
         row, last_row, tile_key, last_key = tile_bounds(
@@ -194,52 +195,51 @@ def partial_global_backward(
                         dv = tl.dot(tl.trans(weights_g.to(v.dtype)), do_g, dv)
 
         if KEY_GRADS and HAS_PARTIAL:
-            for member in range(0, 1 if LONG else GROUP):
-                rows_q = partial_rows(query, image, first_head, lanes_p, row, last_row, member, GROUP, LONG)
-                rows_do = partial_rows(grad_out, image, first_head, lanes_p, row, last_row, member, GROUP, LONG)
-                rows_dq = partial_rows(grad_query, image, first_head, lanes_p, row, last_row, member, GROUP, LONG)
-                rows_dlse = rows_q
+            rows_q = partial_rows(query, image, first_head, lanes_p, row, last_row, GROUP, ROWS)
+            rows_do = partial_rows(grad_out, image, first_head, lanes_p, row, last_row, GROUP, ROWS)
+            rows_dq = partial_rows(grad_query, image, first_head, lanes_p, row, last_row, GROUP, ROWS)
+            rows_dlse = rows_q
+            if HAS_GRAD_LSE:
+                rows_dlse = partial_rows(grad_lse, image, first_head, lanes_p, row, last_row, GROUP, ROWS)
+            q = load_rows(rows_q, HEAD_DIM, BLOCK_D)
+            do = load_rows(rows_do, HEAD_DIM, BLOCK_D)
+            scores = dot_rows(rows_q, q, rows_k, k, HEAD_DIM, PRECISION) * scale2
+            dp = dot_rows(rows_do, do, rows_v, v, HEAD_DIM, PRECISION)
+            if LONG:
+                rows_l = partial_rows(lse, image, first_head, lanes_p, row, last_row, GROUP, ROWS)
+                rows_o = partial_rows(out, image, first_head, lanes_p, row, last_row, GROUP, ROWS)
+                # lanes past the group have lse +inf: weight 0
+                shift = base2_shift(load_vector(rows_l, float("inf")))
+                weights = tl.exp2(tl.where(present[None, :], scores, float("-inf")) - shift[:, None])
+                delta = row_delta(rows_o, do, rows_dlse, HAS_GRAD_LSE, HEAD_DIM, BLOCK_D)
+            else:
+                mine = slice_mask(row + lanes_p % ROWS, columns, tile_key, num_rows, length, WIDE) & present[None, :]
+                scores = tl.where(mine, scores, float("-inf"))
+                peak = tl.max(scores, axis=1)
+                weights = tl.exp2(scores - tl.where(peak == float("-inf"), 0.0, peak)[:, None])
+                total = tl.sum(weights, axis=1)
+                weights = weights / tl.where(total > 0.0, total, 1.0)[:, None]
+                # rowsum(P dP) = rowsum(dO O)
+                delta = tl.sum(weights * dp, axis=1)
                 if HAS_GRAD_LSE:
-                    rows_dlse = partial_rows(grad_lse, image, first_head, lanes_p, row, last_row, member, GROUP, LONG)
-                q = load_rows(rows_q, HEAD_DIM, BLOCK_D)
-                do = load_rows(rows_do, HEAD_DIM, BLOCK_D)
-                scores = dot_rows(rows_q, q, rows_k, k, HEAD_DIM, PRECISION) * scale2
-                dp = dot_rows(rows_do, do, rows_v, v, HEAD_DIM, PRECISION)
+                    delta -= load_vector(rows_dlse, 0.0)
+            ds = weights * (dp - delta[:, None])
+            if EXACT:
+                begin = not HAS_GLOBAL
+                add_product(rows_dq, ds * scale, rows_k, tile % tiles_per_row == 0, HEAD_DIM)
+                add_product(rows_dk, tl.trans(ds) * scale, rows_q, begin, HEAD_DIM)
+                add_product(rows_dv, tl.trans(weights), rows_do, begin, HEAD_DIM)
+            else:
                 if LONG:
-                    rows_l = partial_rows(lse, image, first_head, lanes_p, row, last_row, member, GROUP, LONG)
-                    rows_o = partial_rows(out, image, first_head, lanes_p, row, last_row, member, GROUP, LONG)
-                    # lanes past the group have lse +inf: weight 0
-                    shift = base2_shift(load_vector(rows_l, float("inf")))
-                    weights = tl.exp2(tl.where(present[None, :], scores, float("-inf")) - shift[:, None])
-                    delta = row_delta(rows_o, do, rows_dlse, HAS_GRAD_LSE, HEAD_DIM, BLOCK_D)
+                    if tile % tiles_per_row == 0:
+                        dq = tl.zeros([BLOCK_R, BLOCK_D], tl.float32)
+                    dq = tl.dot(ds.to(k.dtype), k, dq)
                 else:
-                    mine = slice_mask(row + lanes_p, columns, tile_key, num_rows, length, WIDE) & present[None, :]
-                    scores = tl.where(mine, scores, float("-inf"))
-                    peak = tl.max(scores, axis=1)
-                    weights = tl.exp2(scores - tl.where(peak == float("-inf"), 0.0, peak)[:, None])
-                    total = tl.sum(weights, axis=1)
-                    weights = weights / tl.where(total > 0.0, total, 1.0)[:, None]
-                    # rowsum(P dP) = rowsum(dO O)
-                    delta = tl.sum(weights * dp, axis=1)
-                    if HAS_GRAD_LSE:
-                        delta -= load_vector(rows_dlse, 0.0)
-                ds = weights * (dp - delta[:, None])
-                if EXACT:
-                    begin = (not HAS_GLOBAL) and member == 0
-                    add_product(rows_dq, ds * scale, rows_k, tile % tiles_per_row == 0, HEAD_DIM)
-                    add_product(rows_dk, tl.trans(ds) * scale, rows_q, begin, HEAD_DIM)
-                    add_product(rows_dv, tl.trans(weights), rows_do, begin, HEAD_DIM)
-                else:
-                    if LONG:
-                        if tile % tiles_per_row == 0:
-                            dq = tl.zeros([BLOCK_R, BLOCK_D], tl.float32)
-                        dq = tl.dot(ds.to(k.dtype), k, dq)
-                    else:
-                        dq = tl.dot(ds.to(k.dtype), k)
-                    if (not LONG) or tile % tiles_per_row == tiles_per_row - 1:
-                        store_rows(rows_dq, dq * scale, HEAD_DIM, BLOCK_D)
-                    dk = tl.dot(tl.trans(ds.to(k.dtype)), q, dk)
-                    dv = tl.dot(tl.trans(weights.to(v.dtype)), do, dv)
+                    dq = tl.dot(ds.to(k.dtype), k)
+                if (not LONG) or tile % tiles_per_row == tiles_per_row - 1:
+                    store_rows(rows_dq, dq * scale, HEAD_DIM, BLOCK_D)
+                dk = tl.dot(tl.trans(ds.to(k.dtype)), q, dk)
+                dv = tl.dot(tl.trans(weights.to(v.dtype)), do, dv)
         if KEY_GRADS and not EXACT:
             store_rows(rows_dk, dk * scale, HEAD_DIM, BLOCK_D)
             store_rows(rows_dv, dv, HEAD_DIM, BLOCK_D)

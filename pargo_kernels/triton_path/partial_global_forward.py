@@ -69,6 +69,7 @@ def partial_global_forward(
     BLOCK_D: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_R: tl.constexpr,
+    ROWS: tl.constexpr,
     BLOCK_G: tl.constexpr,
     HAS_PARTIAL: tl.constexpr,
     HAS_GLOBAL: tl.constexpr,
@@ -116,7 +117,7 @@ def partial_global_forward(
         total_p = tl.zeros([BLOCK_R], tl.float32)
         acc_p = tl.zeros([BLOCK_R, BLOCK_D], tl.float32)
 
-    rows_per_tile = 1 if LONG else BLOCK_N // longest
+    rows_per_tile = 1 if LONG else tl.minimum(BLOCK_N // longest, ROWS)
     tiles_per_row = tl.cdiv(longest, BLOCK_N) if LONG else 1
     for tile in range(0, tl.cdiv(row_end - row_begin, rows_per_tile) * tiles_per_row):
         row, last_row, tile_key, last_key = tile_bounds(
@@ -135,27 +136,26 @@ def partial_global_forward(
 
         # programs of further global blocks leave the partial rows to the first
         if HAS_PARTIAL and (GLOBAL_BLOCKS == 1 or tl.program_id(1) == 0):
-            for member in range(0, 1 if LONG else GROUP):
-                rows_q = partial_rows(query, image, first_head, lanes_p, row, last_row, member, GROUP, LONG)
-                q = load_rows(rows_q, HEAD_DIM, BLOCK_D)
-                scores = dot_rows(rows_q, q, rows_k, k, HEAD_DIM, PRECISION) * scale2
-                if LONG:
-                    if tile % tiles_per_row == 0:
-                        peak_p = tl.full([BLOCK_R], float("-inf"), tl.float32)
-                        total_p = tl.zeros([BLOCK_R], tl.float32)
-                        acc_p = tl.zeros([BLOCK_R, BLOCK_D], tl.float32)
-                    scores = tl.where(present[None, :], scores, float("-inf"))
-                    peak_p, total_p, acc_p = online_softmax(scores, v, peak_p, total_p, acc_p, PRECISION)
-                else:
-                    mine = slice_mask(row + lanes_p, columns, tile_key, num_rows, length, WIDE) & present[None, :]
-                    scores = tl.where(mine, scores, float("-inf"))
-                    peak_p, total_p, acc_p = complete_softmax(scores, v, PRECISION)
-                if (not LONG) or tile % tiles_per_row == tiles_per_row - 1:
-                    o, lse2 = finish_softmax(peak_p, total_p, acc_p)
-                    rows_o = partial_rows(out, image, first_head, lanes_p, row, last_row, member, GROUP, LONG)
-                    rows_l = partial_rows(lse, image, first_head, lanes_p, row, last_row, member, GROUP, LONG)
-                    store_rows(rows_o, o, HEAD_DIM, BLOCK_D)
-                    store_vector(rows_l, lse2 * LN2)
+            rows_q = partial_rows(query, image, first_head, lanes_p, row, last_row, GROUP, ROWS)
+            q = load_rows(rows_q, HEAD_DIM, BLOCK_D)
+            scores = dot_rows(rows_q, q, rows_k, k, HEAD_DIM, PRECISION) * scale2
+            if LONG:
+                if tile % tiles_per_row == 0:
+                    peak_p = tl.full([BLOCK_R], float("-inf"), tl.float32)
+                    total_p = tl.zeros([BLOCK_R], tl.float32)
+                    acc_p = tl.zeros([BLOCK_R, BLOCK_D], tl.float32)
+                scores = tl.where(present[None, :], scores, float("-inf"))
+                peak_p, total_p, acc_p = online_softmax(scores, v, peak_p, total_p, acc_p, PRECISION)
+            else:
+                mine = slice_mask(row + lanes_p % ROWS, columns, tile_key, num_rows, length, WIDE) & present[None, :]
+                scores = tl.where(mine, scores, float("-inf"))
+                peak_p, total_p, acc_p = complete_softmax(scores, v, PRECISION)
+            if (not LONG) or tile % tiles_per_row == tiles_per_row - 1:
+                o, lse2 = finish_softmax(peak_p, total_p, acc_p)
+                rows_o = partial_rows(out, image, first_head, lanes_p, row, last_row, GROUP, ROWS)
+                rows_l = partial_rows(lse, image, first_head, lanes_p, row, last_row, GROUP, ROWS)
+                store_rows(rows_o, o, HEAD_DIM, BLOCK_D)
+                store_vector(rows_l, lse2 * LN2)
 
     if HAS_GLOBAL:
         o, lse2 = finish_softmax(peak_g, total_g, acc_g)

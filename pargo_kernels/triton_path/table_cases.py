@@ -75,7 +75,7 @@ def _partial_global(entry: Entry, dtype: torch.dtype, variant: str, device: str)
         )
     # a packed call launches once for each length of slice
     for launch in launches:
-        if merge or launch.kernel.__name__ == entry.kernel and max(1, launch.args[-2]) == entry.slice_from:
+        if merge or (launch.kernel.__name__ == entry.kernel and max(1, launch.args[-2]) == entry.slice_from):
             yield launch
 
 
