@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import NamedTuple
 
-from pargo_kernels.dispatch import interpreting, triton_installed
+from pargo_kernels.dispatch import TRITON_INSTALLED, interpreting
 
 COLUMNS = "{:<24} {:<7} {:<5} {:>4} {:>6} {:>7} {:>5} {:>6} {:<6} {:>5} {:>7} {:>12} {:>5} {:>9}  {}"
 HEADER = COLUMNS.format(
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sample", type=int, metavar="N", help="only N compilations, spread over the table")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one a core)")
     options = parser.parse_args(arguments)
-    if not triton_installed():
+    if not TRITON_INSTALLED:
         parser.error("triton is not installed: pip install triton")
     if interpreting():
         parser.error("TRITON_INTERPRET=1 is set, and an interpreted kernel cannot be compiled: unset it")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import os
 
@@ -16,13 +15,10 @@ def interpreting() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-@functools.cache
-def triton_installed() -> bool:
-    """True where triton can be imported; it is imported only when a kernel is wanted."""
-    return importlib.util.find_spec("triton") is not None
+# looked up, not imported: triton is imported only when a kernel is wanted
+TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
 
 
-@functools.cache
 def _capable(device_index: int | None) -> bool:
     return torch.version.hip is not None or torch.cuda.get_device_capability(device_index) >= MIN_CAPABILITY
 
@@ -30,7 +26,7 @@ def _capable(device_index: int | None) -> bool:
 def _why_not_triton(query: torch.Tensor) -> str | None:
     if query.dtype == torch.float64:
         return "query is float64, which the kernels do not compute"
-    if not triton_installed():
+    if not TRITON_INSTALLED:
         return "triton is not installed (pip install triton)"
     if query.device.type == "cuda":
         return None if _capable(query.device.index) else f"{query.device} has a compute capability below 8.0"

@@ -14,12 +14,23 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 
+import torch
+
 from pargo_kernels.triton_path import launch_table
 from pargo_kernels.triton_path.compile_ahead import TARGETS, compile_launch
-from pargo_kernels.triton_path.inspect_binary import inspect_binary
+from pargo_kernels.triton_path.inspect_binary import spills
 from pargo_kernels.triton_path.launch_table import Entry
-from pargo_kernels.triton_path.table_cases import cases
+from pargo_kernels.triton_path.table_cases import FULL, cases
 
+KERNELS = (
+    "partial_global_forward",
+    "partial_global_backward",
+    "merge_chunk_outputs",
+    "merge_chunk_gradients",
+    "cascaded_forward",
+    "cascaded_query_backward",
+    "cascaded_key_backward",
+)
 BLOCK_DIMS = (64, 128, 256)
 SLICES = (1, 2, 4)
 # (block_n, num_warps, num_stages)
@@ -48,16 +59,24 @@ def candidates(kernel: str, arch: str, bits: int, block_dim: int, slice_from: in
     return [Entry(kernel, arch, bits, block_dim, slice_from, long, n, g, w, s) for (n, w, s), g in product(tiles, GLOBAL_ROWS)]
 
 
+def line_of(entry: Entry) -> tuple[str, str, int, int]:
+    """(kernel, architecture, width, head dimension): what :func:`choose` decides at a time."""
+    return entry[:4]
+
+
 def passes(entry: Entry) -> bool:
     """Every case of the entry compiles, without a spill, inside the shared memory."""
     limit = TARGETS[entry.arch].shared_limit
     with launch_table.using((entry, *_others(entry))):
-        for case in cases(entry):
+        # the full calls fail first, if any does; fp16 compiles as bf16 does
+        for case in sorted(cases(entry), key=lambda case: case.variant != FULL):
+            if case.dtype == torch.float16:
+                continue
             try:
-                cost = inspect_binary(compile_launch(case.launch, entry.arch))
+                compiled = compile_launch(case.launch, entry.arch)
             except Exception:
                 return False
-            if cost.spilled_bytes or cost.shared_bytes > limit:
+            if spills(compiled) or compiled.metadata.shared > limit:
                 return False
     return True
 
@@ -94,26 +113,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--arch", nargs="+", default=list(TARGETS), choices=list(TARGETS))
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     options = parser.parse_args(arguments)
-    kernels = (
-        "partial_global_forward",
-        "partial_global_backward",
-        "merge_chunk_outputs",
-        "merge_chunk_gradients",
-        "cascaded_forward",
-        "cascaded_query_backward",
-        "cascaded_key_backward",
-    )
     before = set(launch_table.entries()) if launch_table.TABLE.exists() else set()
-    kept = {entry for entry in before if entry.arch not in options.arch}
-    lines = list(product(kernels, options.arch, (16, 32), BLOCK_DIMS))
-    written = set(kept)
+    table: dict[tuple, list[Entry]] = {line_of(entry): [] for entry in before}
+    for entry in before:
+        table[line_of(entry)].append(entry)
+    lines = list(product(KERNELS, options.arch, (16, 32), BLOCK_DIMS))
     with ProcessPoolExecutor(options.jobs) as pool:
-        for number, entries in enumerate(pool.map(choose, lines), 1):
-            written |= set(entries)
-            for entry in entries:
+        for number, (line, chosen) in enumerate(zip(lines, pool.map(choose, lines), strict=True), 1):
+            table[line] = chosen
+            launch_table.write([entry for entries in table.values() for entry in entries])
+            for entry in chosen:
                 if entry not in before:
                     print(f"[{number}/{len(lines)}] {entry}", flush=True)
-    launch_table.write(list(written))
+    written = {entry for entries in table.values() for entry in entries}
     print(f"{len(written - before)} lines changed, {len(written)} in all: {launch_table.TABLE}")
     return 0
 

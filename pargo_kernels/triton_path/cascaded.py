@@ -63,8 +63,7 @@ def backward_launches(
     settings = (query, key, window, num_partial, edge, scale, arch)
     tensors = (do, dlse, q, k, v, o, s, delta, Strided.of(grad_query))
     yield _launch(cascaded_query_backward, tensors, *settings, HAS_GRAD_LSE=grad_lse is not None)
-    tensors = (do, q, k, v, s, delta, Strided.of(grad_key), Strided.of(grad_value))
-    yield _launch(cascaded_key_backward, tensors, *settings)
+    yield _launch(cascaded_key_backward, (do, q, k, v, s, delta, Strided.of(grad_key), Strided.of(grad_value)), *settings)
 
 
 def _launch(kernel, tensors: tuple, query, key, window, num_partial, edge, scale, arch, **constants) -> Launch:

@@ -24,26 +24,37 @@ class Cost(NamedTuple):
 def inspect_binary(compiled) -> Cost:
     """Cost of a ``triton.compiler.CompiledKernel``."""
     if "cubin" in compiled.asm:
-        return _inspect_cubin(compiled.asm["cubin"], compiled.metadata.shared)
+        return _inspect_cubin(compiled)
     return _inspect_amdgcn(compiled.asm["amdgcn"], compiled.metadata.shared)
 
 
-def _inspect_cubin(cubin: bytes, shared: int) -> Cost:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "kernel.cubin"
-        path.write_bytes(cubin)
-        usage = _tool("cuobjdump", "-res-usage", str(path))
-        sass = _tool("nvdisasm", "-c", str(path))
-    registers = int(re.search(r"REG:(\d+)", usage).group(1))
-    stack = int(re.search(r"STACK:(\d+)", usage).group(1))
-    # a spill shows as stack or as local loads and stores
+def spills(compiled) -> bool:
+    """Whether a ``triton.compiler.CompiledKernel`` keeps registers in memory; quicker than :func:`inspect_binary`."""
+    if "cubin" in compiled.asm:
+        return _resources(compiled.asm["cubin"])[1] > 0
+    return _inspect_amdgcn(compiled.asm["amdgcn"], 0).spilled_bytes > 0
+
+
+def _resources(cubin: bytes) -> tuple[int, int]:
+    # registers and bytes of stack
+    usage = _tool("cuobjdump", cubin, "-res-usage")
+    (registers,) = re.findall(r"REG:(\d+)", usage)
+    (stack,) = re.findall(r"STACK:(\d+)", usage)
+    return int(registers), int(stack)
+
+
+def _inspect_cubin(compiled) -> Cost:
+    cubin = compiled.asm["cubin"]
+    registers, stack = _resources(cubin)
+    sass = _tool("nvdisasm", cubin, "-c")
+    # a spill shows as stack and as local loads and stores
     local = len(re.findall(r"\b(?:LDL|STL)\b", sass))
     # LDGSTS copies global to shared memory without a register
     accesses = re.findall(r"\b(?:LDG|STG|LDGSTS)\.[\w.]+", sass)
     return Cost(
         registers=registers,
         spilled_bytes=max(stack, 4 * local),
-        shared_bytes=shared,
+        shared_bytes=compiled.metadata.shared,
         matrix_instructions=len(re.findall(r"\b(?:HMMA|HGMMA|WGMMA|DMMA|UTCHMMA|UTCQMMA)\b", sass)),
         global_accesses=len(accesses),
         wide_accesses=sum(".128" in access for access in accesses),
@@ -66,8 +77,11 @@ def _inspect_amdgcn(text: str, shared: int) -> Cost:
     )
 
 
-def _tool(name: str, *arguments: str) -> str:
+def _tool(name: str, cubin: bytes, *options: str) -> str:
     import triton.backends.nvidia
 
     program = Path(triton.backends.nvidia.__file__).parent / "bin" / name
-    return subprocess.run([program, *arguments], capture_output=True, text=True, check=True).stdout
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(cubin)
+        return subprocess.run([program, *options, str(path)], capture_output=True, text=True, check=True).stdout

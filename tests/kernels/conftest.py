@@ -34,6 +34,12 @@ def backend(request):
     return request.param
 
 
+@pytest.fixture(params=[param for param in _backends() if param.values[0].impl == "triton"], scope="session")
+def kernels(request):
+    """The backends that run the Triton kernels."""
+    return request.param
+
+
 def pytest_configure(config):
     if interpreting():
         from tests.kernels.bf16_interpreter import repair
@@ -44,7 +50,7 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(config, items):
     # tests without a backend run in the other process
     if interpreting():
-        kept = [item for item in items if "backend" in item.fixturenames or item.get_closest_marker("interpreted")]
+        kept = [item for item in items if {"backend", "kernels"} & set(item.fixturenames)]
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = kept
 
