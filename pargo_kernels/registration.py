@@ -63,6 +63,10 @@ def define(name: str, *, inputs: str, settings: str, num_tensors: int, module: s
         _library.impl(f"{name}_{suffix}", impl, "CompositeExplicitAutograd")
         torch.library.register_fake(f"pargo_kernels::{name}_{suffix}", fake, lib=_library)
 
+    for suffix in ("forward", "backward"):
+        op = getattr(torch.ops.pargo_kernels, f"{name}_{suffix}").default
+        torch.library.register_vmap(f"pargo_kernels::{name}_{suffix}", _vmap_rule(op), lib=_library)
+
     forward_op = getattr(torch.ops.pargo_kernels, f"{name}_forward").default
     backward_op = getattr(torch.ops.pargo_kernels, f"{name}_backward").default
     return Ops(forward_op, backward_op, _function(name, forward_op, backward_op, num_tensors))
@@ -82,6 +86,24 @@ def lse_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def _vmap_rule(op):
+    def rule(info, in_dims, *args):
+        # the mapped dimension becomes heads, beside the group structure and any packing
+        folded = []
+        for dim, arg in zip(in_dims, args, strict=True):
+            if not isinstance(arg, torch.Tensor) or arg.dim() < 3:
+                # settings, and cu_seqlens_k, of which the checks refuse a mapped one
+                folded.append(arg)
+            else:
+                mapped = arg.unsqueeze(1) if dim is None else arg.movedim(dim, 1)
+                mapped = mapped.expand(mapped.shape[0], info.batch_size, *mapped.shape[2:])
+                folded.append(mapped.flatten(1, 2))
+        results = op(*folded)
+        return tuple(t.unflatten(1, (info.batch_size, -1)) for t in results), (1,) * len(results)
+
+    return rule
+
+
 def _run(module: str, direction: str, args: tuple):
     *inputs, impl = args
     device = args[0].device
@@ -94,6 +116,8 @@ def _run(module: str, direction: str, args: tuple):
 
 def _function(name: str, forward_op, backward_op, num_tensors: int) -> type[torch.autograd.Function]:
     class Attention(torch.autograd.Function):
+        generate_vmap_rule = True
+
         @staticmethod
         def forward(*args):
             return forward_op(*args)

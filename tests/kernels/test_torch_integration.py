@@ -97,6 +97,36 @@ def test_functional_gradient(op, backend):
         torch.testing.assert_close(ours, expected.grad)
 
 
+@pytest.mark.parametrize("in_dims", [(0, 0, 0), (1, None, 0), (None, 2, 2)], ids=str)
+@pytest.mark.parametrize("layout", ["equal slices", "packed"])
+def test_vmap_is_a_loop(backend, layout, in_dims):
+    torch.manual_seed(0)
+    single = [t.detach() for t in pgp_inputs(layout, device=backend.device)]
+    mapped = [
+        t if d is None else torch.randn(3, *t.shape, device=backend.device).movedim(0, d)
+        for t, d in zip(single, in_dims, strict=True)
+    ]
+
+    def loss(*tensors):
+        return pgp(*tensors, layout=layout, impl=backend.impl).square().sum()
+
+    for function in (loss, torch.func.grad(loss, argnums=(0, 1, 2))):
+        together = torch.vmap(function, in_dims)(*mapped)
+        alone = [
+            function(*(t if d is None else t.select(d, i) for t, d in zip(mapped, in_dims, strict=True))) for i in range(3)
+        ]
+        torch.testing.assert_close(
+            together, torch.stack(alone) if function is loss else tuple(map(torch.stack, zip(*alone, strict=True)))
+        )
+
+
+def test_vmap_over_the_packing_is_refused():
+    query, key, value = (t.detach() for t in pgp_inputs("packed"))
+    offsets = torch.tensor([[0, 4, 9], [0, 5, 9]], dtype=torch.int32)
+    with pytest.raises(ValueError, match="cu_seqlens_k holds no values here; under vmap it cannot be mapped"):
+        torch.vmap(lambda o: partial_global_attention(query, key, value, 3, cu_seqlens_k=o))(offsets)
+
+
 def test_opcheck(backend):
     from pargo_kernels import cascaded_partial_attention as cascaded_module
 
@@ -129,6 +159,19 @@ def test_compiled_without_graph_breaks(op, backend):
             expected = grads[0]
     for ours, eager in zip(grads[0], expected, strict=True):
         torch.testing.assert_close(ours, eager)
+
+
+def test_packed_images_compile_and_are_still_checked():
+    query, key, value = (t.detach() for t in pgp_inputs("packed"))
+
+    def call(offsets):
+        return partial_global_attention(query, key, value, 3, cu_seqlens_k=offsets, impl="torch")
+
+    compiled = torch.compile(call, backend="aot_eager", fullgraph=True)
+    offsets = torch.tensor([0, 4, 9], dtype=torch.int32)
+    assert torch.equal(compiled(offsets), call(offsets))
+    with pytest.raises(ValueError, match="cu_seqlens_k gives image 0 n_v=2 visual tokens for num_partial=3"):
+        compiled(torch.tensor([0, 2, 9], dtype=torch.int32))
 
 
 def test_compiling_does_not_change_the_layout_of_a_view(backend):
