@@ -87,9 +87,8 @@ def choose(line: tuple[str, str, int, int]) -> list[Entry]:
     if not kernel.startswith("partial_global"):
         return [_first(candidates(*line, 1, False))]
     chosen = [_first(candidates(*line, slice_from, False)) for slice_from in SLICES]
-    # slices of a tile or more are long; the tile is that of the longest short slices where it can be
-    block_n = chosen[-1].block_n
-    return [*chosen, _first([e for e in candidates(*line, block_n, True) if e.block_n == block_n])]
+    # slices of a tile of the last line or more are long
+    return [*chosen, _first(candidates(*line, chosen[-1].block_n, True))]
 
 
 def _first(options: list[Entry]) -> Entry:
@@ -111,13 +110,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m pargo_kernels.tune", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--arch", nargs="+", default=list(TARGETS), choices=list(TARGETS))
+    parser.add_argument("--kernel", nargs="+", default=KERNELS, choices=KERNELS, metavar="NAME")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     options = parser.parse_args(arguments)
     before = set(launch_table.entries()) if launch_table.TABLE.exists() else set()
     table: dict[tuple, list[Entry]] = {line_of(entry): [] for entry in before}
     for entry in before:
         table[line_of(entry)].append(entry)
-    lines = list(product(KERNELS, options.arch, (16, 32), BLOCK_DIMS))
+    lines = list(product(options.kernel, options.arch, (16, 32), BLOCK_DIMS))
     with ProcessPoolExecutor(options.jobs) as pool:
         for number, (line, chosen) in enumerate(zip(lines, pool.map(choose, lines), strict=True), 1):
             table[line] = chosen

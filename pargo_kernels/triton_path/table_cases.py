@@ -43,7 +43,7 @@ def _launches(entry: Entry, dtype: torch.dtype, variant: str, device: str) -> It
 
 def _partial_global(entry: Entry, dtype: torch.dtype, variant: str, device: str) -> Iterator[Launch]:
     full, merge = variant == FULL, entry.kernel.startswith("merge")
-    slice_length = 2 * entry.block_n if entry.long else entry.slice_from
+    slice_length = max(2 * entry.block_n, entry.slice_from) if entry.long else entry.slice_from
     num_partial = max(1, 8192 // slice_length)
     num_keys = num_partial * slice_length
     group, num_global = (2, 16 if merge else entry.block // 2) if full else (1, 16)
