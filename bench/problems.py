@@ -47,7 +47,7 @@ class PartialGlobal:
         """The same layout, tiny (a little larger with each step): for rehearsals, whose times mean nothing."""
         rows = 20 + 10 * step
         keys = rows * self.num_keys // self.num_partial
-        return replace(self, batch=min(self.batch, 2), num_heads=2, head_dim=16, num_keys=keys, num_partial=rows, num_global=3)
+        return replace(self, batch=2, num_heads=2, head_dim=16, num_keys=keys, num_partial=rows, num_global=3)
 
     def __str__(self) -> str:
         return (
@@ -90,7 +90,7 @@ class Cascaded:
         """The same layout, tiny (a little larger with each step): for rehearsals, whose times mean nothing."""
         tokens = 80 + 10 * step
         window = max(min(self.window, 5), tokens * self.window // self.num_keys)
-        return replace(self, batch=min(self.batch, 2), num_heads=2, head_dim=16, num_keys=tokens, window=window)
+        return replace(self, batch=2, num_heads=2, head_dim=16, num_keys=tokens, window=window)
 
     def __str__(self) -> str:
         edge = "" if self.edge == "clamp" else f" {self.edge}"

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import psutil
 import torch
 
 Key = TypeVar("Key")
@@ -73,7 +74,7 @@ class CpuMeter:
             return 0
         # freed pages go back to the system, so that they count when they are taken again
         self._libc.malloc_trim(0)
-        return self._status("VmRSS")
+        return psutil.Process().memory_info().rss
 
     def peak(self, step: Step) -> int | None:
         """Run the step once: most bytes in use at once, above those in use before it; None where that cannot be told."""
@@ -81,14 +82,13 @@ class CpuMeter:
         if not self.why_no_memory:
             self._reset_peak()
         result = step(lambda: None)
-        peak = None if self.why_no_memory else self._status("VmHWM") - before
+        peak = None if self.why_no_memory else self._peak_resident() - before
         del result
         return peak
 
     def available_bytes(self) -> int:
         """Memory that a call may take."""
-        with open("/proc/meminfo") as lines:
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+        return psutil.virtual_memory().available
 
     def synchronize(self) -> None:
         """Nothing to wait for."""
@@ -99,9 +99,9 @@ class CpuMeter:
             file.write("5")
 
     @staticmethod
-    def _status(key: str) -> int:
+    def _peak_resident() -> int:
         with open("/proc/self/status") as lines:
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 class CudaMeter:
