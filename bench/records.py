@@ -133,7 +133,7 @@ def read_rows(path: Path) -> list[Row]:
 
 def environment(device: torch.device) -> Environment:
     """What this run is measured on."""
-    commit = _git("rev-parse", "HEAD")
+    commit = os.environ.get("PARGO_BENCH_COMMIT") or _git("rev-parse", "HEAD")
     # results are no source: committing them beside the code they measure keeps the tree clean
     changes = _git("status", "--porcelain", "--", ".", ":(exclude)bench/results")
     return Environment(

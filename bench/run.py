@@ -2,6 +2,7 @@
 
     python bench/run.py                     two minutes, the suite "quick"
     python bench/run.py --suite full        sweeps of visual tokens and windows
+    python bench/run.py --base HEAD~5       this package's rows, beside those of an earlier commit's kernels
     python bench/run.py --list              what can be measured
 
 Every provider is verified against the fp64 oracle before it is timed; one that cannot run, fails or is wrong is listed with
@@ -19,6 +20,9 @@ from pathlib import Path
 if __package__ in (None, ""):
     # run as a script: the repository's root takes the place of this folder, so that nothing need be installed
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    # bench/compare.py runs this script with the kernels of another commit
+    if "PARGO_BENCH_KERNELS" in os.environ:
+        sys.path.insert(0, os.environ["PARGO_BENCH_KERNELS"])
 # threads that wait must sleep: where other programs run too, spinning ones make a call a hundred times slower
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -26,6 +30,7 @@ import torch
 from tqdm import tqdm
 
 from bench import plots, report
+from bench.compare import compare
 from bench.measure import DTYPES, LAYOUTS, Bench, Setting
 from bench.peers import PROVIDERS
 from bench.problems import SUITES, Case, Suite
@@ -41,6 +46,16 @@ def main(argv: list[str] | None = None) -> int:
     place = Place(device, DTYPES[args.dtype])
     if args.list:
         print(choices(place))
+        return 0
+
+    if args.base:
+        passed_on = ["--device", args.device, "--dtype", args.dtype, "--layout", args.layout, "--seed", str(args.seed)]
+        passed_on += ["--providers", *(args.providers or ["pargo"])] + (["--dry-run"] if args.dry_run else [])
+        try:
+            print(compare(args.base, args.suite, passed_on))
+        except ValueError as error:
+            print(error, file=sys.stderr)
+            return 2
         return 0
 
     begin = time.perf_counter()
@@ -92,6 +107,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--layout", default="bhnd", choices=LAYOUTS, help="memory order of the inputs: contiguous, or as projections give them"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the random inputs; default: 0")
+    parser.add_argument("--base", metavar="REV", help="compare with an earlier commit's kernels, in turns; writes no file")
     parser.add_argument("--dry-run", action="store_true", help="the suite with tiny shapes, to see that all runs")
     args = parser.parse_args(argv)
     if args.device == "cuda" and not torch.cuda.is_available():

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -129,6 +130,34 @@ def test_the_default_suite_end_to_end_on_tiny_shapes(tmp_path, bench_script):
     pictures = {file.name for file in (tmp_path / "out").glob("*.png")}
     assert {"quick_time.png", "quick_pgp_time_by_visual_tokens.png"} <= pictures
     assert not list((tmp_path / "out").glob("*.partial"))
+
+
+def test_kernels_of_another_commit_take_the_place_of_these(tmp_path, bench_script):
+    """What --base relies on: the child measures the other package, and says which commit that is."""
+    shutil.copytree(bench_script.parents[1] / "pargo_kernels", tmp_path / "other" / "pargo_kernels")
+    with open(tmp_path / "other" / "pargo_kernels" / "torch_path" / "partial_global.py", "a") as file:
+        file.write("\n\ndef forward(*_):\n    raise RuntimeError('the other kernels')\n")
+    other = {"PARGO_BENCH_KERNELS": str(tmp_path / "other"), "PARGO_BENCH_COMMIT": "c0ffee"}
+    done = run(bench_script, "--dry-run", "--out", tmp_path, "--providers", "pargo", "split", env={**os.environ, **other})
+    assert done.returncode == 0, done.stderr
+    ours = [one for one in read_rows(tmp_path / "quick.csv") if one.provider == "pargo" and one.op == "pgp"]
+    assert {(one.status, one.reason) for one in ours} == {("failed", "RuntimeError: the other kernels")}
+    with open(tmp_path / "quick.csv", newline="") as file:
+        assert {line["commit"] for line in csv.DictReader(file)} == {"c0ffee"}
+
+
+def test_an_unknown_revision_is_an_error(bench_script):
+    done = run(bench_script, "--base", "no-such-revision")
+    assert done.returncode == 2
+    assert "--base no-such-revision" in done.stderr
+
+
+@pytest.mark.long
+def test_a_commit_compared_with_itself(bench_script):
+    done = run(bench_script, "--base", "HEAD", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "x as fast" in done.stdout
+    assert "only in one" not in done.stdout
 
 
 @pytest.mark.long
