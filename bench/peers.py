@@ -9,7 +9,7 @@ import torch
 
 from bench.packages import FlashAttn, Natten, Varlen
 from bench.problems import Attention, Problem
-from bench.provider import BACKENDS, Compiled, Place, Provider, sdpa
+from bench.provider import BACKENDS, Compiled, Place, Provider, allow_many_shapes, sdpa
 from bench.structured import Blocks, Sliced, Split
 from pargo_kernels.dispatch import interpreting
 from pargo_kernels.intervals import interval_mask
@@ -87,6 +87,7 @@ class Flex(Provider):
 
     name = "flex"
     about = "torch.compile(flex_attention) with torch.compile(create_block_mask)"
+    compiles = True
 
     def why_not(self, problem: Problem, place: Place, backward: bool) -> str | None:
         return "flex_attention has no backward on a CPU" if backward and not place.on_cuda else None
@@ -100,8 +101,9 @@ class Flex(Provider):
         def visible(_batch, _head, row, key):
             return (key >= begin[row]) & (key < end[row])
 
-        # uncompiled, it would build the dense grid
-        mask = torch.compile(create_block_mask, dynamic=False)(
+        allow_many_shapes()
+        # uncompiled, it would build the dense grid; one compilation serves all sizes
+        mask = torch.compile(create_block_mask, dynamic=True)(
             visible, None, None, problem.num_query, problem.num_keys, device=place.device
         )
         attend = torch.compile(flex_attention, fullgraph=True, dynamic=False)

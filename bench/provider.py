@@ -41,6 +41,8 @@ class Provider:
     name: str
     about: str
     ops: tuple[str, ...] = ("pgp", "cpp")
+    # whether the first call compiles
+    compiles: bool = False
 
     def why_not_here(self, place: Place) -> str | None:
         """Why it cannot run at this place whatever the problem, or None."""
@@ -66,6 +68,8 @@ class Provider:
 class Compiled(Provider):
     """Another provider inside a function under torch.compile."""
 
+    compiles = True
+
     def __init__(self, inner: Provider):
         self.inner = inner
         self.name, self.ops, self.about = f"{inner.name}-compiled", inner.ops, f"{inner.name} under torch.compile"
@@ -83,7 +87,13 @@ class Compiled(Provider):
         return self.inner.mask_bytes(problem, place)
 
     def build(self, problem: Problem, place: Place) -> Attention:
+        allow_many_shapes()
         return torch.compile(self.inner.build(problem, place), fullgraph=True, dynamic=False)
+
+
+def allow_many_shapes() -> None:
+    """Every problem has a compiled function of its own; torch.compile would give up on the ninth."""
+    torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 10_000
 
 
 def sdpa(query, key, value, backend: str, mask: torch.Tensor | None = None) -> torch.Tensor:

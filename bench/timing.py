@@ -76,15 +76,13 @@ class CpuMeter:
         self._libc.malloc_trim(0)
         return psutil.Process().memory_info().rss
 
-    def peak(self, step: Step) -> int | None:
-        """Run the step once: most bytes in use at once, above those in use before it; None where that cannot be told."""
+    def peak(self, step: Step) -> tuple[Any, int | None]:
+        """Run the step once: its result, and the most bytes in use at once above those before it, where that can be told."""
         before = self.held()
         if not self.why_no_memory:
             self._reset_peak()
         result = step(lambda: None)
-        peak = None if self.why_no_memory else self._peak_resident() - before
-        del result
-        return peak
+        return result, None if self.why_no_memory else self._peak_resident() - before
 
     def available_bytes(self) -> int:
         """Memory that a call may take."""
@@ -132,15 +130,13 @@ class CudaMeter:
         """Bytes in use now."""
         return torch.cuda.memory_allocated(self.device)
 
-    def peak(self, step: Step) -> int:
-        """Run the step once: most bytes allocated at once, above those allocated before it."""
+    def peak(self, step: Step) -> tuple[Any, int]:
+        """Run the step once: its result, and the most bytes allocated at once above those before it."""
         before = self.held()
         torch.cuda.reset_peak_memory_stats(self.device)
         result = step(lambda: None)
         torch.cuda.synchronize(self.device)
-        peak = torch.cuda.max_memory_allocated(self.device) - before
-        del result
-        return peak
+        return result, torch.cuda.max_memory_allocated(self.device) - before
 
     def available_bytes(self) -> int:
         """Memory that a call may take."""
