@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterable
@@ -93,7 +94,7 @@ class Bench:
         if self.setting.place.on_cuda:
             torch.cuda.empty_cache()
         for row in rows:
-            row.group = group
+            row.group, row.load_average = group, os.getloadavg()[0]
         return _compared_to_dense(rows)
 
     def _prepare(self, problem: Problem, providers: list[Provider]) -> tuple[list[Contender], list[Row]]:
@@ -268,6 +269,7 @@ class Bench:
             minimum_bytes=least.bytes,
             minimum_flops=least.flops,
             copy_bytes_per_s=self.setting.copy_bytes_per_s,
+            matmul_flops_per_s=self.setting.matmul_flops_per_s,
         )
 
 

@@ -106,7 +106,8 @@ class Flex(Provider):
         mask = torch.compile(create_block_mask, dynamic=True)(
             visible, None, None, problem.num_query, problem.num_keys, device=place.device
         )
-        attend = torch.compile(flex_attention, fullgraph=True, dynamic=False)
+        # on a CPU a compilation for all sizes runs as fast as one for each
+        attend = torch.compile(flex_attention, fullgraph=True, dynamic=not place.on_cuda)
         return lambda query, key, value: attend(query, key, value, block_mask=mask)
 
 

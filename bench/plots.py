@@ -116,7 +116,7 @@ def _panel_of_curves(axis, rows: list[Row], value: Callable[[Row], float | None]
             axis.fill_between(sizes, low, high, color=_COLOURS[name], alpha=0.2, linewidth=0)
     if with_floor:
         floors = sorted({_x(row): _floor(row) for row in rows}.items())
-        axis.plot(*zip(*floors, strict=True), "k--", linewidth=1, label="floor: least bytes at copy bandwidth")
+        axis.plot(*zip(*floors, strict=True), "k--", linewidth=1, label="floor: least traffic or work")
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
     sizes = sorted({_x(row) for row in rows})
@@ -135,10 +135,10 @@ def _peak(row: Row) -> float | None:
 
 
 def _floor(row: Row) -> float | None:
-    """Milliseconds that the least traffic takes at the copy bandwidth of the run."""
-    if not row.minimum_bytes or not row.copy_bytes_per_s:
+    """Milliseconds that the least traffic takes at the run's copy bandwidth, or the least work at its matrix product rate."""
+    if not (row.minimum_bytes and row.copy_bytes_per_s and row.minimum_flops and row.matmul_flops_per_s):
         return None
-    return row.minimum_bytes / row.copy_bytes_per_s * 1e3
+    return 1e3 * max(row.minimum_bytes / row.copy_bytes_per_s, row.minimum_flops / row.matmul_flops_per_s)
 
 
 def _x(row: Row) -> int:

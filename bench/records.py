@@ -84,8 +84,11 @@ class Row:
     minimum_bytes: int | None = None
     minimum_flops: int | None = None
     minimum_bytes_per_s: float | None = None
-    # of a large copy, measured in the same run (read and written bytes)
+    # of a large copy (read and written bytes) and of a large matrix product in this dtype, measured in the same run
     copy_bytes_per_s: float | None = None
+    matmul_flops_per_s: float | None = None
+    # of the last minute, when the group had been measured: above the number of threads, others were at work too
+    load_average: float | None = None
 
 
 COLUMNS = tuple(field.name for field in fields(Row)) + tuple(field.name for field in fields(Environment))

@@ -141,6 +141,9 @@ def headline(machine: Environment, setting: Setting, providers: list[Provider]) 
         f"{setting.matmul_flops_per_s / 1e9:.0f} GFLOP/s",
         f"suite {setting.suite}: {SUITES[setting.suite].question}",
     ]
+    load = os.getloadavg()[0]
+    if load > machine.threads / 2:
+        lines.append(f"the load average is {load:.1f}: other programs are at work, and times will be noisy")
     if setting.meter.why_no_memory:
         lines.append(f"peak memory is left out: {setting.meter.why_no_memory}")
     for provider in providers:
