@@ -92,12 +92,12 @@ def _panel_of_points(axis, rows: list[Row]) -> None:
                 middle, place, xerr=[[middle - low], [high - middle]], fmt="o", color=colour,
                 markerfacecolor=colour if filled else "white", markersize=7 if row.provider.startswith("pargo") else 5,
             )  # fmt: skip
-            axis.annotate(f"  {middle:.3g}", (high, place), va="center", fontsize=7)
+            axis.annotate(f"  {middle:.0f}" if middle >= 100 else f"  {middle:.3g}", (high, place), va="center", fontsize=7)
         floor = _floor(found[0]) if found else None
         if floor:
             axis.axvline(floor, color="black", linestyle="--" if filled else ":", linewidth=1)
     axis.set_xscale("log")
-    axis.margins(x=0.12)
+    axis.margins(x=0.15)
     axis.set_yticks(range(len(order)), order, fontsize=8)
     axis.set_title(f"{rows[0].problem}, {rows[0].dtype}", fontsize=10)
     axis.set_xlabel("ms. Filled: forward + backward (floor dashed); hollow: forward (floor dotted)", fontsize=8)
