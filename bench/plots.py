@@ -1,0 +1,163 @@
+"""One picture per question, drawn from the rows of a result file alone."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from bench.peers import PROVIDERS
+from bench.records import OK, Row, read_rows
+
+# more panels than this are no picture: sweeps have line plots
+MAX_PANELS = 6
+MIN_POINTS = 3
+_WHOLE, _FORWARD = "forward+backward", "forward"
+_COLOURS = {name: plt.get_cmap("tab20")(index) for index, name in enumerate(PROVIDERS)}
+
+
+def draw(path: Path, out: Path) -> list[Path]:
+    """Draw every picture that the rows of ``path`` can fill into the folder ``out``; returns the files."""
+    rows = [row for row in read_rows(path) if row.status == OK and row.median_ms]
+    files = []
+    for launch in dict.fromkeys(row.launch for row in rows):
+        ours = [row for row in rows if row.launch == launch]
+        stem = f"{path.stem}{'' if launch == 'eager' else '_' + launch}"
+        files += [
+            draw_comparison(ours, out / f"{stem}_time.png"),
+            draw_curves(ours, "pgp", _time, "milliseconds", out / f"{stem}_pgp_time_by_visual_tokens.png"),
+            draw_curves(ours, "pgp", _peak, "peak MB beyond the inputs", out / f"{stem}_pgp_memory_by_visual_tokens.png"),
+            draw_curves(ours, "cpp", _time, "milliseconds", out / f"{stem}_cpp_time_by_window.png"),
+        ]
+    return [file for file in files if file is not None]
+
+
+def draw_comparison(rows: list[Row], file: Path) -> Path | None:
+    """Which provider is fastest? One panel per problem; None without two providers to compare, or for too many problems."""
+    groups = _by(rows, lambda row: (row.group, row.problem)).values()
+    panels = [found for found in groups if len({row.provider for row in found}) > 1]
+    if not 0 < len(panels) <= MAX_PANELS:
+        return None
+    across = min(2, len(panels))
+    down = -(-len(panels) // across)
+    most = max(len({row.provider for row in found}) for found in panels)
+    size = (7 * across, down * (1.2 + 0.42 * most))
+    figure, axes = plt.subplots(down, across, figsize=size, squeeze=False, layout="constrained")
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
+    for axis, found in zip(axes.flat, panels, strict=False):
+        _panel_of_points(axis, found)
+    figure.suptitle("Time of one call: median, and 20 % to 80 % quantile")
+    return _save(figure, file)
+
+
+def draw_curves(rows: list[Row], op: str, value: Callable[[Row], float | None], label: str, file: Path) -> Path | None:
+    """How does a quantity of forward + backward grow with visual tokens (pgp) or the window (cpp)? One panel per sweep."""
+    rows = [row for row in rows if row.op == op and row.direction == _WHOLE and value(row)]
+    sweeps = {key: found for key, found in _by(rows, _sweep_key).items() if len({_x(row) for row in found}) >= MIN_POINTS}
+    if not sweeps:
+        return None
+    figure, axes = plt.subplots(1, len(sweeps), figsize=(7.5 * len(sweeps), 5.5), squeeze=False, layout="constrained")
+    for axis, found in zip(axes.flat, sweeps.values(), strict=True):
+        _panel_of_curves(axis, found, value, with_floor=value is _time)
+        first = found[0]
+        shape = f"B{first.batch} H{first.num_heads} D{first.head_dim}, {first.dtype}, forward + backward"
+        if op == "pgp":
+            axis.set(xlabel="visual tokens n_v", title=f"PGP {shape}, n_v / n_p = {first.num_keys / first.num_partial:g}")
+        else:
+            axis.set(xlabel="window w (dotted: n / 2)", title=f"CPP n {first.num_keys} {shape}")
+            axis.axvline(first.num_keys / 2, color="grey", linestyle=":", linewidth=1)
+        axis.set_ylabel(label)
+    return _save(figure, file)
+
+
+def _panel_of_points(axis, rows: list[Row]) -> None:
+    times = {(row.provider, row.direction): (row.q20_ms or 0.0, row.median_ms or 0.0, row.q80_ms or 0.0) for row in rows}
+    # the fastest at the top; those that only run forward below
+    order = sorted(
+        {row.provider for row in rows},
+        key=lambda name: ((name, _WHOLE) in times, -max(times[key][1] for key in times if key[0] == name)),
+    )
+    for direction, filled, shift in ((_WHOLE, True, 0.15), (_FORWARD, False, -0.15)):
+        found = [row for row in rows if row.direction == direction]
+        for row in found:
+            low, middle, high = times[row.provider, direction]
+            place, colour = order.index(row.provider) + shift, _COLOURS[row.provider]
+            axis.errorbar(
+                middle, place, xerr=[[middle - low], [high - middle]], fmt="o", color=colour,
+                markerfacecolor=colour if filled else "white", markersize=7 if row.provider.startswith("pargo") else 5,
+            )  # fmt: skip
+            axis.annotate(f"  {middle:.0f}" if middle >= 100 else f"  {middle:.3g}", (high, place), va="center", fontsize=7)
+        floor = _floor(found[0]) if found else None
+        if floor:
+            axis.axvline(floor, color="black", linestyle="--" if filled else ":", linewidth=1)
+    axis.set_xscale("log")
+    axis.margins(x=0.15)
+    axis.set_yticks(range(len(order)), order, fontsize=8)
+    axis.set_title(f"{rows[0].problem}, {rows[0].dtype}", fontsize=10)
+    axis.set_xlabel("ms. Filled: forward + backward (floor dashed); hollow: forward (floor dotted)", fontsize=8)
+    axis.grid(True, axis="x", which="major", alpha=0.3)
+
+
+def _panel_of_curves(axis, rows: list[Row], value: Callable[[Row], float | None], with_floor: bool) -> None:
+    for name, found in _by(rows, lambda row: row.provider).items():
+        # a size measured in several groups counts once
+        points = sorted({_x(row): row for row in found}.items())
+        sizes = [size for size, _ in points]
+        style = {"color": _COLOURS[name], "linewidth": 2.5 if name.startswith("pargo") else 1.5}
+        axis.plot(sizes, [value(row) for _, row in points], "o-", label=name, markersize=4, **style)
+        if with_floor:
+            low, high = ([getattr(row, end) for _, row in points] for end in ("q20_ms", "q80_ms"))
+            axis.fill_between(sizes, low, high, color=_COLOURS[name], alpha=0.2, linewidth=0)
+    if with_floor:
+        floors = sorted({_x(row): _floor(row) for row in rows}.items())
+        axis.plot(*zip(*floors, strict=True), "k--", linewidth=1, label="floor: least traffic or work")
+    axis.set_xscale("log", base=2)
+    axis.set_yscale("log")
+    sizes = sorted({_x(row) for row in rows})
+    axis.set_xticks(sizes, [str(size) for size in sizes], rotation=45, fontsize=8)
+    axis.minorticks_off()
+    axis.grid(True, which="major", alpha=0.3)
+    axis.legend(fontsize=8)
+
+
+def _time(row: Row) -> float | None:
+    return row.median_ms
+
+
+def _peak(row: Row) -> float | None:
+    return row.peak_bytes / 1e6 if row.peak_bytes else None
+
+
+def _floor(row: Row) -> float | None:
+    """Milliseconds that the least traffic takes at the run's copy bandwidth, or the least work at its matrix product rate."""
+    if not (row.minimum_bytes and row.copy_bytes_per_s and row.minimum_flops and row.matmul_flops_per_s):
+        return None
+    return 1e3 * max(row.minimum_bytes / row.copy_bytes_per_s, row.minimum_flops / row.matmul_flops_per_s)
+
+
+def _x(row: Row) -> int:
+    return row.num_keys if row.op == "pgp" else row.window or 0
+
+
+def _sweep_key(row: Row) -> tuple:
+    same = (row.batch, row.num_heads, row.head_dim, row.num_global, row.dtype)
+    return (*same, row.num_keys / row.num_partial) if row.op == "pgp" else (*same, row.num_keys, row.edge)
+
+
+def _by(rows: Iterable[Row], key: Callable[[Row], object]) -> dict:
+    groups = defaultdict(list)
+    for row in rows:
+        groups[key(row)].append(row)
+    return groups
+
+
+def _save(figure, file: Path) -> Path:
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
+    return file

@@ -1,0 +1,92 @@
+"""The tables a person reads, made from the rows of the result file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bench.records import OK, UNAVAILABLE, Row
+from bench.traffic import fitted_exponent
+
+_HEADER = (
+    "provider", "forward ms", "20-80 %", "fwd+bwd ms", "20-80 %", "images/s", "x dense", "peak MB", "GB/s min", "prepare ms",
+    "first s",
+)  # fmt: skip
+
+
+def summary(rows: list[Row]) -> str:
+    """What there is to say about one group of rows."""
+    several = len({row.problem for row in rows}) > 1
+    parts = ["", f"{'several problems' if several else rows[0].problem}, {rows[0].dtype}", table(rows)]
+    if any(row.launch == "graph" for row in rows):
+        parts += ["replayed as CUDA graphs", table(rows, launch="graph")]
+    return "\n".join((*parts, *filter(None, [growth(rows)])))
+
+
+def table(rows: Iterable[Row], launch: str = "eager") -> str:
+    """One line per provider that ran, the fastest first on one problem, then the others with their reasons.
+
+    images/s, the speed-up over dense SDPA, peak memory and the rate of the minimum traffic belong to forward + backward, or
+    to forward where that is all a provider does.
+    """
+    rows = [row for row in rows if row.launch == launch]
+    several = len({row.problem for row in rows}) > 1
+    directions: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        name = f"{row.provider} on {row.problem}" if several else row.provider
+        directions.setdefault(name, {})[row.direction] = row
+    lines, reasons = [], []
+    for name, found in directions.items():
+        ran = {direction: row for direction, row in found.items() if row.status == OK}
+        reasons += _reasons(name, [row for row in found.values() if row.status != OK])
+        if ran:
+            main = ran.get("forward+backward") or ran["forward"]
+            cells = [name, *_time(ran.get("forward")), *_time(ran.get("forward+backward"))]
+            cells += [_number(main.images_per_s), _number(main.speedup_over_dense), _number(main.peak_bytes, 1e-6)]
+            cells += [_number(main.minimum_bytes_per_s, 1e-9), _number(main.prepare_ms), _number(main.first_call_ms, 1e-3)]
+            lines.append(("forward+backward" not in ran, main.median_ms, cells))
+    ordered = [cells for *_, cells in (lines if several else sorted(lines, key=lambda line: line[:2]))]
+    return "\n".join((_aligned([list(_HEADER), *ordered]) if ordered else "nothing ran", *reasons))
+
+
+def growth(rows: Iterable[Row]) -> str | None:
+    """How a provider's time grows with the visual tokens, from a group that measured several sizes; None if it did not."""
+    rows = [row for row in rows if row.op == "pgp" and row.direction == "forward+backward" and row.median_ms]
+    points = {row.num_keys: row.median_ms or 0.0 for row in rows if row.launch == "eager"}
+    if len(points) < 2:
+        return None
+    sizes = sorted(points)
+    exponent = fitted_exponent(sizes, [points[size] for size in sizes])
+    return f"{rows[0].provider}: forward + backward grows as n_v^{exponent:.2f} from {sizes[0]} to {sizes[-1]} visual tokens"
+
+
+def _reasons(name: str, rows: list[Row]) -> list[str]:
+    """One line for each different reason; what cannot run on this machine at all is said once, above all tables."""
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row.status != UNAVAILABLE:
+            by_reason.setdefault((row.status, row.reason), []).append(row.direction)
+    return [
+        f"  {name}: {status}" + (f" ({directions[0]})" if len(directions) == 1 else "") + f": {reason}"
+        for (status, reason), directions in by_reason.items()
+    ]
+
+
+def _time(row: Row | None) -> list[str]:
+    if row is None or row.median_ms is None:
+        return ["", ""]
+    return [_number(row.median_ms), f"{_number(row.q20_ms)}-{_number(row.q80_ms)}"]
+
+
+def _number(value: float | None, factor: float = 1.0) -> str:
+    if value is None:
+        return ""
+    value *= factor
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _aligned(cells: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
+        for row in cells
+    )

@@ -1,0 +1,176 @@
+"""How fast are the two attentions, against every other way to compute them, on this machine?
+
+    python bench/run.py                     two minutes, the suite "quick"
+    python bench/run.py --suite full        sweeps of visual tokens and windows
+    python bench/run.py --base HEAD~5       this package's rows, beside those of an earlier commit's kernels
+    python bench/run.py --list              what can be measured
+
+Every provider is verified against the fp64 oracle before it is timed; one that cannot run, fails or is wrong is listed with
+the reason. Rows go to OUT/SUITE.csv as they come, plots and tables beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+if __package__ in (None, ""):
+    # run as a script: the repository's root takes the place of this folder, so that nothing need be installed
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    # bench/compare.py runs this script with the kernels of another commit
+    if "PARGO_BENCH_KERNELS" in os.environ:
+        sys.path.insert(0, os.environ["PARGO_BENCH_KERNELS"])
+# threads that wait must sleep: where other programs run too, spinning ones make a call a hundred times slower
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+from tqdm import tqdm
+
+from bench import plots, report
+from bench.compare import compare
+from bench.measure import DTYPES, LAYOUTS, Bench, Setting
+from bench.peers import PROVIDERS
+from bench.problems import SUITES, Case, Suite
+from bench.provider import Place, Provider
+from bench.records import ROOT, Environment, ResultFile, environment, slug
+from bench.timing import copy_bandwidth, matmul_rate, meter_for
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    args = parse(argv)
+    device = torch.device(args.device)
+    place = Place(device, DTYPES[args.dtype])
+    if args.list:
+        print(choices(place))
+        return 0
+
+    if args.base:
+        passed_on = ["--device", args.device, "--dtype", args.dtype, "--layout", args.layout, "--seed", str(args.seed)]
+        passed_on += ["--providers", *(args.providers or ["pargo"])] + (["--dry-run"] if args.dry_run else [])
+        try:
+            print(compare(args.base, args.suite, passed_on))
+        except ValueError as error:
+            print(error, file=sys.stderr)
+            return 2
+        return 0
+
+    begin = time.perf_counter()
+    suite = SUITES[args.suite]
+    providers = chosen_providers(args.providers, suite)
+    cases = chosen_cases(suite, args.dry_run)
+    machine = environment(device)
+    out = args.out or ROOT / "runs" / "bench" / slug(machine.device)
+    meter = meter_for(device)
+    setting = Setting(
+        suite=suite.name,
+        place=place,
+        dtype=args.dtype,
+        layout=args.layout,
+        seed=args.seed,
+        meter=meter,
+        seconds=0.0 if args.dry_run else suite.seconds,
+        copy_bytes_per_s=copy_bandwidth(device, meter),
+        matmul_flops_per_s=matmul_rate(device, place.dtype, meter),
+    )
+    print(headline(machine, setting, providers))
+
+    with ResultFile(out / f"{suite.name}.csv", machine) as results, tqdm(cases, unit="case", disable=None) as progress:
+        bench = Bench(setting, progress.set_postfix_str)
+        for group, case in enumerate(progress):
+            rows = bench.measure(case, group, providers)
+            for row in rows:
+                results.add(row)
+            tqdm.write(report.summary(rows))
+
+    drawn = plots.draw(results.path, out)
+    print(f"\n{time.perf_counter() - begin:.0f} s; {results.path}", *(path.name for path in drawn), sep="\n  ")
+    return 0
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line; an unknown name is an error that lists the known ones."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default_device = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--list", action="store_true", help="print suites, problems and providers, and what can run here")
+    parser.add_argument("--suite", default="quick", choices=SUITES, metavar="NAME", help=f"{', '.join(SUITES)}; default: quick")
+    parser.add_argument(
+        "--providers", nargs="+", choices=PROVIDERS, metavar="NAME", help="measure only these (--list names them)"
+    )
+    parser.add_argument("--out", type=Path, help="folder for results; default: runs/bench/DEVICE. An earlier run is replaced")
+    parser.add_argument("--device", default=default_device, choices=("cpu", "cuda"), help=f"default: {default_device}")
+    parser.add_argument("--dtype", choices=DTYPES, help="default: fp32 on a CPU, bf16 on a GPU")
+    parser.add_argument(
+        "--layout", default="bhnd", choices=LAYOUTS, help="memory order of the inputs: contiguous, or as projections give them"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the random inputs; default: 0")
+    parser.add_argument("--base", metavar="REV", help="compare with an earlier commit's kernels, in turns; writes no file")
+    parser.add_argument("--dry-run", action="store_true", help="the suite with tiny shapes, to see that all runs")
+    args = parser.parse_args(argv)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch sees no CUDA device here; use --device cpu")
+    args.dtype = args.dtype or ("fp32" if args.device == "cpu" else "bf16")
+    return args
+
+
+def chosen_providers(names: list[str] | None, suite: Suite) -> list[Provider]:
+    """Those named on the command line, else the suite's, else all."""
+    wanted = names or suite.providers or tuple(PROVIDERS)
+    return [provider for name, provider in PROVIDERS.items() if name in wanted]
+
+
+def chosen_cases(suite: Suite, dry_run: bool) -> list[Case]:
+    """The suite's cases; for a dry run tiny ones, each once."""
+    if not dry_run:
+        return list(suite.cases)
+    tiny = (
+        Case(tuple(problem.shrunk(step) for step, problem in enumerate(case.problems)), case.providers) for case in suite.cases
+    )
+    return list(dict.fromkeys(tiny))
+
+
+def headline(machine: Environment, setting: Setting, providers: list[Provider]) -> str:
+    """The machine, what it can do at best, and who cannot run on it."""
+    lines = [
+        f"{machine.device}, {machine.threads} threads; commit {machine.commit[:12]}{' with changes' if machine.dirty else ''}; "
+        f"torch {machine.torch}, triton {machine.triton}, python {machine.python}",
+        f"copy {setting.copy_bytes_per_s / 1e9:.1f} GB/s; {setting.dtype} matrix product "
+        f"{setting.matmul_flops_per_s / 1e9:.0f} GFLOP/s",
+        f"suite {setting.suite}: {SUITES[setting.suite].question}",
+    ]
+    load = os.getloadavg()[0]
+    if load > machine.threads / 2:
+        lines.append(f"the load average is {load:.1f}: other programs are at work, and times will be noisy")
+    if setting.meter.why_no_memory:
+        lines.append(f"peak memory is left out: {setting.meter.why_no_memory}")
+    for provider in providers:
+        reason = provider.why_not_here(setting.place)
+        if reason:
+            lines.append(f"  {provider.name} cannot run here: {reason}")
+    left_out = [name for name in PROVIDERS if name not in {provider.name for provider in providers}]
+    if left_out:
+        lines.append(f"  not asked for: {', '.join(left_out)} (--providers, --suite full)")
+    return "\n".join(lines)
+
+
+def choices(place: Place) -> str:
+    """Suites with their problems, and providers with what keeps them from running here."""
+    lines = []
+    for suite in SUITES.values():
+        lines.append(f"suite {suite.name}: {suite.question}")
+        for case in suite.cases:
+            only = f" (only {', '.join(case.providers)})" if case.providers else ""
+            lines += [f"  {problem}{only}" for problem in case.problems]
+    lines.append("providers:")
+    for provider in PROVIDERS.values():
+        reason = provider.why_not_here(place)
+        not_here = f" [not here: {reason}]" if reason else ""
+        lines.append(f"  {provider.name} ({', '.join(provider.ops)}): {provider.about}{not_here}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

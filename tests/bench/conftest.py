@@ -1,0 +1,45 @@
+"""The benchmarks are no part of the package: tests import them from the repository's root."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tiny problems gain nothing from threads, and threads of several test processes wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def setting():
+    """A setting whose rounds are as few as can be, on the CPU in fp32."""
+    from bench.measure import Setting
+    from bench.provider import Place
+    from bench.timing import CpuMeter
+
+    return Setting(
+        suite="test",
+        place=Place(torch.device("cpu"), torch.float32),
+        dtype="fp32",
+        layout="bhnd",
+        seed=0,
+        meter=CpuMeter(),
+        seconds=0.0,
+        copy_bytes_per_s=1e10,
+        matmul_flops_per_s=1e11,
+    )
+
+
+@pytest.fixture
+def bench_script():
+    """The benchmark's script, to be run as a user runs it."""
+    return ROOT / "bench" / "run.py"
