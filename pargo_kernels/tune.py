@@ -100,9 +100,8 @@ def _first(options: list[Entry]) -> Entry:
 
 def _others(entry: Entry) -> tuple[Entry, ...]:
     # launches that the case makes beside the one under test: any parameters will do
-    names = ("merge_chunk_outputs", "merge_chunk_gradients", "cascaded_query_backward", "cascaded_key_backward")
     return tuple(
-        entry._replace(kernel=name, slice_from=1, long=False, block=16, block_n=16) for name in names if name != entry.kernel
+        entry._replace(kernel=name, slice_from=1, long=False, block=16, block_n=16) for name in KERNELS if name != entry.kernel
     )
 
 
