@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-long bench bench-micro gpu-gate style clean
+.PHONY: demo test test-long bench gpu-gate style clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -24,6 +24,10 @@ test-long: .venv/.installed
 
 bench: .venv/.installed
 	$(BIN)/python bench/run.py
+
+# on a GPU machine the python3 there serves, with its own torch and triton: nothing is installed
+gpu-gate:
+	$(PYTHON) bench/gate.py
 
 style: .venv/.installed
 	$(BIN)/ruff check .

@@ -189,6 +189,11 @@ SUITES = {
                 _GROWTH,
             ),
         ),
+        Suite(
+            "flagship",
+            "how near the floor are the two shapes that matter most?",
+            _cases(_PAPER_PGP, PartialGlobal(1, 16, 64, 65536, 32768)),
+        ),
         Suite("paper", "what does it gain at the paper's shape, layer by layer?", _cases(_PAPER_PGP, *_PAPER_CPP)),
         Suite(
             "long",
