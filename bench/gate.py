@@ -171,7 +171,7 @@ class Gate:
 
     def run(self, part: str) -> bool:
         """Run a part's steps, one after another; a failure does not keep the next step from running."""
-        left = PART_SECONDS
+        left = float(PART_SECONDS)
         fine = True
         for step in PARTS[part](self.place):
             outcome = self._run_step(part, step, left)

@@ -19,36 +19,36 @@ from pargo_kernels.torch_path.softmax import finite_lse, softmax_
 
 
 class Band(NamedTuple):
-    """``count`` blocks of ``rows`` rows: block ``b`` holds the rows from ``first + b * rows`` and sees ``length`` keys from
+    """A run of equal blocks: block ``b`` holds ``rows`` rows from ``first + b * rows``, which see ``length`` keys from
     ``begin + b * rows``."""
 
     first: int
     rows: int
     begin: int
     length: int
-    count: int
+    blocks: int
     # bool [rows, length], True where invisible; None where every row sees every key
     hidden: torch.Tensor | None
 
     def block(self, index: int) -> Band:
         """One block of the band."""
         shift = index * self.rows
-        return self._replace(first=self.first + shift, begin=self.begin + shift, count=1)
+        return self._replace(first=self.first + shift, begin=self.begin + shift, blocks=1)
 
     def rows_of(self, tensor: torch.Tensor, heads: slice) -> torch.Tensor:
-        """``[h, g, n, ...]`` → ``[h, g, rows, ...]`` of a single block, or ``[count, g, rows, ...]`` of one head; a view."""
-        mine = tensor[heads, :, self.first : self.first + self.count * self.rows]
-        return mine if self.count == 1 else mine[0].unflatten(1, (self.count, self.rows)).transpose(0, 1)
+        """``[h, g, n, ...]`` → ``[h, g, rows, ...]`` of a single block, or ``[blocks, g, rows, ...]`` of one head; a view."""
+        mine = tensor[heads, :, self.first : self.first + self.blocks * self.rows]
+        return mine if self.blocks == 1 else mine[0].unflatten(1, (self.blocks, self.rows)).transpose(0, 1)
 
     def keys_of(self, tensor: torch.Tensor, heads: slice) -> torch.Tensor:
-        """``[h, n, D]`` → ``[h, length, D]`` of a single block, or ``[count, length, D]`` of one head; an overlapping view."""
-        last = self.begin + (self.count - 1) * self.rows + self.length
+        """``[h, n, D]`` → ``[h, length, D]`` of a single block, or ``[blocks, length, D]`` of one head; an overlapping view."""
+        last = self.begin + (self.blocks - 1) * self.rows + self.length
         mine = tensor[heads, self.begin : last]
-        return mine if self.count == 1 else mine[0].unfold(0, self.length, self.rows).transpose(1, 2)
+        return mine if self.blocks == 1 else mine[0].unfold(0, self.length, self.rows).transpose(1, 2)
 
     def add_keys(self, tensor: torch.Tensor, heads: slice, update: torch.Tensor) -> None:
         """Add to the keys of the band, in place and in a fixed order: blocks that share a key take turns."""
-        keys, turns = self.keys_of(tensor, heads), 1 if self.count == 1 else -(-self.length // self.rows)
+        keys, turns = self.keys_of(tensor, heads), 1 if self.blocks == 1 else -(-self.length // self.rows)
         for turn in range(min(turns, len(keys))):
             keys[turn::turns].add_(update[turn::turns])
 
@@ -64,8 +64,8 @@ def bands(num_tokens: int, num_partial: int, window: int, edge: str, device: tor
             mine = bounds[first : first + rows]
             begin, length = int(mine[0, 0]), int(mine[-1, 1] - mine[0, 0])
             repeats = pattern is not None and torch.equal(mine - begin, pattern)
-            if repeats and begin == found[-1].begin + found[-1].count * rows:
-                found[-1] = found[-1]._replace(count=found[-1].count + 1)
+            if repeats and begin == found[-1].begin + found[-1].blocks * rows:
+                found[-1] = found[-1]._replace(blocks=found[-1].blocks + 1)
                 continue
             pattern = mine - begin
             hidden = ~interval_mask(pattern, length)
@@ -80,8 +80,8 @@ def steps(layout: list[Band], num_heads: int) -> Iterator[tuple[slice, Band]]:
     """Batches of equal products: a block of all heads at a time, or a whole band of one head, whichever is more."""
     every = slice(0, num_heads)
     for band in layout:
-        if band.count <= num_heads:
-            yield from ((every, band.block(index)) for index in range(band.count))
+        if band.blocks <= num_heads:
+            yield from ((every, band.block(index)) for index in range(band.blocks))
         else:
             yield from ((slice(head, head + 1), band) for head in range(num_heads))
 
