@@ -226,19 +226,22 @@ class Bench:
             if index in failures:
                 row.status, row.reason = FAILED, explain(failures[index])
             elif index in samples:
-                self._fill(row, samples[index], samples[index].whole, problem)
+                self._fill(row, samples[index], samples[index].whole, entry.contender)
                 if len(samples[index].parts) == 2:
                     backward = self._row(problem, "backward", row.provider, launch=row.launch)
-                    self._fill(backward, samples[index], samples[index].parts[1], problem)
+                    self._fill(backward, samples[index], samples[index].parts[1], entry.contender)
                     rows.append(backward)
         return rows
 
-    def _fill(self, row: Row, samples: Samples, seconds: list[float], problem: Problem) -> None:
+    def _fill(self, row: Row, samples: Samples, seconds: list[float], contender: Contender) -> None:
+        problem, place = contender.task.problem, self.setting.place
         low, middle, high = quantiles(seconds)
         row.median_ms, row.q20_ms, row.q80_ms = middle * 1e3, low * 1e3, high * 1e3
         row.rounds, row.calls = samples.rounds, len(seconds)
         row.images_per_s = problem.batch / middle
-        row.minimum_bytes_per_s = least_work(problem, row.direction, self.setting.place.dtype.itemsize).bytes / middle
+        row.minimum_bytes_per_s = least_work(problem, row.direction, place.dtype.itemsize).bytes / middle
+        row.scheduled_bytes = contender.provider.scheduled_bytes(problem, row.direction, place)
+        row.scheduled_bytes_per_s = row.scheduled_bytes and row.scheduled_bytes / middle
 
     def _row(
         self, problem: Problem, direction: str, provider: str, verdict: tuple[str, str] | None = None, launch: str = "eager"

@@ -11,7 +11,7 @@ from bench.packages import FlashAttn, Natten, Varlen
 from bench.problems import Attention, Problem
 from bench.provider import BACKENDS, Compiled, Place, Provider, allow_many_shapes, sdpa
 from bench.structured import Blocks, Sliced, Split
-from pargo_kernels.dispatch import interpreting
+from pargo_kernels.dispatch import interpreting, resolve_impl
 from pargo_kernels.intervals import interval_mask
 
 
@@ -29,6 +29,14 @@ class Pargo(Provider):
 
     def build(self, problem: Problem, place: Place) -> Attention:
         return problem.attention(self.impl)
+
+    def scheduled_bytes(self, problem: Problem, direction: str, place: Place) -> int | None:
+        if resolve_impl(self.impl, torch.empty(0, dtype=place.dtype, device=place.device)) != "triton" or not place.half:
+            return None
+        from bench.schedule import scheduled_work
+        from pargo_kernels.triton_path.launch_table import architecture
+
+        return scheduled_work(problem, direction, place.dtype, architecture(place.device)).bytes
 
 
 class MaskedSDPA(Provider):

@@ -64,6 +64,10 @@ class Provider:
         """Bytes of what grows with rows times keys."""
         return 0
 
+    def scheduled_bytes(self, problem: Problem, direction: str, place: Place) -> int | None:
+        """Bytes that its kernels move by their tile schedule, where that is known."""
+        return None
+
 
 class Compiled(Provider):
     """Another provider inside a function under torch.compile."""
@@ -85,6 +89,9 @@ class Compiled(Provider):
 
     def mask_bytes(self, problem: Problem, place: Place) -> int:
         return self.inner.mask_bytes(problem, place)
+
+    def scheduled_bytes(self, problem: Problem, direction: str, place: Place) -> int | None:
+        return self.inner.scheduled_bytes(problem, direction, place)
 
     def build(self, problem: Problem, place: Place) -> Attention:
         allow_many_shapes()

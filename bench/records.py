@@ -84,6 +84,9 @@ class Row:
     minimum_bytes: int | None = None
     minimum_flops: int | None = None
     minimum_bytes_per_s: float | None = None
+    # what this package's kernels move by their tile schedule, and the rate at which they did
+    scheduled_bytes: int | None = None
+    scheduled_bytes_per_s: float | None = None
     # of a large copy (read and written bytes) and of a large matrix product in this dtype, measured in the same run
     copy_bytes_per_s: float | None = None
     matmul_flops_per_s: float | None = None

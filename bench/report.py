@@ -8,8 +8,8 @@ from bench.records import OK, UNAVAILABLE, Row
 from bench.traffic import fitted_exponent
 
 _HEADER = (
-    "provider", "forward ms", "20-80 %", "fwd+bwd ms", "20-80 %", "images/s", "x dense", "peak MB", "GB/s min", "prepare ms",
-    "first s",
+    "provider", "forward ms", "20-80 %", "fwd+bwd ms", "20-80 %", "images/s", "x dense", "peak MB", "prepare ms", "first s",
+    "MB min", "GB/s min", "MB model", "GB/s model",
 )  # fmt: skip
 
 
@@ -25,8 +25,9 @@ def summary(rows: list[Row]) -> str:
 def table(rows: Iterable[Row], launch: str = "eager") -> str:
     """One line per provider that ran, the fastest first on one problem, then the others with their reasons.
 
-    images/s, the speed-up over dense SDPA, peak memory and the rate of the minimum traffic belong to forward + backward, or
-    to forward where that is all a provider does.
+    images/s, the speed-up over dense SDPA, peak memory and traffic belong to forward + backward, or to forward where that is
+    all a provider does. Traffic: the least that any implementation moves, and what this package's kernels move by their tile
+    schedule, each with the rate reached.
     """
     rows = [row for row in rows if row.launch == launch]
     several = len({row.problem for row in rows}) > 1
@@ -42,7 +43,9 @@ def table(rows: Iterable[Row], launch: str = "eager") -> str:
             main = ran.get("forward+backward") or ran["forward"]
             cells = [name, *_time(ran.get("forward")), *_time(ran.get("forward+backward"))]
             cells += [_number(main.images_per_s), _number(main.speedup_over_dense), _number(main.peak_bytes, 1e-6)]
-            cells += [_number(main.minimum_bytes_per_s, 1e-9), _number(main.prepare_ms), _number(main.first_call_ms, 1e-3)]
+            cells += [_number(main.prepare_ms), _number(main.first_call_ms, 1e-3)]
+            cells += [_number(main.minimum_bytes, 1e-6), _number(main.minimum_bytes_per_s, 1e-9)]
+            cells += [_number(main.scheduled_bytes, 1e-6), _number(main.scheduled_bytes_per_s, 1e-9)]
             lines.append(("forward+backward" not in ran, main.median_ms, cells))
     ordered = [cells for *_, cells in (lines if several else sorted(lines, key=lambda line: line[:2]))]
     return "\n".join((_aligned([list(_HEADER), *ordered]) if ordered else "nothing ran", *reasons))

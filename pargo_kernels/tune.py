@@ -1,6 +1,7 @@
 """Write the launch table: for every line, the first of its candidates that compiles without a spill.
 
     python -m pargo_kernels.tune --arch sm_90
+    python -m pargo_kernels.tune --keep          lines that pass stay: for another version of Triton
 
 The candidates stand in the order of our expectation; without a GPU nothing is timed, and the table says nothing about
 speed. Prints the lines that changed.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 
@@ -81,14 +83,19 @@ def passes(entry: Entry) -> bool:
     return True
 
 
-def choose(line: tuple[str, str, int, int]) -> list[Entry]:
-    """The entries of one kernel, architecture, width and head dimension."""
+def choose(line: tuple[str, str, int, int], present: Sequence[Entry] = ()) -> list[Entry]:
+    """The entries of one kernel, architecture, width and head dimension; those ``present`` that pass stay."""
     kernel = line[0]
+
+    def first(slice_from: int, long: bool) -> Entry:
+        mine = [entry for entry in present if (entry.slice_from, entry.long) == (slice_from, long)]
+        return _first([*mine, *candidates(*line, slice_from, long)])
+
     if not kernel.startswith("partial_global"):
-        return [_first(candidates(*line, 1, False))]
-    chosen = [_first(candidates(*line, slice_from, False)) for slice_from in SLICES]
+        return [first(1, False)]
+    chosen = [first(slice_from, False) for slice_from in SLICES]
     # slices of a tile of the last line or more are long
-    return [*chosen, _first(candidates(*line, chosen[-1].block_n, True))]
+    return [*chosen, first(chosen[-1].block_n, True)]
 
 
 def _first(options: list[Entry]) -> Entry:
@@ -110,6 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pargo_kernels.tune", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--arch", nargs="+", default=list(TARGETS), choices=list(TARGETS))
     parser.add_argument("--kernel", nargs="+", default=KERNELS, choices=KERNELS, metavar="NAME")
+    parser.add_argument("--keep", action="store_true", help="lines that pass stay as they are")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     options = parser.parse_args(arguments)
     before = set(launch_table.entries()) if launch_table.TABLE.exists() else set()
@@ -117,8 +125,9 @@ def main(arguments: list[str] | None = None) -> int:
     for entry in before:
         table[line_of(entry)].append(entry)
     lines = list(product(options.kernel, options.arch, (16, 32), BLOCK_DIMS))
+    present = [tuple(table.get(line, ())) if options.keep else () for line in lines]
     with ProcessPoolExecutor(options.jobs) as pool:
-        for number, (line, chosen) in enumerate(zip(lines, pool.map(choose, lines), strict=True), 1):
+        for number, (line, chosen) in enumerate(zip(lines, pool.map(choose, lines, present), strict=True), 1):
             table[line] = chosen
             launch_table.write([entry for entries in table.values() for entry in entries])
             for entry in chosen:
