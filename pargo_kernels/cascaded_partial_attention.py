@@ -17,7 +17,7 @@ from pargo_kernels.dispatch import autocast_inputs, resolve_impl
 _ops = registration.define(
     "cascaded_partial_attention",
     inputs="Tensor query, Tensor key, Tensor value",
-    settings="int window, int num_partial, str edge, float scale",
+    settings="SymInt window, SymInt num_partial, str edge, float scale",
     num_tensors=3,
     module="cascaded",
 )

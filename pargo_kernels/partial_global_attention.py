@@ -17,7 +17,7 @@ from pargo_kernels.dispatch import autocast_inputs, resolve_impl
 _ops = registration.define(
     "partial_global_attention",
     inputs="Tensor query, Tensor key, Tensor value, Tensor? cu_seqlens_k",
-    settings="int num_partial, float scale",
+    settings="SymInt num_partial, float scale",
     num_tensors=4,
     module="partial_global",
 )

@@ -69,7 +69,12 @@ def define(name: str, *, inputs: str, settings: str, num_tensors: int, module: s
 
     forward_op = getattr(torch.ops.pargo_kernels, f"{name}_forward").default
     backward_op = getattr(torch.ops.pargo_kernels, f"{name}_backward").default
-    return Ops(forward_op, backward_op, _function(name, forward_op, backward_op, num_tensors))
+    function = _function(name, forward_op, backward_op, num_tensors)
+    # exported programs call the bare op: it has the same gradient
+    torch.library.register_autograd(
+        f"pargo_kernels::{name}_forward", function.backward, setup_context=function.setup_context, lib=_library
+    )
+    return Ops(forward_op, backward_op, function)
 
 
 def call(ops: Ops, tensors: tuple, settings: tuple) -> tuple[torch.Tensor, torch.Tensor]:
