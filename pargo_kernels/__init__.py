@@ -4,4 +4,7 @@
 them and in ``pargo_kernels.ops``.
 """
 
+from pargo_kernels.merge import merge_attention_states
+
 __version__ = "0.1.0"
+__all__ = ["merge_attention_states"]

@@ -59,6 +59,7 @@ def cascaded_partial_attention(
         TypeError, ValueError: for arguments outside these rules, before anything is computed.
     """
     check_impl(impl)
+    query, key, value = autocast_inputs(query, key, value)
     check_qkv(query, key, value)
     if num_partial is None:
         num_partial = query.shape[2]
@@ -67,7 +68,6 @@ def cascaded_partial_attention(
         scale = query.shape[-1] ** -0.5
     else:
         check_scale(scale)
-    query, key, value = autocast_inputs(query, key, value)
     chosen = resolve_impl(impl, query)
     if chosen == "reference":
         out, lse = reference.cascaded_partial_attention(query, key, value, window, num_partial, edge, scale)

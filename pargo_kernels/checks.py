@@ -113,11 +113,19 @@ def _check_packing(query, key, num_partial, cu_seqlens_k, check_contents) -> Non
         raise ValueError(
             f"key has batch {key.shape[0]}; with cu_seqlens_k the images are packed along the tokens: [1, H_kv, total, D]."
         )
-    if check_contents or cu_seqlens_k.device.type == "cpu":
-        _check_offsets(cu_seqlens_k.tolist(), key.shape[2], num_partial)
+    # a compiled graph has no contents yet: there the op checks them when it runs
+    if not torch.compiler.is_compiling() and (check_contents or cu_seqlens_k.device.type == "cpu"):
+        try:
+            offsets = cu_seqlens_k.tolist()
+        except RuntimeError as error:
+            raise ValueError(
+                "cu_seqlens_k holds no values here; under vmap it cannot be mapped: pack the images of all calls into one."
+            ) from error
+        check_offsets(offsets, key.shape[2], num_partial)
 
 
-def _check_offsets(offsets, total, num_partial) -> None:
+def check_offsets(offsets, total, num_partial) -> None:
+    """The contents of cu_seqlens_k: from 0 to the packed tokens, at least one key for every partial row of every image."""
     if offsets[0] != 0 or offsets[-1] != total:
         raise ValueError(
             f"cu_seqlens_k runs from {offsets[0]} to {offsets[-1]}; it must run from 0 to {total}, the tokens of key."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import os
 
@@ -16,13 +15,10 @@ def interpreting() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-@functools.cache
-def triton_installed() -> bool:
-    """True where triton can be imported; it is imported only when a kernel is wanted."""
-    return importlib.util.find_spec("triton") is not None
+# looked up, not imported: triton is imported only when a kernel is wanted
+TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
 
 
-@functools.cache
 def _capable(device_index: int | None) -> bool:
     return torch.version.hip is not None or torch.cuda.get_device_capability(device_index) >= MIN_CAPABILITY
 
@@ -30,7 +26,7 @@ def _capable(device_index: int | None) -> bool:
 def _why_not_triton(query: torch.Tensor) -> str | None:
     if query.dtype == torch.float64:
         return "query is float64, which the kernels do not compute"
-    if not triton_installed():
+    if not TRITON_INSTALLED:
         return "triton is not installed (pip install triton)"
     if query.device.type == "cuda":
         return None if _capable(query.device.index) else f"{query.device} has a compute capability below 8.0"
@@ -56,11 +52,17 @@ def resolve_impl(impl: str, query: torch.Tensor) -> str:
     return impl
 
 
-def autocast_inputs(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Under ``torch.autocast``, cast floating tensors other than fp64 to its dtype, as torch does for SDPA."""
-    device_type = tensors[0].device.type
-    if not torch.is_autocast_enabled(device_type):
-        return tensors
+def autocast_inputs(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Under ``torch.autocast``, cast floating tensors other than fp64 to its dtype, as torch does for SDPA.
+
+    Comes before any check: what is not a tensor passes through.
+    """
+    if not all(isinstance(t, torch.Tensor) for t in inputs):
+        return inputs
+    device_type = inputs[0].device.type
+    # autocast does not know meta tensors
+    if device_type == "meta" or not torch.is_autocast_enabled(device_type):
+        return inputs
     dtype = torch.get_autocast_dtype(device_type)
     castable = (torch.float16, torch.bfloat16, torch.float32)
-    return tuple(t.to(dtype) if t.dtype in castable else t for t in tensors)
+    return tuple(t.to(dtype) if t.dtype in castable else t for t in inputs)

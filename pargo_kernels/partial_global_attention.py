@@ -61,13 +61,13 @@ def partial_global_attention(
         TypeError, ValueError: for arguments outside these rules, before anything is computed.
     """
     check_impl(impl)
+    query, key, value = autocast_inputs(query, key, value)
     check_qkv(query, key, value)
     check_partial_global(query, key, num_partial, cu_seqlens_k, check)
     if scale is None:
         scale = query.shape[-1] ** -0.5
     else:
         check_scale(scale)
-    query, key, value = autocast_inputs(query, key, value)
     chosen = resolve_impl(impl, query)
     if chosen == "reference":
         out, lse = reference.partial_global_attention(query, key, value, num_partial, scale, cu_seqlens_k)

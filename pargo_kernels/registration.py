@@ -45,11 +45,13 @@ def define(name: str, *, inputs: str, settings: str, num_tensors: int, module: s
         tags=tags,
     )
 
-    def forward_impl(*args):
-        return _run(module, "forward", args[0].device, args)
+    def forward_impl(query, *rest):
+        return forward_fake(query) if query.numel() == 0 else _run(module, "forward", (query, *rest))
 
-    def backward_impl(*args):
-        return _run(module, "backward", args[0].device, args)
+    def backward_impl(grad_out, grad_lse, query, key, value, *rest):
+        if query.numel() == 0:
+            return tuple(torch.zeros_like(t) for t in (query, key, value))
+        return _run(module, "backward", (grad_out, grad_lse, query, key, value, *rest))
 
     def forward_fake(query, *_):
         return torch.empty_like(query), query.new_empty(query.shape[:3], dtype=lse_dtype(query.dtype))
@@ -60,6 +62,10 @@ def define(name: str, *, inputs: str, settings: str, num_tensors: int, module: s
     for suffix, impl, fake in (("forward", forward_impl, forward_fake), ("backward", backward_impl, backward_fake)):
         _library.impl(f"{name}_{suffix}", impl, "CompositeExplicitAutograd")
         torch.library.register_fake(f"pargo_kernels::{name}_{suffix}", fake, lib=_library)
+
+    for suffix in ("forward", "backward"):
+        op = getattr(torch.ops.pargo_kernels, f"{name}_{suffix}").default
+        torch.library.register_vmap(f"pargo_kernels::{name}_{suffix}", _vmap_rule(op), lib=_library)
 
     forward_op = getattr(torch.ops.pargo_kernels, f"{name}_forward").default
     backward_op = getattr(torch.ops.pargo_kernels, f"{name}_backward").default
@@ -80,8 +86,27 @@ def lse_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _run(module: str, direction: str, device: torch.device, args: tuple):
+def _vmap_rule(op):
+    def rule(info, in_dims, *args):
+        # the mapped dimension becomes heads, beside the group structure and any packing
+        folded = []
+        for dim, arg in zip(in_dims, args, strict=True):
+            if not isinstance(arg, torch.Tensor) or arg.dim() < 3:
+                # settings, and cu_seqlens_k, of which the checks refuse a mapped one
+                folded.append(arg)
+            else:
+                mapped = arg.unsqueeze(1) if dim is None else arg.movedim(dim, 1)
+                mapped = mapped.expand(mapped.shape[0], info.batch_size, *mapped.shape[2:])
+                folded.append(mapped.flatten(1, 2))
+        results = op(*folded)
+        return tuple(t.unflatten(1, (info.batch_size, -1)) for t in results), (1,) * len(results)
+
+    return rule
+
+
+def _run(module: str, direction: str, args: tuple):
     *inputs, impl = args
+    device = args[0].device
     path = importlib.import_module(f"pargo_kernels.{impl}_path.{module}")
     if not torch.is_autocast_enabled(device.type):
         return getattr(path, direction)(*inputs)
@@ -91,6 +116,8 @@ def _run(module: str, direction: str, device: torch.device, args: tuple):
 
 def _function(name: str, forward_op, backward_op, num_tensors: int) -> type[torch.autograd.Function]:
     class Attention(torch.autograd.Function):
+        generate_vmap_rule = True
+
         @staticmethod
         def forward(*args):
             return forward_op(*args)

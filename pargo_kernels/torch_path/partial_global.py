@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import torch
 
+from pargo_kernels.checks import check_offsets
 from pargo_kernels.intervals import partial_owner, partial_slices
 from pargo_kernels.registration import lse_dtype
 from pargo_kernels.torch_path.head_blocks import HeadBlock, head_blocks, load, staging, store
@@ -63,7 +64,7 @@ def forward(query, key, value, cu_seqlens_k, num_partial, scale):
     """Returns out like query and lse fp32 (fp64 for fp64) ``[B, H, n_q]``."""
     out = torch.empty_like(query)
     lse = query.new_empty(query.shape[:3], dtype=lse_dtype(query.dtype))
-    for (q, o, s), (k, v) in _images(cu_seqlens_k, (query, out, lse), (key, value)):
+    for (q, o, s), (k, v) in _images(cu_seqlens_k, num_partial, (query, out, lse), (key, value)):
         if k.shape[2] == 0:
             o.zero_(), s.fill_(float("-inf"))
             continue
@@ -79,7 +80,9 @@ def backward(grad_out, grad_lse, query, key, value, cu_seqlens_k, out, lse, num_
     if grad_lse is None:
         grad_lse = lse.new_zeros(()).expand(lse.shape)
     per_query = (query, grad_out, grad_lse, out, lse, grad_query)
-    for (q, do, dlse, o, s, dq), (k, v, dk, dv) in _images(cu_seqlens_k, per_query, (key, value, grad_key, grad_value)):
+    for (q, do, dlse, o, s, dq), (k, v, dk, dv) in _images(
+        cu_seqlens_k, num_partial, per_query, (key, value, grad_key, grad_value)
+    ):
         if k.shape[2] == 0:
             dq.zero_()
             continue
@@ -89,11 +92,13 @@ def backward(grad_out, grad_lse, query, key, value, cu_seqlens_k, out, lse, num_
     return grad_query, grad_key, grad_value
 
 
-def _images(cu_seqlens_k, per_query, per_key):
+def _images(cu_seqlens_k, num_partial, per_query, per_key):
     if cu_seqlens_k is None:
         yield per_query, per_key
         return
     offsets = cu_seqlens_k.tolist()
+    if cu_seqlens_k.device.type == "cpu":
+        check_offsets(offsets, per_key[0].shape[2], num_partial)
     for image, (begin, end) in enumerate(pairwise(offsets)):
         yield [t[image : image + 1] for t in per_query], [t[:, :, begin:end] for t in per_key]
 

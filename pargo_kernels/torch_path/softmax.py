@@ -6,12 +6,18 @@ import torch
 
 
 def softmax_(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Softmax over the last dimension, in place, and its natural log-sum-exp (last dimension dropped)."""
-    lse = torch.logsumexp(scores, dim=-1, keepdim=True)
-    weights = scores.sub_(finite_lse(lse)).exp_()
-    return weights, lse.squeeze(-1)
+    """Softmax over the last dimension, in place, and its natural log-sum-exp (last dimension dropped).
+
+    One exponential a cell; ``torch.logsumexp`` would take a second.
+    """
+    peak = scores.amax(dim=-1, keepdim=True)
+    weights = scores.sub_(finite_lse(peak)).exp_()
+    total = weights.sum(dim=-1, keepdim=True)
+    # a row that saw nothing has total 0: its weights stay 0, its lse becomes minus infinity
+    weights.div_(total.clamp(min=torch.finfo(total.dtype).tiny))
+    return weights, (peak + total.log_()).squeeze(-1)
 
 
 def finite_lse(lse: torch.Tensor) -> torch.Tensor:
     """lse with minus infinity replaced by 0, so that exp(minus infinity - lse) is 0 and not NaN."""
-    return lse.masked_fill(lse == float("-inf"), 0.0)
+    return lse.clamp(min=torch.finfo(lse.dtype).min)

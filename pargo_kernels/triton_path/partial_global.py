@@ -1,0 +1,237 @@
+"""Partial-global attention on the Triton kernels: planning the launches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+
+from pargo_kernels.registration import lse_dtype
+from pargo_kernels.triton_path.chunks import NOMINAL_ROW, packed_slots, plan_chunks
+from pargo_kernels.triton_path.launch import Launch, block_dim, dot_precision, next_power_of_2, run
+from pargo_kernels.triton_path.launch_table import NO_LIMIT, SliceRow, architecture, entry_of, slice_rows
+from pargo_kernels.triton_path.merge_chunks import merge_chunk_gradients, merge_chunk_outputs
+from pargo_kernels.triton_path.partial_global_backward import partial_global_backward
+from pargo_kernels.triton_path.partial_global_forward import partial_global_forward
+from pargo_kernels.triton_path.tiles import Strided
+
+# above this number of rows their squares exceed int32 (the start of a slice is computed from one)
+MAX_INT32_ROWS = 46340
+
+
+class Problem(NamedTuple):
+    """The sizes of one call."""
+
+    num_images: int
+    num_kv_heads: int
+    group: int
+    num_partial: int
+    num_global: int
+    num_keys: int
+    head_dim: int
+    packed: bool
+    rows_per_chunk: int
+    chunks_per_image: int
+    wide: bool
+    # keys of the longest slice; None where it differs by image
+    longest: int | None
+
+    @classmethod
+    def of(cls, query, key, num_partial, cu_seqlens) -> Problem:
+        """Read the sizes off the tensors."""
+        num_images, num_heads, num_query, head_dim = query.shape
+        num_kv_heads, num_keys = key.shape[1], key.shape[2]
+        if cu_seqlens is None:
+            num_rows, rows_per_chunk, chunks = plan_chunks(num_partial, num_keys)
+            longest = -(-num_keys // num_rows)
+        else:
+            num_rows = num_partial or -(-num_keys // NOMINAL_ROW.value)
+            rows_per_chunk, chunks, longest = 0, 0, None
+        return cls(
+            num_images=num_images,
+            num_kv_heads=num_kv_heads,
+            group=num_heads // num_kv_heads,
+            num_partial=num_partial,
+            num_global=num_query - num_partial,
+            num_keys=num_keys,
+            head_dim=head_dim,
+            packed=cu_seqlens is not None,
+            rows_per_chunk=rows_per_chunk,
+            chunks_per_image=chunks,
+            wide=num_rows > MAX_INT32_ROWS,
+            longest=longest,
+        )
+
+    @property
+    def slots(self) -> int:
+        """Chunk slots of the batch."""
+        return packed_slots(self.num_images, self.num_keys) if self.packed else self.num_images * self.chunks_per_image
+
+    @property
+    def direct(self) -> bool:
+        """Global rows complete in one chunk: nothing to merge."""
+        return self.chunks_per_image == 1
+
+    @property
+    def global_lanes(self) -> int:
+        """Global rows of all heads of a group."""
+        return self.group * self.num_global
+
+    def chunk_buffer(self, device: torch.device, *columns: int) -> torch.Tensor | None:
+        """fp32 buffer ``[slot, kv head, global row of the group, *columns]``; None where it is not needed."""
+        if self.direct or self.num_global == 0:
+            return None
+        return torch.empty(self.slots, self.num_kv_heads, self.global_lanes, *columns, device=device)
+
+    def sizes(self) -> tuple[int, ...]:
+        """Size arguments of the main kernels, up to the slice range."""
+        return (
+            self.num_kv_heads,
+            self.num_images,
+            self.num_partial,
+            self.num_global,
+            self.num_keys,
+            self.rows_per_chunk,
+            self.chunks_per_image,
+        )
+
+    def rows(self, kernel: str, query: torch.Tensor, arch: str | None) -> tuple[SliceRow, ...]:
+        """Rows of the launch table: one, or where the slices differ by image one for every length."""
+        arch = arch or architecture(query.device)
+        if self.num_partial == 0:
+            (row,) = slice_rows(kernel, arch, query.dtype, block_dim(self.head_dim), NOMINAL_ROW.value)
+            return (row._replace(slice_from=0, slice_to=NO_LIMIT),)
+        return slice_rows(kernel, arch, query.dtype, block_dim(self.head_dim), self.longest)
+
+    def constants(self, row: SliceRow, dtype: torch.dtype) -> dict:
+        """Compile-time parameters of the main kernels for one row of the launch table."""
+        members = next_power_of_2(self.group)
+        lanes = max(row.block_r, members)
+        block_g = min(max(16, next_power_of_2(self.global_lanes)), row.block_g)
+        return {
+            "GROUP": self.group,
+            "HEAD_DIM": self.head_dim,
+            "BLOCK_D": block_dim(self.head_dim),
+            "BLOCK_N": row.block_n,
+            "BLOCK_R": lanes,
+            "ROWS": 1 if row.long else lanes // members,
+            "BLOCK_G": block_g,
+            "HAS_PARTIAL": self.num_partial > 0,
+            "HAS_GLOBAL": self.num_global > 0,
+            "GLOBAL_BLOCKS": max(1, -(-self.global_lanes // block_g)),
+            "DIRECT": self.direct,
+            "LONG": row.long,
+            "PACKED": self.packed,
+            "WIDE": self.wide,
+            "PRECISION": dot_precision(dtype),
+        }
+
+    def merge(self, kernel, args: tuple, query: torch.Tensor, arch: str | None) -> Launch:
+        """A merge of the global rows' chunks, one program a row."""
+        arch = arch or architecture(query.device)
+        entry = entry_of(kernel.__name__, arch, query.dtype, block_dim(self.head_dim))
+        return Launch(
+            kernel,
+            (self.num_images * self.num_kv_heads * self.global_lanes,),
+            (
+                *args,
+                self.num_kv_heads * self.group,
+                self.num_partial,
+                self.num_global,
+                self.num_keys,
+                self.rows_per_chunk,
+                self.chunks_per_image,
+            ),
+            {
+                "GROUP": self.group,
+                "HEAD_DIM": self.head_dim,
+                "BLOCK_D": block_dim(self.head_dim),
+                "BLOCK_C": entry.block_n,
+                "HAS_PARTIAL": self.num_partial > 0,
+                "PACKED": self.packed,
+            },
+            entry.num_warps,
+            entry.num_stages,
+        )
+
+
+def forward(query, key, value, cu_seqlens_k, num_partial, scale):
+    """Returns out like query and lse fp32 ``[B, H, n_q]``."""
+    out = torch.empty_like(query)
+    lse = query.new_empty(query.shape[:3], dtype=lse_dtype(query.dtype))
+    run(forward_launches(query, key, value, cu_seqlens_k, out, lse, num_partial, scale), query.device)
+    return out, lse
+
+
+def backward(grad_out, grad_lse, query, key, value, cu_seqlens_k, out, lse, num_partial, scale):
+    """Returns the gradients of query, key and value. ``grad_lse`` may be None."""
+    grads = tuple(torch.empty_like(t) for t in (query, key, value))
+    tensors = (grad_out, grad_lse, query, key, value, cu_seqlens_k, out, lse, *grads)
+    run(backward_launches(*tensors, num_partial, scale), query.device)
+    return grads
+
+
+def forward_launches(query, key, value, cu_seqlens, out, lse, num_partial, scale, arch=None) -> Iterator[Launch]:
+    """The launches of a forward: one for each launch-table row that the slices may need, then the merge.
+
+    ``arch`` names the table's architecture; the query's device by default. Tensors may be on "meta".
+    """
+    problem = Problem.of(query, key, num_partial, cu_seqlens)
+    chunk_out = problem.chunk_buffer(query.device, problem.head_dim)
+    chunk_lse = problem.chunk_buffer(query.device)
+    q, k, v, o, s = map(Strided.of, (query, key, value, out, lse))
+    for row in problem.rows("partial_global_forward", query, arch):
+        constants = problem.constants(row, query.dtype)
+        yield Launch(
+            partial_global_forward,
+            (problem.slots * problem.num_kv_heads, constants["GLOBAL_BLOCKS"]),
+            (q, k, v, o, s, chunk_out, chunk_lse, cu_seqlens, scale, *problem.sizes(), row.slice_from, row.slice_to),
+            constants,
+            row.num_warps,
+            row.num_stages,
+        )
+    if chunk_out is not None:
+        yield problem.merge(merge_chunk_outputs, (chunk_out, chunk_lse, o, s, cu_seqlens), query, arch)
+
+
+def backward_launches(
+    grad_out,
+    grad_lse,
+    query,
+    key,
+    value,
+    cu_seqlens,
+    out,
+    lse,
+    grad_query,
+    grad_key,
+    grad_value,
+    num_partial,
+    scale,
+    arch=None,
+) -> Iterator[Launch]:
+    """The launches of a backward: one or two (see the kernel) for each row that the slices may need, then the merge."""
+    problem = Problem.of(query, key, num_partial, cu_seqlens)
+    chunk_grad = problem.chunk_buffer(query.device, problem.head_dim)
+    dq = Strided.of(grad_query)
+    tensors = tuple(
+        None if t is None else Strided.of(t)
+        for t in (grad_out, grad_lse, query, key, value, out, lse, grad_query, grad_key, grad_value)
+    )
+    for row in problem.rows("partial_global_backward", query, arch):
+        constants = problem.constants(row, query.dtype) | {"HAS_GRAD_LSE": grad_lse is not None}
+        args = (*tensors, chunk_grad, cu_seqlens, scale, *problem.sizes(), row.slice_from, row.slice_to)
+        blocks = constants["GLOBAL_BLOCKS"]
+        passes = [(True, problem.num_global > 0)] if blocks == 1 else [(True, False), (False, True)]
+        for key_grads, global_query_grads in passes:
+            yield Launch(
+                partial_global_backward,
+                (problem.slots * problem.num_kv_heads, blocks if global_query_grads else 1),
+                args,
+                constants | {"KEY_GRADS": key_grads, "GLOBAL_QUERY_GRADS": global_query_grads},
+                row.num_warps,
+                row.num_stages,
+            )
+    if chunk_grad is not None:
+        yield problem.merge(merge_chunk_gradients, (chunk_grad, dq, cu_seqlens), query, arch)

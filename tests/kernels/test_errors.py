@@ -1,0 +1,180 @@
+"""Bad input: the error names the argument, its value, the rule and the way out, before anything is computed."""
+
+import pytest
+import torch
+
+from pargo_kernels.cascaded_partial_attention import cascaded_partial_attention
+from pargo_kernels.partial_global_attention import partial_global_attention
+
+
+def q(heads=4, tokens=10, dim=8, batch=2, **options):
+    return torch.zeros(batch, heads, tokens, dim, **options)
+
+
+def offsets(*values, dtype=torch.int32, device="cpu"):
+    return torch.tensor(values, dtype=dtype, device=device)
+
+
+def pgp(query=None, key=None, value=None, num_partial=6, **options):
+    key = q(tokens=12) if key is None else key
+    return partial_global_attention(
+        q() if query is None else query, key, key if value is None else value, num_partial, **options
+    )
+
+
+def cpp(query=None, key=None, window=3, **options):
+    query = q() if query is None else query
+    key = query if key is None else key
+    return cascaded_partial_attention(query, key, key, window, **options)
+
+
+def packed(*values, **options):
+    return pgp(key=q(batch=1, tokens=24), cu_seqlens_k=offsets(*values), **options)
+
+
+BOTH = {
+    "not a tensor": (lambda op: op(query=[1.0]), TypeError, "query is a list; it must be a torch.Tensor"),
+    "wrong rank": (lambda op: op(query=q()[0]), ValueError, "query has shape [4, 10, 8]; it must have 4 dimensions"),
+    "mixed dtypes": (
+        lambda op: op(key=q(tokens=12, dtype=torch.float16)),
+        TypeError,
+        "query is torch.float32, key torch.float16, value torch.float16; they must be of one dtype: cast them",
+    ),
+    "integers": (
+        lambda op: op(query=q(dtype=torch.int32), key=q(tokens=10, dtype=torch.int32)),
+        TypeError,
+        "query is torch.int32; use float16, bfloat16, float32 or float64",
+    ),
+    "mixed devices": (
+        lambda op: op(key=q(tokens=12, device="meta")),
+        ValueError,
+        "query is on cpu, key on meta, value on meta; move them to one device",
+    ),
+    "head counts": (
+        lambda op: op(key=q(heads=3, tokens=10)),
+        ValueError,
+        "query has 4 heads and key 3; the query's must be a multiple of the key's",
+    ),
+    "no kv heads": (lambda op: op(key=q(heads=0, tokens=10)), ValueError, "query has 4 heads and key 0"),
+    "head dimensions": (
+        lambda op: op(key=q(dim=4, tokens=10)),
+        ValueError,
+        "query has head_dim=8 and key 4; they must be equal",
+    ),
+    "wide heads": (
+        lambda op: op(query=q(dim=257), key=q(dim=257, tokens=10)),
+        ValueError,
+        "query has head_dim=257; it must lie in 1...256: use more, narrower heads",
+    ),
+    "no columns": (lambda op: op(query=q(dim=0), key=q(dim=0, tokens=10)), ValueError, "head_dim=0"),
+    "unknown impl": (lambda op: op(impl="cuda"), ValueError, "impl='cuda' is unknown: use one of 'auto', 'triton'"),
+    "triton on the CPU": (lambda op: op(impl="triton"), ValueError, "impl='triton' cannot run: query is on cpu"),
+    "triton for fp64": (
+        lambda op: op(query=q(dtype=torch.double), key=q(tokens=10, dtype=torch.double), impl="triton"),
+        ValueError,
+        "impl='triton' cannot run: query is float64, which the kernels do not compute. Use impl='torch'",
+    ),
+    "scale": (lambda op: op(scale=float("nan")), ValueError, "scale=nan must be a finite number; None means head_dim ** -0.5"),
+    "scale as a tensor": (lambda op: op(scale=torch.ones(())), ValueError, "must be a finite number"),
+    "attention dropout": (lambda op: op(dropout_p=0.1), TypeError, "dropout_p"),
+}
+PARTIAL_GLOBAL = {
+    "key and value": (lambda: pgp(value=q(tokens=13)), ValueError, "key has shape [2, 4, 12, 8] and value [2, 4, 13, 8]"),
+    "too many partial rows": (lambda: pgp(num_partial=11), ValueError, "num_partial=11 must lie in 0...10"),
+    "negative partial rows": (lambda: pgp(num_partial=-1), ValueError, "num_partial=-1 must lie in 0...10"),
+    "partial rows as a float": (lambda: pgp(num_partial=6.0), TypeError, "num_partial=6.0 is a float; it must be an int"),
+    "partial rows as a bool": (lambda: pgp(num_partial=True), TypeError, "num_partial=True is a bool"),
+    "fewer keys than partial rows": (
+        lambda: pgp(key=q(tokens=5)),
+        ValueError,
+        "key has n_v=5 visual tokens for num_partial=6; every partial row needs at least one: use fewer partial rows",
+    ),
+    "no keys": (lambda: pgp(key=q(tokens=0), num_partial=0), ValueError, "key has n_v=0 visual tokens"),
+    "batches": (lambda: pgp(key=q(batch=3, tokens=12)), ValueError, "query has batch 2 and key 3; they must be equal, or pass"),
+    "offsets as a list": (lambda: pgp(cu_seqlens_k=[0, 12, 24]), TypeError, "cu_seqlens_k is a list"),
+    "offsets in int64": (
+        lambda: pgp(cu_seqlens_k=offsets(0, 12, 24, dtype=torch.int64)),
+        TypeError,
+        "cu_seqlens_k is torch.int64; it must be torch.int32: cu_seqlens_k.int()",
+    ),
+    "offsets for another batch": (lambda: packed(0, 24), ValueError, "cu_seqlens_k has shape [2]; it must be [3]"),
+    "offsets on another device": (
+        lambda: pgp(key=q(batch=1, tokens=24), cu_seqlens_k=offsets(0, 12, 24, device="meta")),
+        ValueError,
+        "cu_seqlens_k is on meta and query on cpu; move it there",
+    ),
+    "packed keys with a batch": (
+        lambda: pgp(cu_seqlens_k=offsets(0, 12, 24)),
+        ValueError,
+        "key has batch 2; with cu_seqlens_k the images are packed along the tokens: [1, H_kv, total, D]",
+    ),
+    "offsets that do not begin at 0": (
+        lambda: packed(1, 12, 24),
+        ValueError,
+        "cu_seqlens_k runs from 1 to 24; it must run from 0",
+    ),
+    "offsets that do not end at the total": (lambda: packed(0, 12, 23), ValueError, "from 0 to 24, the tokens of key"),
+    "a packed image too small": (
+        lambda: packed(0, 5, 24),
+        ValueError,
+        "cu_seqlens_k gives image 0 n_v=5 visual tokens for num_partial=6; every partial row needs at least one: drop",
+    ),
+    "offsets that fall": (lambda: packed(0, 30, 24), ValueError, "cu_seqlens_k gives image 1 n_v=-6"),
+}
+CASCADED = {
+    "another key length": (
+        lambda: cpp(key=q(tokens=12)),
+        ValueError,
+        "query has shape [2, 4, 10, 8] and key [2, 4, 12, 8]; this is self-attention",
+    ),
+    "window of 0": (lambda: cpp(window=0), ValueError, "window=0 must lie in 1...10"),
+    "window too wide": (
+        lambda: cpp(window=11),
+        ValueError,
+        "window=11 must lie in 1...10 (num_partial; intervals.cascade_windows",
+    ),
+    "window wider than the band": (lambda: cpp(window=7, num_partial=6), ValueError, "window=7 must lie in 1...6"),
+    "window as a float": (lambda: cpp(window=3.0), TypeError, "window=3.0 is a float; it must be an int"),
+    "partial rows": (lambda: cpp(num_partial=11), ValueError, "num_partial=11 must lie in 0...10"),
+    "edge": (lambda: cpp(edge="wrap"), ValueError, "edge='wrap' is unknown: use 'clamp'"),
+}
+
+
+def check_refusal(call, error, words):
+    with pytest.raises(error) as caught:
+        call()
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("op", (pgp, cpp), ids=("partial_global", "cascaded"))
+@pytest.mark.parametrize("name", BOTH)
+def test_both_refuse(op, name):
+    call, error, words = BOTH[name]
+    check_refusal(lambda: call(op), error, words)
+
+
+@pytest.mark.parametrize("name", PARTIAL_GLOBAL)
+def test_partial_global_attention_refuses(name):
+    check_refusal(*PARTIAL_GLOBAL[name])
+
+
+@pytest.mark.parametrize("name", CASCADED)
+def test_cascaded_partial_attention_refuses(name):
+    check_refusal(*CASCADED[name])
+
+
+def test_a_refusal_survives_compilation():
+    compiled = torch.compile(lambda query, key: partial_global_attention(query, key, key, 6), backend="eager")
+    with pytest.raises(ValueError, match="n_v=5 visual tokens for num_partial=6"):
+        compiled(q(), q(tokens=5))
+
+
+def test_a_refusal_survives_compilation_without_graph_breaks():
+    compiled = torch.compile(lambda query, key: partial_global_attention(query, key, key, 6), backend="eager", fullgraph=True)
+    with pytest.raises(Exception, match="n_v=5 visual tokens for num_partial=6"):
+        compiled(q(), q(tokens=5))
+
+
+def test_auto_uses_torch_on_the_cpu_and_nothing_else():
+    out = pgp(impl="auto")
+    assert torch.equal(out, pgp(impl="torch"))
