@@ -137,7 +137,8 @@ class ParGoProjectorConfig(PreTrainedConfig):
         for window in windows:
             if not 1 <= window <= max(1, self.num_partial_tokens):
                 raise ValueError(
-                    f"windows={windows!r} holds {window}; every window must lie in 1...num_partial_tokens={self.num_partial_tokens}."
+                    f"windows={windows!r} holds {window}; every window must lie in 1...num_partial_tokens="
+                    f"{self.num_partial_tokens}."
                 )
 
 
@@ -245,7 +246,9 @@ def _sub_config(name: str, value, default_type: str):
     fields = dict(value or {})
     model_type = fields.pop("model_type", default_type)
     if model_type not in CONFIG_MAPPING:
-        raise ValueError(f"{name} has model_type={model_type!r}, which transformers does not know; see transformers.CONFIG_MAPPING.")
+        raise ValueError(
+            f"{name} has model_type={model_type!r}, which transformers does not know; see transformers.CONFIG_MAPPING."
+        )
     return CONFIG_MAPPING[model_type](**fields)
 
 

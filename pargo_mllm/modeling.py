@@ -38,7 +38,7 @@ class ParGoPreTrainedModel(PreTrainedModel):
     config_class = ParGoConfig
     config: ParGoConfig
     base_model_prefix = "model"
-    input_modalities = ("image", "text")
+    input_modalities: str | list[str] = ["image", "text"]  # noqa: RUF012 (the type is transformers')
     supports_gradient_checkpointing = True
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012 (transformers reads it from the class)
     _supports_flash_attn = True
@@ -166,7 +166,7 @@ class ParGoModel(ParGoPreTrainedModel):
     def insert_image_tokens(
         self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor, image_tokens: torch.Tensor
     ) -> torch.Tensor:
-        """``inputs_embeds`` ``[B, L, C]`` with the placeholders replaced by ``image_tokens`` ``[images, tokens, C]``, in order."""
+        """``inputs_embeds`` ``[B, L, C]``, placeholders replaced by ``image_tokens`` ``[images, tokens, C]`` in order."""
         mask = self.get_placeholder_mask(input_ids, inputs_embeds, image_tokens)
         return inputs_embeds.masked_scatter(mask, image_tokens.to(inputs_embeds.dtype))
 
@@ -262,9 +262,10 @@ class ParGoForConditionalGeneration(ParGoPreTrainedModel, GenerationMixin):
             image_hidden_states=outputs.image_hidden_states,
         )
 
-    def prepare_inputs_for_generation(self, *args, is_first_iteration: bool = False, **kwargs):
+    def prepare_inputs_for_generation(self, *args, is_first_iteration: bool = False, **kwargs):  # type: ignore[override]
         """Pictures enter with the prompt; later steps find them in the cache."""
-        inputs = super().prepare_inputs_for_generation(*args, is_first_iteration=is_first_iteration, **kwargs)
+        kwargs["is_first_iteration"] = is_first_iteration
+        inputs = super().prepare_inputs_for_generation(*args, **kwargs)  # type: ignore[misc]
         if not is_first_iteration and inputs.get("use_cache", True):
             inputs.pop("pixel_values", None)
             inputs.pop("vision_features", None)

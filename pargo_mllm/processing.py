@@ -63,7 +63,7 @@ class ParGoProcessor(ProcessorMixin):
                         f"must be equal. Its text begins {text[index][:60]!r}."
                     )
             return
-        total = 0 if images is None else len(make_flat_list_of_images(images))
+        total = 0 if images is None else len(list(make_flat_list_of_images(images)))  # type: ignore[arg-type]
         if sum(wanted) != total:
             counts = ", ".join(f"sample {index}: {count}" for index, count in enumerate(wanted[:8]))
             raise ValueError(

@@ -84,7 +84,8 @@ def convert_released_projector(
     renamed = _rename(released, num_tokens)
     missing = sorted(set(projector.state_dict()) - set(renamed))
     if missing:
-        raise ValueError(f"the checkpoint lacks {len(missing)} tensors of the projector: {', '.join(missing[:6])} (names here).")
+        names = ", ".join(missing[:6])
+        raise ValueError(f"the checkpoint lacks {len(missing)} tensors of the projector: {names} (names here).")
     projector.load_state_dict(renamed)
     return projector.eval()
 

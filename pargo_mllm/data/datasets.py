@@ -42,6 +42,7 @@ class PackedCollator:
         self.pad_token_id = pad_token_id
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Pad the packed rows and stack everything else."""
         rows: list[PackedSequence] = [item["packed"] for item in items]
         batch = pad_packed(rows, self.pad_token_id)
         for name in items[0]:

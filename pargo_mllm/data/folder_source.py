@@ -40,8 +40,8 @@ class View:
         """The view's pixels."""
         picture = load_picture(self.image.path)
         left, top, right, bottom = self.part
-        box = (left * picture.width, top * picture.height, right * picture.width, bottom * picture.height)
-        picture = picture.crop(tuple(round(edge) for edge in box))
+        width, height = picture.size
+        picture = picture.crop((round(left * width), round(top * height), round(right * width), round(bottom * height)))
         return ImageOps.mirror(picture) if self.mirrored else picture
 
 

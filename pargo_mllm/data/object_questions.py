@@ -66,9 +66,7 @@ def object_questions(
 def object_facts(objects: list[CocoObject]) -> tuple[tuple[str, ...], ...]:
     """The objects as lists of words: category, place, and "largest" for the one that is."""
     largest = clear_largest(objects)
-    return tuple(
-        (*item.category.split(), *place(item).split(), *(("largest",) if item is largest else ())) for item in objects
-    )
+    return tuple((*item.category.split(), *place(item).split(), *(("largest",) if item is largest else ())) for item in objects)
 
 
 def _a(noun: str) -> str:

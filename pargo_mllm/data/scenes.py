@@ -178,7 +178,7 @@ def questions(scene: Scene, rng: np.random.Generator, per_kind: int = 2) -> tupl
     for digit in _some(rng, scene.digits(), per_kind):
         asked.append(Question("digit", f"which {digit.colour} digit?", digit.what))
     for thing in _some(rng, scene.things(), per_kind):
-        asked.append(Question("colour", f"which colour is at {thing.cell}?", thing.colour))
+        asked.append(Question("colour", f"which colour is at {thing.cell}?", str(thing.colour)))
     for thing in _some(rng, list(scene.items), per_kind):
         asked.append(Question("object", f"what is at {thing.cell}?", thing.what))
     return tuple(asked)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from transformers import LlamaConfig, LlamaForCausalLM, SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisionModel
 
 from pargo_mllm.configuration import ParGoConfig
+from pargo_mllm.data.folder_source import FolderSource
+from pargo_mllm.data.samples import Source
 from pargo_mllm.data.scene_source import SceneSource
 from pargo_mllm.data.scenes import CELL, SIDE
 from pargo_mllm.language.lora import LoraSettings
@@ -17,11 +20,21 @@ from pargo_mllm.training.settings import StageSettings
 PIXEL_MEAN, PIXEL_STD = 0.3, 0.25
 
 
+STAGES = ("encoder", "language", "captions", "answers")
+# one linear map takes far larger steps than layers of attention: (stage 1, stage 2)
+PROJECTOR_RATES = {"linear": (2e-2, 5e-3)}
+
+
 @dataclass(frozen=True)
 class Miniature:
-    """Sizes and settings of a whole demonstration."""
+    """Sizes and settings of a whole demonstration.
+
+    ``encoder`` and ``language`` are stage 0a and 0b, ``captions`` stage 1, ``answers`` stage 2.
+    """
 
     scenes: SceneSource = field(default_factory=SceneSource)
+    photograph_views: int = 1200
+    photograph_texts: int = 6000
     width: int = 128
     encoder_layers: int = 2
     language_layers: int = 2
@@ -30,13 +43,9 @@ class Miniature:
     num_partial_tokens: int = 32
     num_global_tokens: int = 4
     encoder: StageSettings = StageSettings(steps=300, batch_size=32, learning_rate=3e-3, warmup=0.1)
-    language: StageSettings = StageSettings(
-        steps=400, batch_size=24, learning_rate=3e-3, schedule="warmup_stable_decay"
-    )
+    language: StageSettings = StageSettings(steps=400, batch_size=24, learning_rate=3e-3, schedule="warmup_stable_decay")
     captions: StageSettings = StageSettings(steps=300, batch_size=16, learning_rate=2e-3)
-    answers: StageSettings = StageSettings(
-        steps=400, batch_size=16, learning_rate=2e-3, projector_learning_rate=1e-3
-    )
+    answers: StageSettings = StageSettings(steps=400, batch_size=16, learning_rate=2e-3, projector_learning_rate=1e-3)
     lora: LoraSettings = LoraSettings(rank=16, alpha=32, dropout=0.0)
 
     @property
@@ -44,14 +53,34 @@ class Miniature:
         """Patches along a side of the picture."""
         return SIDE // CELL
 
-    def with_seed(self, seed: int) -> Miniature:
-        """The same with another seed for data, initial weights and order."""
-        stages = {name: replace(getattr(self, name), seed=seed) for name in ("encoder", "language", "captions", "answers")}
+    def on(self, device: str, seed: int) -> Miniature:
+        """The same for a device ("cpu" or "cuda"), with another seed for data, initial weights and order."""
+        changes = {"seed": seed, "use_cpu": device == "cpu"}
+        stages = {name: replace(getattr(self, name), **changes) for name in STAGES}
         return replace(self, scenes=replace(self.scenes, seed=seed), **stages)
+
+    def with_projector(self, projector: str) -> Miniature:
+        """The same with the learning rates of a kind of projector."""
+        if projector not in PROJECTOR_RATES:
+            return self
+        first, second = PROJECTOR_RATES[projector]
+        return replace(
+            self,
+            captions=replace(self.captions, learning_rate=first),
+            answers=replace(self.answers, projector_learning_rate=second),
+        )
+
+    def source(self, folder: Path | None) -> Source:
+        """The photographs of a COCO-style folder, or generated scenes."""
+        if folder is None:
+            return self.scenes
+        return FolderSource(folder, train_views=self.photograph_views, text=self.photograph_texts, seed=self.scenes.seed)
 
 
 TINY = Miniature(
     scenes=SceneSource(train=24, validation=8, test=8, text=24),
+    photograph_views=24,
+    photograph_texts=24,
     width=32,
     encoder_layers=1,
     projector_layers=2,
@@ -97,7 +126,9 @@ def build_language_model(size: Miniature, vocabulary: int, pad_token_id: int) ->
     return LlamaForCausalLM(config)
 
 
-def build_config(size: Miniature, vision_config, text_config, image_token_id: int, projector_type: str = "pargo") -> ParGoConfig:
+def build_config(
+    size: Miniature, vision_config, text_config, image_token_id: int, projector_type: str = "pargo"
+) -> ParGoConfig:
     """The configuration of the whole model around trained parts."""
     return ParGoConfig(
         vision_config=vision_config,

@@ -49,6 +49,7 @@ def exact_match(
     batch_size: int = 64,
     hide_pictures: bool = False,
     title: str | None = None,
+    position: int = 0,
 ) -> Score:
     """Count the questions that the model answers exactly.
 
@@ -56,12 +57,13 @@ def exact_match(
         questions: the questions with the right answers, packed by picture.
         kinds: the kind of each question, by picture, in the order in which they are packed.
         hide_pictures: no token may see the picture's tokens: what the text alone tells.
-        title: of a progress bar; none without.
+        title, position: of a progress bar; none without a title.
     """
     was_training, score = model.training, Score()
     model.eval()
     collate = PackedCollator(pad_token_id)
-    for first in tqdm(range(0, len(questions), batch_size), desc=title, disable=title is None, unit="batch", dynamic_ncols=True):
+    starts = range(0, len(questions), batch_size)
+    for first in tqdm(starts, desc=title, disable=title is None, unit="batch", position=position, dynamic_ncols=True):
         indices = range(first, min(first + batch_size, len(questions)))
         batch = {name: tensor.to(model.device) for name, tensor in collate([questions[index] for index in indices]).items()}
         labels = batch.pop("labels")[:, 1:]

@@ -22,4 +22,11 @@ def build_projector(config: ParGoProjectorConfig) -> ProjectorPreTrainedModel:
     return _CLASSES[config.projector_type](config)
 
 
-__all__ = ["LinearProjector", "MLPProjector", "ParGoProjector", "ProjectorPreTrainedModel", "QFormerProjector", "build_projector"]
+__all__ = [
+    "LinearProjector",
+    "MLPProjector",
+    "ParGoProjector",
+    "ProjectorPreTrainedModel",
+    "QFormerProjector",
+    "build_projector",
+]

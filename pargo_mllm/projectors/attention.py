@@ -34,7 +34,7 @@ class PartialGlobal:
 
     def attend(self, query, key, value, impl: str) -> torch.Tensor:
         """See :class:`Layout`."""
-        return partial_global_attention(query, key, value, self.num_partial, impl=impl)
+        return partial_global_attention(query, key, value, self.num_partial, impl=impl)  # type: ignore[return-value]
 
     def mask(self, num_query: int, num_keys: int, device) -> torch.Tensor | None:
         """See :class:`Layout`."""
@@ -51,7 +51,7 @@ class Cascaded:
 
     def attend(self, query, key, value, impl: str) -> torch.Tensor:
         """See :class:`Layout`."""
-        return cascaded_partial_attention(
+        return cascaded_partial_attention(  # type: ignore[return-value]
             query, key, value, self.window, num_partial=self.num_partial, edge=self.edge, impl=impl
         )
 

@@ -10,9 +10,10 @@ from pargo_mllm.configuration import PROJECTOR_ATTENTION, ParGoProjectorConfig
 
 
 class ProjectorPreTrainedModel(PreTrainedModel):
-    """A model from visual features ``[B, n_v, vision_hidden_size]`` to tokens ``[B, config.num_output_tokens(n_v), output_size]``.
+    """A model from features ``[B, n_v, vision_hidden_size]`` to tokens ``[B, config.num_output_tokens(n_v), output_size]``.
 
-    Subclasses have ``output_proj``, the map to the language model, and ``forward(vision_features)``. Saves, loads and initialises as any model of transformers does.
+    Subclasses have ``output_proj``, the map to the language model, and ``forward(vision_features)``. Saves, loads and
+    initialises as any model of transformers does.
     """
 
     config_class = ParGoProjectorConfig
@@ -29,7 +30,7 @@ class ProjectorPreTrainedModel(PreTrainedModel):
                 raise ValueError(f"projector_config.{name} is None; set it, or build the projector through a ParGoConfig.")
 
     def get_correct_attn_implementation(self, requested_attention: str | None, is_init_check: bool = False) -> str:
-        """"pargo" unless a dense baseline is asked for.
+        """ "pargo" unless a dense baseline is asked for.
 
         Raises:
             ValueError: for an implementation that cannot compute the projector's layouts.

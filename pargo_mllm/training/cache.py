@@ -6,6 +6,7 @@ manifest is missing or does not fit its files is never used.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -17,10 +18,14 @@ from typing import Any
 MANIFEST = "manifest.json"
 # the code whose change makes a finished stage out of date
 _SOURCES = (
+    "assembly.py",
     "configuration.py",
     "modeling.py",
     "processing.py",
     "data",
+    "demo/miniature.py",
+    "demo/phases.py",
+    "evaluation",
     "language",
     "projectors",
     "training",
@@ -145,7 +150,9 @@ def _alive(process: int) -> bool:
     return True
 
 
+@functools.cache
 def _code_digest() -> str:
+    # once a process: what runs is the code as it was imported
     package = Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()
     for source in _SOURCES:

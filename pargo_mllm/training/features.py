@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,10 +14,14 @@ from pargo_mllm.modeling import ParGoModel
 
 @dataclass(frozen=True)
 class EncodedSamples:
-    """Samples whose pictures could be read, their features fp32 ``[N, n_v, c]``, and why the others could not."""
+    """Features of the pictures that could be read.
 
-    samples: list[Sample]
+    ``features`` are fp32 ``[len(kept), n_v, c]``, ``kept`` the indices of their samples; ``skipped`` says by name why the
+    others could not be read.
+    """
+
     features: torch.Tensor
+    kept: list[int]
     skipped: dict[str, str]
 
 
@@ -30,20 +35,41 @@ def encode_samples(
     position: int = 0,
 ) -> EncodedSamples:
     """Run the model's vision encoder over all pictures. A picture that cannot be read is skipped and named."""
-    readable: list[Sample] = []
+
+    def encode(pixels: torch.Tensor) -> torch.Tensor:
+        return model.get_vision_features(pixels.to(model.device)).cpu()
+
+    return EncodedSamples(*read_pixels(image_processor, samples, batch_size, title, position, encode))
+
+
+def read_pixels(
+    image_processor,
+    samples: list[Sample],
+    batch_size: int = 64,
+    title: str = "reading pictures",
+    position: int = 0,
+    transform: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> tuple[torch.Tensor, list[int], dict[str, str]]:
+    """Pixels of all pictures, or what ``transform`` makes of them batch by batch.
+
+    Returns:
+        ``[N, 3, s, s]`` (or the transformed) on the CPU, the indices of the N samples that could be read, and why the
+        others could not, by name.
+    """
+    kept: list[int] = []
     batches: list[torch.Tensor] = []
     skipped: dict[str, str] = {}
     with tqdm(total=len(samples), desc=title, position=position, unit="picture", dynamic_ncols=True) as bar:
         for first in range(0, len(samples), batch_size):
             pictures = []
-            for sample in samples[first : first + batch_size]:
+            for index in range(first, min(first + batch_size, len(samples))):
                 try:
-                    pictures.append(sample.load())
-                    readable.append(sample)
+                    pictures.append(samples[index].load())
+                    kept.append(index)
                 except (OSError, ValueError) as error:
-                    skipped[sample.name] = str(error)
+                    skipped[samples[index].name] = str(error)
                 bar.update(1)
             if pictures:
-                pixels = image_processor(pictures, return_tensors="pt")["pixel_values"].to(model.device)
-                batches.append(model.get_vision_features(pixels).cpu())
-    return EncodedSamples(readable, torch.cat(batches) if batches else torch.empty(0), skipped)
+                pixels = image_processor(pictures, return_tensors="pt")["pixel_values"]
+                batches.append(pixels if transform is None else transform(pixels))
+    return torch.cat(batches) if batches else torch.empty(0), kept, skipped

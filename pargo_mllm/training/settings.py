@@ -11,7 +11,7 @@ from transformers import TrainingArguments
 
 @dataclass(frozen=True)
 class StageSettings:
-    """How one stage trains. AdamW, mixed bf16 precision.
+    """How one stage trains. AdamW.
 
     Args:
         steps: optimizer steps.
@@ -22,6 +22,7 @@ class StageSettings:
         schedule: "cosine", or "warmup_stable_decay" with its last 30 % for the decay.
         weight_decay, adam_beta2, max_grad_norm: AdamW and gradient clipping.
         bf16: autocast to bfloat16; weights stay fp32.
+        use_cpu: train on the CPU even where there is a GPU.
         seed: of the data's order and of what is initialised in this stage.
 
     Raises:
@@ -38,6 +39,7 @@ class StageSettings:
     adam_beta2: float = 0.999
     max_grad_norm: float = 1.0
     bf16: bool = True
+    use_cpu: bool = False
     seed: int = 0
 
     def __post_init__(self):
@@ -52,7 +54,8 @@ class StageSettings:
             raise ValueError(f"schedule={self.schedule!r} is unknown; use 'cosine' or 'warmup_stable_decay'.")
 
     def training_arguments(self, folder: Path, **changes) -> TrainingArguments:
-        """The same for transformers' Trainer; it runs on the GPU where there is one."""
+        """The same for transformers' Trainer; it runs on the GPU where there is one, unless ``use_cpu``."""
+        use_cpu = self.use_cpu or not torch.cuda.is_available()
         decay = {"num_decay_steps": max(1, round(0.3 * self.steps))} if self.schedule == "warmup_stable_decay" else {}
         arguments = {
             "output_dir": str(folder),
@@ -66,8 +69,8 @@ class StageSettings:
             "adam_beta2": self.adam_beta2,
             "max_grad_norm": self.max_grad_norm,
             "bf16": self.bf16,
-            "use_cpu": not torch.cuda.is_available(),
-            "dataloader_pin_memory": torch.cuda.is_available(),
+            "use_cpu": use_cpu,
+            "dataloader_pin_memory": not use_cpu,
             "seed": self.seed,
             "data_seed": self.seed,
             "remove_unused_columns": False,

@@ -42,7 +42,9 @@ class PatchLabeller(nn.Module):
         """
         features = self.encoder(pixel_values).last_hidden_state[:, -labels.shape[1] :]
         losses = [
-            nn.functional.cross_entropy(head(features).flatten(0, 1).float(), labels[..., index].flatten(), ignore_index=NO_LABEL)
+            nn.functional.cross_entropy(
+                head(features).flatten(0, 1).float(), labels[..., index].flatten(), ignore_index=NO_LABEL
+            )
             for index, head in enumerate(self.heads)
         ]
         return {"loss": torch.stack(losses).sum()}

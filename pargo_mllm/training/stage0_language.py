@@ -50,6 +50,7 @@ class FactReader(nn.Module):
             facts: int64 ``[B, slots, words]``, filled up with :data:`NO_WORD`; as many slots as image tokens in a row.
         """
         embeddings = self.language_model.get_input_embeddings()
+        assert isinstance(embeddings, nn.Embedding)
         words = embeddings(facts.clamp(min=0)) * (facts != NO_WORD).unsqueeze(-1)
         slots = words.sum(dim=2).flatten(0, 1)
         if self.training and self.noise:
@@ -59,7 +60,12 @@ class FactReader(nn.Module):
         mask = torch.zeros(attention_mask.shape, dtype=inputs_embeds.dtype, device=inputs_embeds.device)
         mask = mask.masked_fill(~attention_mask, torch.finfo(mask.dtype).min)
         return self.language_model(
-            inputs_embeds=inputs_embeds, position_ids=position_ids, attention_mask=mask, labels=labels, use_cache=False, **kwargs
+            inputs_embeds=inputs_embeds,
+            position_ids=position_ids,
+            attention_mask=mask,
+            labels=labels,
+            use_cache=False,
+            **kwargs,
         )
 
 

@@ -66,7 +66,7 @@ def stage2(
     say(f"stage 2: projector and LoRA learn to answer questions about {len(answers):,} pictures\n{describe_parts(adapted)}")
     collate = PackedCollator(processor.tokenizer.pad_token_id)
     log = train(adapted, answers, collate, settings, folder / "trainer", "stage 2: projector + LoRA, answers", position)
-    adapted.save_pretrained(folder / "adapter")
+    adapted.save_pretrained(str(folder / "adapter"))
     merged = adapted.merge_and_unload()
     save(merged, processor, folder)
     return merged, log
