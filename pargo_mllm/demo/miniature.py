@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
 from transformers import LlamaConfig, LlamaForCausalLM, SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisionModel
 
 from pargo_mllm.configuration import ParGoConfig
@@ -55,7 +56,7 @@ class Miniature:
 
     def on(self, device: str, seed: int) -> Miniature:
         """The same for a device ("cpu" or "cuda"), with another seed for data, initial weights and order."""
-        changes = {"seed": seed, "use_cpu": device == "cpu"}
+        changes = {"seed": seed, "use_cpu": device == "cpu", "bf16": computes_bf16(device)}
         stages = {name: replace(getattr(self, name), **changes) for name in STAGES}
         return replace(self, scenes=replace(self.scenes, seed=seed), **stages)
 
@@ -91,6 +92,14 @@ TINY = Miniature(
     lora=LoraSettings(rank=4, alpha=8, dropout=0.0),
 )
 SCALES = {"demo": Miniature(), "tiny": TINY}
+
+
+def computes_bf16(device: str) -> bool:
+    """Whether bf16 has instructions of its own there; emulated it is slower than fp32."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported()
+    # a torch that cannot tell runs in fp32
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
 
 
 def build_encoder(size: Miniature) -> SiglipVisionModel:

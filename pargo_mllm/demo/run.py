@@ -92,8 +92,9 @@ def prepare(options: DemoOptions) -> Phases:
     transformers.logging.disable_progress_bar()
     size = SCALES[options.scale].on(device, options.seed)
     phases = Phases(size, size.source(options.data), cache, device)
-    # of photographs that nobody labelled the encoder can learn nothing: said now, not after the language model
-    phases.source.patch_lessons(size.patches)
+    if options.data is not None:
+        # an encoder learns nothing from photographs that nobody labelled: said now, not after the language model
+        phases.source.patch_lessons(size.patches)
     return phases
 
 
