@@ -79,7 +79,7 @@ def convert_released_projector(
         layer_norm_eps=1e-12,
     )
     projector = ParGoProjector(config)
-    if "llm_proj.weight" not in released:
+    if not any(name.startswith("llm_proj.") for name in released):
         released["llm_proj.weight"], released["llm_proj.bias"] = torch.eye(hidden_size), torch.zeros(hidden_size)
     renamed = _rename(released, num_tokens)
     missing = sorted(set(projector.state_dict()) - set(renamed))
@@ -112,7 +112,8 @@ def _rename(released: dict[str, torch.Tensor], num_tokens: int) -> dict[str, tor
         else:
             raise ValueError(f"{name!r} is no tensor of the released projector; remove it, or convert the file it belongs to.")
     # the table has a row for every position that BERT allows; the tokens use the first
-    renamed["position_embeddings"] = renamed["position_embeddings"][None, :num_tokens]
+    if "position_embeddings" in renamed:
+        renamed["position_embeddings"] = renamed["position_embeddings"][None, :num_tokens]
     return renamed
 
 

@@ -63,11 +63,12 @@ class Cascaded:
 
 
 def attention_weights(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Softmax weights of scaled dot-product attention over a boolean mask, fp32 ``[B, H, n_q, n_k]``.
+    """Softmax weights of scaled dot-product attention over a boolean mask, ``[B, H, n_q, n_k]``, fp32 (fp64 for fp64).
 
     Rows sum to 1 and are 0 where the mask is False. ``query`` ``[B, H, n_q, D]``, ``key`` ``[B, H, n_k, D]``.
     """
-    scores = (query @ key.transpose(-1, -2)).float() * query.shape[-1] ** -0.5
+    scores = query @ key.transpose(-1, -2)
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32)) * query.shape[-1] ** -0.5
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
     return scores.softmax(dim=-1)

@@ -110,6 +110,11 @@ class ParGoProjector(ProjectorPreTrainedModel):
             self_weights, cross_weights: lists that get one ``[B, H, rows, keys]`` a layer, for pictures.
         """
         self.check_features(vision_features)
+        if vision_features.shape[1] < self.num_partial:
+            raise ValueError(
+                f"vision_features has n_v={vision_features.shape[1]} features for num_partial_tokens={self.num_partial}; every "
+                "partial token needs at least one: use fewer partial tokens or a larger picture."
+            )
         tokens = self.query_tokens if self.position_embeddings is None else self.query_tokens + self.position_embeddings
         tokens = self.layer_norm(tokens)
         for layer in self.layers:
