@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 Box = tuple[float, float, float, float]
+
+# what a value may be: a file from a stranger holds anything that JSON can
+_ID = (int, str)
+_IMAGE = {"id": _ID, "file_name": (str,)}
+_CAPTION = {"image_id": _ID, "caption": (str,)}
+_SIZE = {"id": _ID, "width": (int, float), "height": (int, float)}
+_CATEGORY = {"id": _ID, "name": (str,)}
+_OBJECT = {"image_id": _ID, "category_id": _ID, "bbox": (list,)}
 
 
 class FolderError(ValueError):
@@ -73,10 +82,10 @@ def read_coco_folder(root: str | Path) -> CocoFolder:
     captions = _read(root / "captions.json", ("images", "annotations"))
     has_instances = (root / "instances.json").is_file()
     skipped: Counter[str] = Counter()
-    sizes = {image["id"]: image for image in _rows(captions, "images", ("id", "file_name"), skipped)}
+    sizes = {image["id"]: image for image in _rows(captions, "images", _IMAGE, skipped)}
     texts: dict[Any, list[str]] = {}
-    for row in _rows(captions, "annotations", ("image_id", "caption"), skipped):
-        text = " ".join(str(row["caption"]).split())
+    for row in _rows(captions, "annotations", _CAPTION, skipped):
+        text = " ".join(row["caption"].split())
         if row["image_id"] in sizes and text:
             texts.setdefault(row["image_id"], []).append(text)
         else:
@@ -84,11 +93,11 @@ def read_coco_folder(root: str | Path) -> CocoFolder:
     objects = _objects(root / "instances.json", sizes, skipped) if has_instances else {}
     images = []
     for identifier, image in sizes.items():
-        path = _inside(root / "images", str(image["file_name"]))
+        path = _inside(root / "images", image["file_name"])
         if identifier not in texts:
             skipped["images without a caption"] += 1
         elif path is None:
-            skipped["file names that lead out of images/"] += 1
+            skipped["file names that are none or lead out of images/"] += 1
         else:
             images.append(CocoImage(path, tuple(texts[identifier]), tuple(objects.get(identifier, ()))))
     if not images:
@@ -97,16 +106,17 @@ def read_coco_folder(root: str | Path) -> CocoFolder:
 
 
 def _objects(file: Path, images: dict[Any, dict], skipped: Counter[str]) -> dict[Any, list[CocoObject]]:
-    content = _read(file, ("annotations", "categories"))
-    sizes = {**images, **{row["id"]: row for row in _rows(content, "images", ("id", "width", "height"), skipped)}}
-    names = {row["id"]: str(row["name"]) for row in _rows(content, "categories", ("id", "name"), skipped)}
+    content = {"images": [], **_read(file, ("annotations", "categories"))}
+    sizes = {**images, **{row["id"]: row for row in _rows(content, "images", _SIZE, skipped)}}
+    names = {row["id"]: " ".join(row["name"].split()) for row in _rows(content, "categories", _CATEGORY, skipped)}
     objects: dict[Any, list[CocoObject]] = {}
-    for row in _rows(content, "annotations", ("image_id", "category_id", "bbox"), skipped):
+    for row in _rows(content, "annotations", _OBJECT, skipped):
         box = _relative_box(row["bbox"], sizes.get(row["image_id"], {}))
-        if row.get("iscrowd") or box is None or row["category_id"] not in names:
-            skipped["objects that are crowds or have no usable box"] += 1
+        name = names.get(row["category_id"])
+        if row.get("iscrowd") or box is None or not name:
+            skipped["objects that are crowds or have no usable box or name"] += 1
         else:
-            objects.setdefault(row["image_id"], []).append(CocoObject(names[row["category_id"]], box))
+            objects.setdefault(row["image_id"], []).append(CocoObject(name, box))
     return objects
 
 
@@ -114,17 +124,23 @@ def _relative_box(bbox, image: dict) -> Box | None:
     try:
         x, y, width, height = (float(number) for number in bbox)
         across, down = float(image["width"]), float(image["height"])
+        if not all(map(math.isfinite, (x, y, width, height, across, down))):
+            return None
         left, top = max(0.0, x / across), max(0.0, y / down)
         right, bottom = min(1.0, (x + width) / across), min(1.0, (y + height) / down)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+    except (KeyError, TypeError, ValueError, ArithmeticError):
         return None
-    # also False for NaN
     return (left, top, right, bottom) if right > left and bottom > top else None
 
 
 def _inside(folder: Path, name: str) -> Path | None:
     path = folder / name
-    return path if path.resolve().parent == folder.resolve() else None
+    try:
+        # a name that no file can have (too long, a NUL, half a surrogate) fails here
+        path.exists()
+        return path if path.resolve().parent == folder.resolve() else None
+    except (OSError, ValueError):
+        return None
 
 
 def _read(file: Path, lists: tuple[str, ...]) -> dict[str, Any]:
@@ -138,13 +154,11 @@ def _read(file: Path, lists: tuple[str, ...]) -> dict[str, Any]:
     return content
 
 
-def _rows(content: dict[str, Any], name: str, keys: tuple[str, ...], skipped: Counter[str]) -> list[dict[str, Any]]:
-    rows = content.get(name) or []
-    good = [row for row in rows if isinstance(row, dict) and all(_usable(row.get(key)) for key in keys)]
+def _rows(
+    content: dict[str, Any], name: str, types: dict[str, tuple[type, ...]], skipped: Counter[str]
+) -> list[dict[str, Any]]:
+    rows = content[name] if isinstance(content[name], list) else [content[name]]
+    good = [row for row in rows if isinstance(row, dict) and all(isinstance(row.get(key), t) for key, t in types.items())]
     if len(good) < len(rows):
         skipped[f"malformed rows of {name}"] += len(rows) - len(good)
     return good
-
-
-def _usable(value) -> bool:
-    return value is not None and not isinstance(value, dict)

@@ -70,4 +70,6 @@ def random_crop(name: str, split: str, side: int, rng: np.random.Generator) -> n
     window = int(min(right - left, bottom - top) * rng.uniform(0.7, 1.0))
     x = int(rng.integers(left, right - window + 1))
     y = int(rng.integers(top, bottom - window + 1))
-    return np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR, box=(x, y, x + window, y + window)))
+    # cropped before it is resized: the filter must not reach over the block's border
+    crop = picture.crop((x, y, x + window, y + window))
+    return np.asarray(crop.resize((side, side), Image.Resampling.BILINEAR))

@@ -23,18 +23,23 @@ def load_picture(path: str | os.PathLike) -> Image.Image:
             more than :data:`MAX_PIXELS`.
     """
     try:
-        with warnings.catch_warnings(), Image.open(path) as picture:
+        with warnings.catch_warnings():
             # the size is checked here, before any pixel is decoded
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            width, height = picture.size
-            if min(width, height) < MIN_SIDE:
-                raise PictureError(f"{path} is {width} x {height} pixels; a picture needs at least {MIN_SIDE} x {MIN_SIDE}.")
-            if width * height > MAX_PIXELS:
-                raise PictureError(f"{path} is {width} x {height} pixels; at most {MAX_PIXELS:,} are read: scale it down.")
-            return picture.convert("RGB")
+            return _read(path)
     except PictureError:
         raise
     except Image.DecompressionBombError as error:
         raise PictureError(f"{path} holds too many pixels; at most {MAX_PIXELS:,} are read: scale it down.") from error
     except (OSError, SyntaxError, ValueError, IndexError, TypeError) as error:
         raise PictureError(f"{path} cannot be read as a picture: {error}") from error
+
+
+def _read(path: str | os.PathLike) -> Image.Image:
+    with Image.open(path) as picture:
+        width, height = picture.size
+        if min(width, height) < MIN_SIDE:
+            raise PictureError(f"{path} is {width} x {height} pixels; a picture needs at least {MIN_SIDE} x {MIN_SIDE}.")
+        if width * height > MAX_PIXELS:
+            raise PictureError(f"{path} is {width} x {height} pixels; at most {MAX_PIXELS:,} are read: scale it down.")
+        return picture.convert("RGB")

@@ -97,7 +97,7 @@ def settings_key(settings: dict[str, Any]) -> str:
 def what_is_wrong(folder: Path) -> str | None:
     """Why a folder must not be used, or None for a complete one."""
     try:
-        files = json.loads((folder / MANIFEST).read_text())["files"]
+        files = dict(json.loads((folder / MANIFEST).read_text())["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return "it has no readable manifest"
     for name, digest in files.items():

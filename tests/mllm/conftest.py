@@ -15,6 +15,15 @@ WORDS = "red green blue circle square which colour is at the top what shape big 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """A second thread only waits where everything is this small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def shared():
     """Reference material beside the repository."""
@@ -33,7 +42,7 @@ def processor(tokenizer):
     return ParGoProcessor(SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE}), tokenizer, num_image_tokens=10)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_config(tokenizer):
     """A ParGoConfig; keyword arguments go to the projector."""
 
@@ -80,7 +89,7 @@ def projector_options():
     }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_model(make_config):
     """A ParGoForConditionalGeneration with random weights, in evaluation mode; keyword arguments go to the projector."""
 
@@ -91,7 +100,7 @@ def make_model(make_config):
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_projector():
     """A projector from 24 to 32 in fp64, with every parameter random: no bias is zero, no gain is one."""
 
