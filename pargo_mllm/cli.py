@@ -50,7 +50,7 @@ def _add_demo(commands) -> None:
     demo.add_argument("--compare", nargs="+", choices=COMPARABLE, default=(), help="projectors to train beside ParGo")
     demo.add_argument("--out", type=Path, default=Path("pargo-demo"), metavar="FOLDER", help="report, results and models")
     demo.add_argument("--cache", type=Path, metavar="FOLDER", help="finished phases (default: ~/.cache/pargo)")
-    demo.add_argument("--seed", type=_seed, default=0, help="of data, initial weights and order")
+    demo.add_argument("--seed", type=_seed, default=0, help="of pictures, projector and order of training")
     demo.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: the GPU where there is one")
     demo.add_argument(
         "--scale", choices=tuple(SCALES), default="demo", help="tiny: learns nothing, checks in seconds that all runs"

@@ -21,7 +21,9 @@ from pargo_mllm.training.settings import StageSettings
 PIXEL_MEAN, PIXEL_STD = 0.3, 0.25
 
 
-STAGES = ("encoder", "language", "captions", "answers")
+STAGE0 = ("encoder", "language")
+STAGE0_SEED = 0
+STAGES = ("captions", "answers")
 # one linear map takes far larger steps than layers of attention: (stage 1, stage 2)
 PROJECTOR_RATES = {"linear": (2e-2, 5e-3)}
 
@@ -55,10 +57,14 @@ class Miniature:
         return SIDE // CELL
 
     def on(self, device: str, seed: int) -> Miniature:
-        """The same for a device ("cpu" or "cuda"), with another seed for data, initial weights and order."""
-        changes = {"seed": seed, "use_cpu": device == "cpu", "bf16": computes_bf16(device)}
-        stages = {name: replace(getattr(self, name), **changes) for name in STAGES}
-        return replace(self, scenes=replace(self.scenes, seed=seed), **stages)
+        """The same for a device ("cpu" or "cuda"), with another seed for the projector and the order of training.
+
+        Stage 0 stands for parts that were trained before: it is the same for every seed.
+        """
+        hardware = {"use_cpu": device == "cpu", "bf16": computes_bf16(device)}
+        stage0 = {name: replace(getattr(self, name), **hardware) for name in STAGE0}
+        stages = {name: replace(getattr(self, name), seed=seed, **hardware) for name in STAGES}
+        return replace(self, **stage0, **stages)
 
     def with_projector(self, projector: str) -> Miniature:
         """The same with the learning rates of a kind of projector."""
@@ -71,11 +77,11 @@ class Miniature:
             answers=replace(self.answers, projector_learning_rate=second),
         )
 
-    def source(self, folder: Path | None) -> Source:
+    def source(self, folder: Path | None, seed: int) -> Source:
         """The photographs of a COCO-style folder, or generated scenes."""
         if folder is None:
-            return self.scenes
-        return FolderSource(folder, train_views=self.photograph_views, text=self.photograph_texts, seed=self.scenes.seed)
+            return replace(self.scenes, seed=seed)
+        return FolderSource(folder, train_views=self.photograph_views, text=self.photograph_texts, seed=seed)
 
 
 TINY = Miniature(

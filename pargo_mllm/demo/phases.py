@@ -44,7 +44,8 @@ class Phases:
 
     Args:
         size: the sizes and settings of the models and stages.
-        source: the pictures.
+        source: the pictures of stage 1, stage 2 and evaluation.
+        lessons: what stage 0 learns from.
         cache: where finished phases are.
         device: "cpu" or "cuda".
         position: the progress bars' line, where two processes work side by side.
@@ -52,6 +53,7 @@ class Phases:
 
     size: Miniature
     source: Source
+    lessons: Source
     cache: Path
     device: str
     position: int = 0
@@ -91,7 +93,7 @@ class Phases:
     def processor(self) -> ParGoProcessor:
         """For ParGo's number of tokens."""
         return build_processor(
-            word_tokenizer(self.source.vocabulary()), self.size.num_partial_tokens + self.size.num_global_tokens
+            word_tokenizer(self.lessons.vocabulary()), self.size.num_partial_tokens + self.size.num_global_tokens
         )
 
     def held_out_scores(self, projector: str) -> dict[str, Any]:
@@ -112,7 +114,10 @@ class Phases:
         # a phase found complete is not checked again: the features are large
         if name not in self._finished:
             every = asdict(self.size)
-            settings = {**self._source_settings, "device": self.device, **{field: every[field] for field in fields}}
+            settings = {**self._settings, "device": self.device, **{field: every[field] for field in fields}}
+            if name.startswith("stage0"):
+                # other pictures later on do not change what was learned before
+                del settings["pictures"]
             self._finished[name] = FolderCache(self.cache, tqdm.write).get(name, settings, build_and_report)
         return self._finished[name]
 
@@ -121,12 +126,12 @@ class Phases:
         return {}
 
     @cached_property
-    def _source_settings(self) -> dict[str, Any]:
-        return self.source.settings()
+    def _settings(self) -> dict[str, Any]:
+        return {"lessons": self.lessons.settings(), "pictures": self.source.settings()}
 
     def _train_language_model(self, folder: Path) -> dict[str, Any]:
         processor, tokenizer, settings = self.processor, self.processor.tokenizer, self.size.language
-        encoder, lessons = ConversationEncoder(processor), self.source.text_lessons()
+        encoder, lessons = ConversationEncoder(processor), self.lessons.text_lessons()
         told = [
             ToldFacts(
                 [tuple(tokenizer.convert_tokens_to_ids(list(fact))) for fact in lesson.facts],
@@ -150,7 +155,7 @@ class Phases:
         return {"loss": log}
 
     def _train_encoder(self, folder: Path) -> dict[str, Any]:
-        samples, labels, num_labels = self.source.patch_lessons(self.size.patches)
+        samples, labels, num_labels = self.lessons.patch_lessons(self.size.patches)
         pixels, kept, _ = read_pixels(
             self.processor.image_processor, samples, title="stage 0a: pictures", position=self.position
         )

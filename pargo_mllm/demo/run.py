@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import time
+import warnings
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -21,7 +22,7 @@ from tqdm.auto import tqdm
 import pargo_kernels
 from pargo_mllm.data.pictures import PictureError
 from pargo_mllm.data.samples import Sample
-from pargo_mllm.demo.miniature import SCALES
+from pargo_mllm.demo.miniature import SCALES, STAGE0_SEED
 from pargo_mllm.demo.phases import Phases, load_trained, read_report
 from pargo_mllm.demo.side_by_side import beside, cores, one_thread
 from pargo_mllm.demo.words import NAMES, limits, shows, table
@@ -42,7 +43,7 @@ class DemoOptions:
         compare: more projectors to train the same way, of :data:`COMPARABLE`.
         out: where results, models and report go.
         cache: where finished phases are kept; a run that was killed goes on from there.
-        seed: of data, initial weights and order.
+        seed: of pictures, projector and order of training; stage 0 is the same for every seed.
         device: "auto" (the GPU where there is one), "cpu" or "cuda".
         scale: "demo", or "tiny", which learns nothing and checks in seconds that everything runs.
     """
@@ -64,6 +65,7 @@ def run_demo(options: DemoOptions) -> dict[str, Any]:
     """
     start = time.perf_counter()
     phases = prepare(options)
+    _quiet()
     with one_thread():
         train(phases, options.compare)
         results = collect(phases, options)
@@ -88,31 +90,37 @@ def prepare(options: DemoOptions) -> Phases:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DemoError(f"{argument} {folder} is no folder that can be written to: {error.strerror}.") from error
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
     size = SCALES[options.scale].on(device, options.seed)
-    phases = Phases(size, size.source(options.data), cache, device)
+    source = size.source(options.data, options.seed)
+    phases = Phases(size, source, size.source(options.data, STAGE0_SEED), cache, device)
     if options.data is not None:
         # an encoder learns nothing from photographs that nobody labelled: said now, not after the language model
-        phases.source.patch_lessons(size.patches)
+        phases.lessons.patch_lessons(size.patches)
     return phases
 
 
 def train(phases: Phases, compare: tuple[str, ...]) -> None:
     """All stages, for ParGo and for the projectors to compare it with. On two cores and no GPU, side by side."""
     if phases.device == "cpu" and cores() > 1:
-        with beside(phases.beside().features, tqdm.write):
+        with beside(partial(encode_all, phases.beside()), tqdm.write):
             phases.language_model()
     phases.language_model()
-    phases.features()
+    encode_all(phases)
     if compare and phases.device == "cpu" and cores() > 1:
         with beside(partial(evaluate_all, phases.beside(), compare), tqdm.write):
             phases.evaluation("pargo")
     evaluate_all(phases, ("pargo", *compare))
 
 
+def encode_all(phases: Phases) -> None:
+    """Stage 0a and the features of all pictures."""
+    _quiet()
+    phases.features()
+
+
 def evaluate_all(phases: Phases, projectors: tuple[str, ...]) -> None:
     """Stage 1, stage 2 and evaluation of every projector."""
+    _quiet()
     for projector in projectors:
         phases.evaluation(projector)
 
@@ -201,6 +209,13 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pargo"
 
 
+def _quiet() -> None:
+    """The bars and lines on the screen are the demonstration's own."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+
+
 def _drawable(samples: list[Sample]) -> list[Sample]:
     if not samples:
         raise PictureError("none of the held-out pictures can be read.")
@@ -214,7 +229,12 @@ def _publish(phases: Phases, projectors: tuple[str, ...], out: Path) -> None:
             target = out / "models" / projector / stage
             aside = target.with_name(f".{stage}.partial")
             shutil.rmtree(aside, ignore_errors=True)
-            shutil.copytree(folder / "model", aside, ignore=shutil.ignore_patterns("trainer"))
+            shutil.copytree(folder / "model", aside, ignore=shutil.ignore_patterns("trainer", "README.md"))
+            adapter = aside / "adapter" / "adapter_config.json"
+            if adapter.is_file():
+                # the copy of the model that LoRA was trained on, not the one in the cache
+                base = str((out / "models" / projector / "stage1").resolve())
+                adapter.write_text(json.dumps({**json.loads(adapter.read_text()), "base_model_name_or_path": base}, indent=2))
             shutil.rmtree(target, ignore_errors=True)
             os.replace(aside, target)
 

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
+from transformers.training_args import ParallelMode
 
 from pargo_mllm.training.settings import StageSettings
 
@@ -92,9 +93,13 @@ def train(
     Returns:
         The log: step and mean loss, twenty times a stage.
     """
+    arguments = settings.training_arguments(folder)
+    if arguments.parallel_mode == ParallelMode.NOT_DISTRIBUTED:
+        # several GPUs in one process would become threads that copy the model every step: more GPUs are for torchrun
+        arguments._n_gpu = 1
     trainer = ParGoTrainer(
         model=model,
-        args=settings.training_arguments(folder),
+        args=arguments,
         train_dataset=dataset,
         data_collator=collate,
         callbacks=[StageProgress(title, position), *callbacks],

@@ -11,6 +11,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -100,6 +101,19 @@ def test_what_each_stage_trains(scenes):
     assert all(equal(weights(stage1, "lm_head"), weights(stage2, "lm_head")))
     adapter = load_file(stage2 / "adapter" / "adapter_model.safetensors")
     assert all(("lora_" in name and "language_model" in name) or ".projector." in name for name in adapter)
+
+
+def test_adapter_is_what_stage2_learned(scenes):
+    _, out, _ = scenes
+    stage1, stage2 = out / "models" / "pargo" / "stage1", out / "models" / "pargo" / "stage2"
+    settings = json.loads((stage2 / "adapter" / "adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == str(stage1)
+    model = AutoModelForImageTextToText.from_pretrained(stage1)
+    merged = PeftModel.from_pretrained(model, str(stage2 / "adapter")).merge_and_unload().state_dict()
+    expected = AutoModelForImageTextToText.from_pretrained(stage2).state_dict()
+    assert set(merged) == set(expected)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(merged[name], tensor, rtol=0, atol=1e-6)
 
 
 def test_published_models_generate(scenes):
