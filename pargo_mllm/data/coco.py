@@ -12,12 +12,13 @@ from typing import Any
 Box = tuple[float, float, float, float]
 
 # what a value may be: a file from a stranger holds anything that JSON can
+_Types = dict[str, tuple[type, ...]]
 _ID = (int, str)
-_IMAGE = {"id": _ID, "file_name": (str,)}
-_CAPTION = {"image_id": _ID, "caption": (str,)}
-_SIZE = {"id": _ID, "width": (int, float), "height": (int, float)}
-_CATEGORY = {"id": _ID, "name": (str,)}
-_OBJECT = {"image_id": _ID, "category_id": _ID, "bbox": (list,)}
+_IMAGE: _Types = {"id": _ID, "file_name": (str,)}
+_CAPTION: _Types = {"image_id": _ID, "caption": (str,)}
+_SIZE: _Types = {"id": _ID, "width": (int, float), "height": (int, float)}
+_CATEGORY: _Types = {"id": _ID, "name": (str,)}
+_OBJECT: _Types = {"image_id": _ID, "category_id": _ID, "bbox": (list,)}
 
 
 class FolderError(ValueError):
@@ -154,9 +155,7 @@ def _read(file: Path, lists: tuple[str, ...]) -> dict[str, Any]:
     return content
 
 
-def _rows(
-    content: dict[str, Any], name: str, types: dict[str, tuple[type, ...]], skipped: Counter[str]
-) -> list[dict[str, Any]]:
+def _rows(content: dict[str, Any], name: str, types: _Types, skipped: Counter[str]) -> list[dict[str, Any]]:
     rows = content[name] if isinstance(content[name], list) else [content[name]]
     good = [row for row in rows if isinstance(row, dict) and all(isinstance(row.get(key), t) for key, t in types.items())]
     if len(good) < len(rows):

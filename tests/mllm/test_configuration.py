@@ -69,6 +69,8 @@ def test_defaults_are_the_papers():
     config = ParGoProjectorConfig(vision_hidden_size=1024, output_size=4096)
     assert (config.num_hidden_layers, config.num_partial_tokens, config.num_global_tokens) == (6, 288, 16)
     assert config.layer_windows == [48, 96, 144, 192, 240, 288]  # the paper, below Eq. 2
+    full = ParGoProjectorConfig(vision_hidden_size=1024, output_size=4096, windows="full")
+    assert full.layer_windows == [288] * 6
     assert config.edge == "clamp"
     assert not config.global_self_attention
 

@@ -224,6 +224,8 @@ def test_views_show_the_boxes_they_claim(source):
         left, top, right, bottom = view.part
         for item in view.objects:
             x0, y0, x1, y1 = item.box
+            assert x0 < x1
+            assert y0 < y1
             if view.mirrored:
                 x0, x1 = 1 - x1, 1 - x0
             back = np.array([x0 * (right - left) + left, y0 * (bottom - top) + top])

@@ -40,6 +40,12 @@ def test_splits_share_no_picture():
     seen = {split: {digest(sample.load()) for sample in SMALL.samples(split)} for split in ("train", "test")}
     assert len(seen["train"]) == len(seen["test"]) == COUNT
     assert not seen["train"] & seen["test"]
+    # nor is a layout told in one split and painted in another
+    layouts = [
+        {repr(scene_layout(split, 0, index)) for index in range(200) if scene_layout(split, 0, index).items}
+        for split in ("train", "validation", "test", "text")
+    ]
+    assert len(set.union(*layouts)) == sum(map(len, layouts)) > 600
 
 
 def true_answer(scene, kind, text):
@@ -151,25 +157,40 @@ def test_every_block_of_a_photograph_belongs_to_one_split():
     assert {owner: owners.count(owner) for owner in set(owners)} == {"train": 24, "validation": 6, "test": 6}
 
 
-@pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_crops_stay_inside_the_blocks_of_their_split(monkeypatch, split):
-    # each block of this photograph has a colour of its own, each pixel knows where it comes from; 6 divides no side
+@pytest.fixture
+def blocks(monkeypatch):
+    """Photographs in which every block has a colour of its own; 6 divides neither side. Gives the block of a colour."""
     width, height = 131, 100
-    column, row = np.arange(width) * 6 // width, np.arange(height) * 6 // height
-    for c in range(6):
-        column[c * width // 6 : (c + 1) * width // 6] = c
-        row[c * height // 6 : (c + 1) * height // 6] = c
     pixels = np.zeros((height, width, 3), dtype=np.uint8)
-    pixels[..., 0], pixels[..., 1] = 40 * row[:, None], 40 * column[None, :]
+    for index in range(6):
+        pixels[index * height // 6 : (index + 1) * height // 6, :, 0] = 40 * index
+        pixels[:, index * width // 6 : (index + 1) * width // 6, 1] = 40 * index
     monkeypatch.setattr(photographs, "photograph", lambda name: Image.fromarray(pixels))
-    rng, seen = np.random.default_rng(0), set()
-    for _ in range(400):
-        colours = {tuple(pixel) for pixel in photographs.random_crop("cat", split, 8, rng).reshape(-1, 3)}
+
+    def block_of(crop):
+        colours = {tuple(pixel.tolist()) for pixel in np.asarray(crop).reshape(-1, 3)}
         assert len(colours) == 1, "a crop comes from one block"
         ((red, green, _),) = colours
-        seen.add((red // 40, green // 40))
-    assert {photographs.split_of_block(*block) for block in seen} == {split}
-    assert len(seen) == sum(photographs.split_of_block(r, c) == split for r in range(6) for c in range(6))
+        return red // 40, green // 40
+
+    return block_of
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_crops_stay_inside_the_blocks_of_their_split(blocks, split):
+    rng = np.random.default_rng(0)
+    seen = {blocks(photographs.random_crop("cat", split, 8, rng)) for _ in range(400)}
+    assert seen == {(r, c) for r in range(6) for c in range(6) if photographs.split_of_block(r, c) == split}
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_the_photograph_of_a_scene_comes_from_its_split(blocks, split):
+    for index in range(COUNT):
+        scene, picture = scene_and_picture(split, 0, index)
+        _, row, column = scene.photo
+        side = 8 if scene.big is None else 3
+        crop = picture.crop((column * CELL, row * CELL, (column + side) * CELL, (row + side) * CELL))
+        assert photographs.split_of_block(*blocks(crop)) == split
 
 
 def test_photographs_are_real_and_unknown_names_are_refused():
