@@ -1,0 +1,262 @@
+"""Configurations: ParGoProjectorConfig for the projector alone, ParGoConfig for encoder, projector and language model."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+from transformers.activations import ACT2FN
+
+from pargo_kernels.checks import IMPLS
+from pargo_kernels.intervals import EDGES, cascade_windows
+
+PROJECTOR_TYPES = ("pargo", "qformer", "linear", "mlp")
+# what the projector's attention can run on: this package's ops, or dense baselines
+PROJECTOR_ATTENTION = ("pargo", "sdpa", "eager")
+
+
+class ParGoProjectorConfig(PreTrainedConfig):
+    """Configuration of a projector: visual features ``[B, n_v, vision_hidden_size]`` to ``[B, tokens, output_size]``.
+
+    Args:
+        projector_type: "pargo", "qformer" (the same layers, all tokens global), "linear" or "mlp" (one token a feature).
+        vision_hidden_size, output_size: widths of the encoder and of the language model; ``ParGoConfig`` fills them in.
+        hidden_size: width of the projector's tokens; the encoder's width when None.
+        num_hidden_layers: depth ``d``; the paper's is 6.
+        num_attention_heads: must divide ``hidden_size``.
+        intermediate_size: width of the feed-forward blocks; ``4 * hidden_size`` when None.
+        num_partial_tokens, num_global_tokens: ``n_p`` and ``n_g``; the paper's are 288 and 16.
+        partial_global_perception: False switches the masks of Eq. 1 off: all tokens are global and attend to each other.
+        cascaded_partial_perception: False leaves out the self-attention among partial tokens (Eq. 2).
+        windows: what a partial token sees in each layer: None for the cascade of Eq. 2, "full" for all partial tokens in
+            every layer (the released checkpoint), or one number a layer.
+        edge: "clamp" shifts windows inward at the borders (the paper's figure), "truncate" cuts them.
+        global_self_attention: global tokens attend among themselves (the released checkpoint); in the paper they bypass
+            the cascade.
+        query_position_embeddings: add learned positions to the query tokens (the released checkpoint).
+        hidden_act, layer_norm_eps, attention_dropout: as in the Q-Former; a dropout other than 0 is refused.
+        initializer_range: standard deviation of the weights at the start; narrow projectors learn faster with
+            ``hidden_size ** -0.5``.
+        query_initializer_range, output_initializer_range: those of the query tokens and of the map to the language model,
+            whose word embeddings are small.
+        kernel_impl: ``impl`` of the ops: "auto", "triton", "torch" or "reference".
+
+    Raises:
+        ValueError: for values that cannot work together; the message names the value, the rule and the way out.
+    """
+
+    model_type = "pargo_projector"
+    base_config_key = "projector_config"
+
+    projector_type: str = "pargo"
+    vision_hidden_size: int | None = None
+    output_size: int | None = None
+    hidden_size: int | None = None
+    num_hidden_layers: int = 6
+    num_attention_heads: int = 16
+    intermediate_size: int | None = None
+    num_partial_tokens: int = 288
+    num_global_tokens: int = 16
+    partial_global_perception: bool = True
+    cascaded_partial_perception: bool = True
+    windows: list[int] | Literal["full"] | None = None
+    edge: str = "clamp"
+    global_self_attention: bool = False
+    query_position_embeddings: bool = False
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-12
+    attention_dropout: float = 0.0
+    initializer_range: float = 0.02
+    query_initializer_range: float = 0.02
+    output_initializer_range: float = 0.02
+    kernel_impl: str = "auto"
+
+    def __post_init__(self, **kwargs):
+        if self.hidden_size is None:
+            self.hidden_size = self.vision_hidden_size
+        if self.intermediate_size is None and self.hidden_size is not None:
+            self.intermediate_size = 4 * self.hidden_size
+        super().__post_init__(**kwargs)
+        self._check()
+
+    @property
+    def all_tokens_global(self) -> bool:
+        """True where no token is partial: a Q-Former, or ParGo with its masks switched off."""
+        return self.projector_type == "qformer" or not self.partial_global_perception
+
+    @property
+    def layer_windows(self) -> list[int]:
+        """The window of each layer."""
+        if self.windows is None:
+            return cascade_windows(max(1, self.num_partial_tokens), self.num_hidden_layers)
+        if self.windows == "full":
+            return [max(1, self.num_partial_tokens)] * self.num_hidden_layers
+        return list(self.windows)
+
+    def num_output_tokens(self, num_visual_tokens: int) -> int:
+        """How many tokens the language model gets for a picture of ``num_visual_tokens`` features."""
+        if self.projector_type in ("linear", "mlp"):
+            return num_visual_tokens
+        return self.num_partial_tokens + self.num_global_tokens
+
+    def _check(self) -> None:
+        _one_of("projector_type", self.projector_type, PROJECTOR_TYPES)
+        _one_of("edge", self.edge, EDGES)
+        _one_of("kernel_impl", self.kernel_impl, IMPLS)
+        for name in ("vision_hidden_size", "output_size", "hidden_size", "intermediate_size"):
+            value = getattr(self, name)
+            if value is not None:
+                _at_least(name, value, 1)
+        for name in ("num_hidden_layers", "num_attention_heads"):
+            _at_least(name, getattr(self, name), 1)
+        for name in ("num_partial_tokens", "num_global_tokens"):
+            _at_least(name, getattr(self, name), 0)
+        if self.num_partial_tokens + self.num_global_tokens == 0:
+            raise ValueError("num_partial_tokens=0 and num_global_tokens=0 leave nothing to project to; one must be positive.")
+        if self.hidden_size is not None and self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"num_attention_heads={self.num_attention_heads} does not divide hidden_size={self.hidden_size}; choose a "
+                "divisor, or set hidden_size."
+            )
+        if self.hidden_act not in ACT2FN:
+            raise ValueError(f"hidden_act={self.hidden_act!r} is unknown; see transformers.activations.ACT2FN, or use 'gelu'.")
+        if self.attention_dropout != 0:
+            raise ValueError(
+                f"attention_dropout={self.attention_dropout} is not offered: the attention kernels have none; set it to 0."
+            )
+        if self.windows is not None and self.windows != "full":
+            self._check_windows()
+
+    def _check_windows(self) -> None:
+        windows = self.windows
+        if not isinstance(windows, (list, tuple)) or len(windows) != self.num_hidden_layers:
+            raise ValueError(
+                f"windows={windows!r} must be None (the cascade of the paper), 'full', or a list of num_hidden_layers="
+                f"{self.num_hidden_layers} numbers."
+            )
+        for window in windows:
+            if not 1 <= window <= max(1, self.num_partial_tokens):
+                raise ValueError(
+                    f"windows={windows!r} holds {window}; every window must lie in 1...num_partial_tokens="
+                    f"{self.num_partial_tokens}."
+                )
+
+
+class ParGoConfig(PreTrainedConfig):
+    """Configuration of the whole model: vision encoder, projector and language model.
+
+    Args:
+        vision_config: of any CLIP or SigLIP vision model of transformers (a config, or a dict with ``model_type``).
+        projector_config: a :class:`ParGoProjectorConfig` or a dict of its arguments.
+        text_config: of any causal language model of transformers.
+        image_token_id: the token whose embeddings the projected tokens replace.
+        vision_feature_layer: -1 for the encoder's last hidden state, or an index into its hidden states.
+        vision_feature_select_strategy: "default" drops the encoder's class token, "full" keeps every token.
+
+    Raises:
+        ValueError: if the parts do not fit: unknown model types, widths that differ, fewer features than partial tokens.
+    """
+
+    model_type = "pargo"
+    sub_configs = {  # noqa: RUF012 (transformers reads it from the class)
+        "vision_config": AutoConfig,
+        "projector_config": ParGoProjectorConfig,
+        "text_config": AutoConfig,
+    }
+
+    vision_config: Any = None
+    projector_config: Any = None
+    text_config: Any = None
+    image_token_id: int = 32000
+    vision_feature_layer: int = -1
+    vision_feature_select_strategy: Literal["default", "full"] = "default"
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs):
+        self.vision_config = _sub_config("vision_config", self.vision_config, "clip_vision_model")
+        self.text_config = _sub_config("text_config", self.text_config, "llama")
+        projector = self.projector_config if self.projector_config is not None else {}
+        if isinstance(projector, dict):
+            widths = {"vision_hidden_size": self.vision_config.hidden_size, "output_size": self.text_config.hidden_size}
+            given = {key: value for key, value in projector.items() if key not in widths or value is not None}
+            projector = ParGoProjectorConfig(**{**widths, **given})
+        self.projector_config = projector
+        self.tie_word_embeddings = self.tie_word_embeddings or bool(self.text_config.tie_word_embeddings)
+        super().__post_init__(**kwargs)
+        self._check()
+
+    @property
+    def num_visual_tokens(self) -> int:
+        """Features that the encoder gives for a picture of its own size, without the class token."""
+        return (self.vision_config.image_size // self.vision_config.patch_size) ** 2
+
+    @property
+    def num_image_tokens(self) -> int:
+        """Tokens that the language model gets for a picture."""
+        return self.projector_config.num_output_tokens(self.num_visual_tokens)
+
+    @property
+    def _attn_implementation(self):
+        return self._attn_implementation_internal
+
+    @_attn_implementation.setter
+    def _attn_implementation(self, value):
+        PreTrainedConfig._attn_implementation.fset(self, expand_attention(value))
+
+    def _check(self) -> None:
+        projector = self.projector_config
+        for name, width, part in (
+            ("vision_hidden_size", self.vision_config.hidden_size, "vision_config"),
+            ("output_size", self.text_config.hidden_size, "text_config"),
+        ):
+            value = getattr(projector, name)
+            if value != width:
+                raise ValueError(
+                    f"projector_config.{name}={value} does not fit {part}.hidden_size={width}; leave it out and it is taken "
+                    "from there."
+                )
+        attends = projector.projector_type in ("pargo", "qformer") and not projector.all_tokens_global
+        if attends and projector.num_partial_tokens > self.num_visual_tokens:
+            raise ValueError(
+                f"num_partial_tokens={projector.num_partial_tokens} exceeds the {self.num_visual_tokens} visual tokens of a "
+                f"{self.vision_config.image_size}-pixel picture; use fewer partial tokens or a larger image_size."
+            )
+        if not 0 <= self.image_token_id < self.text_config.vocab_size:
+            raise ValueError(
+                f"image_token_id={self.image_token_id} is outside the vocabulary of {self.text_config.vocab_size} tokens; add "
+                "the image token to the tokenizer, resize the embeddings, and take the token's id."
+            )
+
+
+def expand_attention(value):
+    """What a bare ``attn_implementation`` means: a projector's name is for the projector, any other for encoder and LLM.
+
+    The projector runs on its own exact kernels unless it is named: ``{"projector_config": "sdpa"}``.
+    """
+    if not isinstance(value, str):
+        return value
+    if value == "pargo":
+        return {"projector_config": value}
+    return {"": value, "vision_config": value, "text_config": value}
+
+
+def _sub_config(name: str, value, default_type: str):
+    if isinstance(value, PreTrainedConfig):
+        return value
+    fields = dict(value or {})
+    model_type = fields.pop("model_type", default_type)
+    if model_type not in CONFIG_MAPPING:
+        raise ValueError(
+            f"{name} has model_type={model_type!r}, which transformers does not know; see transformers.CONFIG_MAPPING."
+        )
+    return CONFIG_MAPPING[model_type](**fields)
+
+
+def _one_of(name: str, value, options) -> None:
+    if value not in options:
+        raise ValueError(f"{name}={value!r} is unknown; it must be one of {', '.join(map(repr, options))}.")
+
+
+def _at_least(name: str, value, minimum: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+        raise ValueError(f"{name}={value!r} must be an integer of at least {minimum}.")

@@ -1,0 +1,45 @@
+"""Opening picture files that strangers made."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+from PIL import Image
+
+MIN_SIDE = 4
+MAX_PIXELS = 64_000_000
+
+
+class PictureError(ValueError):
+    """A file that is no usable picture; the message says why."""
+
+
+def load_picture(path: str | os.PathLike) -> Image.Image:
+    """The RGB picture in a file.
+
+    Raises:
+        PictureError: if the file is missing, is no picture, is damaged, is narrower than :data:`MIN_SIDE` pixels or holds
+            more than :data:`MAX_PIXELS`.
+    """
+    try:
+        with warnings.catch_warnings():
+            # the size is checked here, before any pixel is decoded
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return _read(path)
+    except PictureError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"{path} holds too many pixels; at most {MAX_PIXELS:,} are read: scale it down.") from error
+    except (OSError, SyntaxError, ValueError, IndexError, TypeError) as error:
+        raise PictureError(f"{path} cannot be read as a picture: {error}") from error
+
+
+def _read(path: str | os.PathLike) -> Image.Image:
+    with Image.open(path) as picture:
+        width, height = picture.size
+        if min(width, height) < MIN_SIDE:
+            raise PictureError(f"{path} is {width} x {height} pixels; a picture needs at least {MIN_SIDE} x {MIN_SIDE}.")
+        if width * height > MAX_PIXELS:
+            raise PictureError(f"{path} is {width} x {height} pixels; at most {MAX_PIXELS:,} are read: scale it down.")
+        return picture.convert("RGB")

@@ -1,0 +1,1 @@
+"""The language model's side: the miniature's tokenizer, and LoRA."""

@@ -1,0 +1,272 @@
+"""The multimodal model: vision encoder -> projector -> language model, in transformers' form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, ModelOutput
+
+from pargo_mllm.configuration import ParGoConfig, expand_attention
+from pargo_mllm.projectors import build_projector
+
+
+@dataclass
+class ParGoModelOutputWithPast(BaseModelOutputWithPast):
+    """The language model's output; ``image_hidden_states`` ``[images, tokens, text width]`` are the projected tokens."""
+
+    image_hidden_states: torch.Tensor | None = None
+
+
+@dataclass
+class ParGoCausalLMOutputWithPast(ModelOutput):
+    """``loss`` where labels were given, ``logits`` ``[B, L, vocabulary]``, and what the language model returned."""
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[torch.Tensor] | None = None
+    attentions: tuple[torch.Tensor] | None = None
+    image_hidden_states: torch.Tensor | None = None
+
+
+class ParGoPreTrainedModel(PreTrainedModel):
+    """Loading, saving and initialisation of all ParGo models."""
+
+    config_class = ParGoConfig
+    config: ParGoConfig
+    base_model_prefix = "model"
+    input_modalities: str | list[str] = ["image", "text"]  # noqa: RUF012 (the type is transformers')
+    supports_gradient_checkpointing = True
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012 (transformers reads it from the class)
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def set_attn_implementation(self, attn_implementation, *args, **kwargs):
+        """A bare name is for encoder and language model ("pargo": for the projector); a dict names the parts."""
+        super().set_attn_implementation(expand_attention(attn_implementation), *args, **kwargs)
+
+
+class ParGoModel(ParGoPreTrainedModel):
+    """Vision encoder, projector and language model without a head."""
+
+    def __init__(self, config: ParGoConfig):
+        super().__init__(config)
+        self.vision_tower = AutoModel.from_config(config.vision_config)
+        self.projector = build_projector(config.projector_config)
+        self.language_model = AutoModel.from_config(config.text_config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The language model's word embeddings."""
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the language model's word embeddings."""
+        self.language_model.set_input_embeddings(value)
+
+    def get_vision_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """What the projector reads of a picture: ``[images, n_v, vision width]`` from pixels ``[images, 3, s, s]``."""
+        layer = self.config.vision_feature_layer
+        outputs = self.vision_tower(pixel_values, output_hidden_states=layer != -1, return_dict=True)
+        features = outputs.last_hidden_state if layer == -1 else outputs.hidden_states[layer]
+        return features[:, 1:] if self.config.vision_feature_select_strategy == "default" else features
+
+    def get_image_features(
+        self, pixel_values: torch.Tensor | None = None, vision_features: torch.Tensor | None = None, **kwargs
+    ) -> BaseModelOutputWithPooling:
+        """Projected tokens of pictures.
+
+        Args:
+            pixel_values: ``[images, 3, s, s]``, or
+            vision_features: ``[images, n_v, vision width]``, what :meth:`get_vision_features` gave: a frozen encoder need
+                not run again.
+
+        Returns:
+            ``last_hidden_state``, the features, and ``pooler_output`` ``[images, tokens, text width]``.
+        """
+        if (pixel_values is None) == (vision_features is None):
+            raise ValueError("give either pixel_values or vision_features, the encoder's features of the same pictures.")
+        if vision_features is None:
+            vision_features = self.get_vision_features(pixel_values)
+        tokens = self.projector(vision_features)
+        return BaseModelOutputWithPooling(last_hidden_state=vision_features, pooler_output=tokens)
+
+    def get_placeholder_mask(
+        self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor, image_tokens: torch.Tensor
+    ) -> torch.Tensor:
+        """Where the projected tokens go: bool ``[B, L, 1]``.
+
+        Raises:
+            ValueError: if the placeholders and the tokens of the pictures are not equally many.
+        """
+        if input_ids is None:
+            image_token = torch.tensor(self.config.image_token_id, device=inputs_embeds.device)
+            mask = (inputs_embeds == self.get_input_embeddings()(image_token)).all(-1)
+        else:
+            mask = input_ids == self.config.image_token_id
+        placeholders, (images, per_image) = int(mask.sum()), image_tokens.shape[:2]
+        if placeholders != images * per_image:
+            rows = ", ".join(map(str, mask.sum(-1).tolist()))
+            raise ValueError(
+                f"the text holds {placeholders} image tokens (by sample: {rows}) and {images} pictures of {per_image} tokens "
+                f"each need {images * per_image}: let the processor expand the image token, and do not truncate it."
+            )
+        return mask.unsqueeze(-1)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        vision_features: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs,
+    ) -> ParGoModelOutputWithPast:
+        """Run the model.
+
+        Args:
+            input_ids: ``[B, L]`` with every image token expanded; or ``inputs_embeds`` ``[B, L, text width]``.
+            pixel_values, vision_features: as in :meth:`get_image_features`, all pictures of the batch in order; neither
+                for text alone.
+            attention_mask: ``[B, L]``, 1 for tokens and 0 for padding; or bool ``[B, 1, L, L]``, True where the row's
+                token may see the column's (packed conversations).
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give exactly one of input_ids and inputs_embeds.")
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+        image_tokens = None
+        if pixel_values is not None or vision_features is not None:
+            image_tokens = self.get_image_features(pixel_values, vision_features).pooler_output
+            inputs_embeds = self.insert_image_tokens(input_ids, inputs_embeds, image_tokens)
+        outputs = self.language_model(
+            attention_mask=self._language_mask(attention_mask, inputs_embeds.dtype),
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        return ParGoModelOutputWithPast(
+            last_hidden_state=outputs.last_hidden_state,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            image_hidden_states=image_tokens,
+        )
+
+    def insert_image_tokens(
+        self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor, image_tokens: torch.Tensor
+    ) -> torch.Tensor:
+        """``inputs_embeds`` ``[B, L, C]``, placeholders replaced by ``image_tokens`` ``[images, tokens, C]`` in order."""
+        mask = self.get_placeholder_mask(input_ids, inputs_embeds, image_tokens)
+        return inputs_embeds.masked_scatter(mask, image_tokens.to(inputs_embeds.dtype))
+
+    def _language_mask(self, mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
+        if mask is None or mask.dim() != 4 or mask.dtype != torch.bool:
+            return mask
+        implementation = self.config.text_config._attn_implementation
+        if implementation == "eager":
+            # eager attention adds its mask: a bool would shift the scores by one instead of hiding keys
+            return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
+        if implementation == "sdpa":
+            return mask
+        raise ValueError(
+            f"attn_implementation={implementation!r} of the language model takes no 4-D mask, which packed conversations need; "
+            "use 'sdpa' or 'eager', or do not pack."
+        )
+
+
+class ParGoForConditionalGeneration(ParGoPreTrainedModel, GenerationMixin):
+    """The model with its language-modelling head: trains on labels and generates."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}  # noqa: RUF012
+
+    def __init__(self, config: ParGoConfig):
+        super().__init__(config)
+        self.model = ParGoModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The language model's word embeddings."""
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the language model's word embeddings."""
+        self.model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The head."""
+        return self.lm_head
+
+    def get_image_features(self, *args, **kwargs) -> BaseModelOutputWithPooling:
+        """See :meth:`ParGoModel.get_image_features`."""
+        return self.model.get_image_features(*args, **kwargs)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        vision_features: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs,
+    ) -> ParGoCausalLMOutputWithPast:
+        """As :meth:`ParGoModel.forward`.
+
+        Args:
+            labels: ``[B, L]``, -100 where no loss is wanted; shifted inside, as everywhere in transformers.
+            logits_to_keep: how many logits from the end (0: all), or the positions that are wanted.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            pixel_values=pixel_values,
+            vision_features=vision_features,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **{name: value for name, value in kwargs.items() if name != "num_items_in_batch"},
+        )
+        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, keep])
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(
+                logits=logits,
+                labels=labels,
+                vocab_size=self.config.text_config.vocab_size,
+                num_items_in_batch=kwargs.get("num_items_in_batch"),
+            )
+        return ParGoCausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            image_hidden_states=outputs.image_hidden_states,
+        )
+
+    def prepare_inputs_for_generation(self, *args, is_first_iteration: bool = False, **kwargs):  # type: ignore[override]
+        """Pictures enter with the prompt; later steps find them in the cache."""
+        kwargs["is_first_iteration"] = is_first_iteration
+        inputs = super().prepare_inputs_for_generation(*args, **kwargs)  # type: ignore[misc]
+        if not is_first_iteration and inputs.get("use_cache", True):
+            inputs.pop("pixel_values", None)
+            inputs.pop("vision_features", None)
+        return inputs

@@ -1,0 +1,72 @@
+"""ParGoProcessor: pictures and text in, model inputs out."""
+
+from __future__ import annotations
+
+from transformers.image_utils import make_flat_list_of_images
+from transformers.processing_utils import ProcessorMixin
+
+
+class ParGoProcessor(ProcessorMixin):
+    """An image processor and a tokenizer in one; every ``image_token`` of a text becomes ``num_image_tokens`` of them.
+
+    Args:
+        image_processor: any of transformers' (CLIP's and SigLIP's are what the encoders need).
+        tokenizer: one that has ``image_token`` as a single token.
+        num_image_tokens: how many tokens the projector gives for a picture: ``ParGoConfig.num_image_tokens``.
+        image_token: the placeholder that stands for one picture in a text.
+        chat_template: the tokenizer's own when None. For training it must mark what the assistant says with
+            ``{% generation %}``.
+
+    Raises:
+        ValueError: if the tokenizer does not know ``image_token``, or ``num_image_tokens`` is not positive. Calling it
+            with texts and pictures that do not match raises ValueError and names the sample.
+    """
+
+    def __init__(
+        self, image_processor=None, tokenizer=None, num_image_tokens: int = 304, image_token="<image>", chat_template=None
+    ):
+        if num_image_tokens < 1:
+            raise ValueError(f"num_image_tokens={num_image_tokens} must be at least 1: take ParGoConfig.num_image_tokens.")
+        ids = tokenizer.encode(image_token, add_special_tokens=False)
+        if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
+            raise ValueError(
+                f"image_token={image_token!r} is not one token of this tokenizer; "
+                f"tokenizer.add_special_tokens({{'additional_special_tokens': [{image_token!r}]}}) adds it "
+                "(then resize the model's embeddings)."
+            )
+        self.num_image_tokens = num_image_tokens
+        self.image_token = image_token
+        self.image_token_id = ids[0]
+        super().__init__(image_processor, tokenizer, chat_template=chat_template or tokenizer.chat_template)
+
+    def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:
+        """The text that one picture's placeholder becomes."""
+        return self.image_token * self.num_image_tokens
+
+    def validate_inputs(self, images=None, text=None, videos=None, audio=None, **kwargs):
+        """Refuse texts and pictures that do not match, naming the sample."""
+        if text is not None and all(isinstance(sample, str) for sample in text):
+            self._check_counts(images, text)
+        super().validate_inputs(images=images, text=text, videos=videos, audio=audio, **kwargs)
+
+    def _check_counts(self, images, text: list[str]) -> None:
+        wanted = [sample.count(self.image_token) for sample in text]
+        nested = isinstance(images, (list, tuple)) and len(images) > 0 and isinstance(images[0], (list, tuple))
+        if nested:
+            if len(images) != len(text):
+                raise ValueError(f"images holds lists for {len(images)} samples and text {len(text)} samples; give one each.")
+            given = [len(pictures) for pictures in images]
+            for index, (n_placeholders, n_pictures) in enumerate(zip(wanted, given, strict=True)):
+                if n_placeholders != n_pictures:
+                    raise ValueError(
+                        f"sample {index} has {n_placeholders} {self.image_token} in its text and {n_pictures} pictures; they "
+                        f"must be equal. Its text begins {text[index][:60]!r}."
+                    )
+            return
+        total = 0 if images is None else len(list(make_flat_list_of_images(images)))  # type: ignore[arg-type]
+        if sum(wanted) != total:
+            counts = ", ".join(f"sample {index}: {count}" for index, count in enumerate(wanted[:8]))
+            raise ValueError(
+                f"the texts hold {sum(wanted)} {self.image_token} ({counts}{', …' if len(wanted) > 8 else ''}) for {total} "
+                "pictures; they must be equal. A list of lists of pictures, one list a sample, says which one is wrong."
+            )

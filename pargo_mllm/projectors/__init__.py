@@ -1,0 +1,32 @@
+"""Projectors: from visual features to tokens of the language model, behind one interface."""
+
+from __future__ import annotations
+
+from pargo_mllm.configuration import ParGoProjectorConfig
+from pargo_mllm.projectors.base import ProjectorPreTrainedModel
+from pargo_mllm.projectors.linear import LinearProjector
+from pargo_mllm.projectors.mlp import MLPProjector
+from pargo_mllm.projectors.pargo import ParGoProjector
+from pargo_mllm.projectors.qformer import QFormerProjector
+
+_CLASSES: dict[str, type[ProjectorPreTrainedModel]] = {
+    "pargo": ParGoProjector,
+    "qformer": QFormerProjector,
+    "linear": LinearProjector,
+    "mlp": MLPProjector,
+}
+
+
+def build_projector(config: ParGoProjectorConfig) -> ProjectorPreTrainedModel:
+    """The projector that ``config.projector_type`` names, with fresh weights."""
+    return _CLASSES[config.projector_type](config)
+
+
+__all__ = [
+    "LinearProjector",
+    "MLPProjector",
+    "ParGoProjector",
+    "ProjectorPreTrainedModel",
+    "QFormerProjector",
+    "build_projector",
+]

@@ -1,0 +1,1 @@
+"""The stages of training, their settings, and the cache of finished work."""

@@ -1,0 +1,78 @@
+"""The two stages of ParGo's training, each told in a straight line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from pargo_mllm.data.datasets import PackedCollator, PackedDataset
+from pargo_mllm.language.lora import LoraSettings, add_lora
+from pargo_mllm.modeling import ParGoForConditionalGeneration
+from pargo_mllm.processing import ParGoProcessor
+from pargo_mllm.training.parts import describe_parts, freeze_all_but
+from pargo_mllm.training.settings import StageSettings
+from pargo_mllm.training.trainer import train
+
+
+def stage1(
+    model: ParGoForConditionalGeneration,
+    processor: ParGoProcessor,
+    captions: PackedDataset,
+    settings: StageSettings,
+    folder: Path,
+    say: Callable[[str], None] = print,
+    position: int = 0,
+) -> list[dict[str, float]]:
+    """Stage 1: encoder and language model frozen, the projector learns from coarse and detailed captions.
+
+    Args:
+        model: trained in place; ``folder`` gets it and the processor, as from_pretrained loads them.
+        say: gets the lines that say what is frozen and what trains.
+
+    Returns:
+        The log of the loss.
+    """
+    torch.manual_seed(settings.seed)
+    freeze_all_but(model, "projector")
+    say(f"stage 1: the projector learns from the captions of {len(captions):,} pictures\n{describe_parts(model)}")
+    collate = PackedCollator(processor.tokenizer.pad_token_id)
+    log = train(model, captions, collate, settings, folder / "trainer", "stage 1: projector, captions", position)
+    save(model, processor, folder)
+    return log
+
+
+def stage2(
+    model: ParGoForConditionalGeneration,
+    processor: ParGoProcessor,
+    answers: PackedDataset,
+    settings: StageSettings,
+    lora: LoraSettings,
+    folder: Path,
+    say: Callable[[str], None] = print,
+    position: int = 0,
+) -> tuple[ParGoForConditionalGeneration, list[dict[str, float]]]:
+    """Stage 2: encoder frozen, the projector and LoRA on the language model learn to answer; only answers give loss.
+
+    ``folder`` gets the model with LoRA folded in, as from_pretrained loads it, and below ``adapter`` LoRA and projector alone.
+
+    Returns:
+        The model with LoRA folded in, and the log of the loss.
+    """
+    torch.manual_seed(settings.seed)
+    freeze_all_but(model, "projector")
+    adapted = add_lora(model, lora)
+    say(f"stage 2: projector and LoRA learn to answer questions about {len(answers):,} pictures\n{describe_parts(adapted)}")
+    collate = PackedCollator(processor.tokenizer.pad_token_id)
+    log = train(adapted, answers, collate, settings, folder / "trainer", "stage 2: projector + LoRA, answers", position)
+    adapted.save_pretrained(str(folder / "adapter"))
+    merged = adapted.merge_and_unload()
+    save(merged, processor, folder)
+    return merged, log
+
+
+def save(model: ParGoForConditionalGeneration, processor: ParGoProcessor, folder: Path) -> None:
+    """Write model and processor into one folder that from_pretrained loads."""
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)

@@ -1,0 +1,110 @@
+"""transformers' Trainer with a progress bar that tells which stage it is and a learning rate of its own for the projector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_callback import PrinterCallback
+from transformers.training_args import ParallelMode
+
+from pargo_mllm.training.settings import StageSettings
+
+
+class StageProgress(TrainerCallback):
+    """One bar a stage, with the running loss. ``position`` is its line where several processes train side by side."""
+
+    def __init__(self, title: str, position: int = 0):
+        self.title = title
+        self.position = position
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Open the bar."""
+        self.bar = tqdm(total=state.max_steps, desc=self.title, position=self.position, unit="step", dynamic_ncols=True)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Move it."""
+        self.bar.update(1)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        """Show the loss."""
+        if logs and "loss" in logs:
+            self.bar.set_postfix(loss=f"{float(logs['loss']):.3f}", refresh=False)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        """Close it."""
+        self.bar.close()
+
+
+class ParGoTrainer(Trainer):
+    """Trainer for stages: what is frozen stays out of the optimizer, the projector may have its own learning rate."""
+
+    def __init__(self, *args, projector_learning_rate: float | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.projector_learning_rate = projector_learning_rate
+
+    def create_optimizer(self, *args, **kwargs):
+        """AdamW over what trains, in groups by weight decay and learning rate."""
+        if self.optimizer is None:
+            decayed = set(self.get_decay_parameter_names(self.model))
+            groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+            for name, parameter in self.model.named_parameters():
+                if parameter.requires_grad:
+                    groups.setdefault((name in decayed, is_projector(name)), []).append(parameter)
+            rates = {True: self.projector_learning_rate or self.args.learning_rate, False: self.args.learning_rate}
+            optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            self.optimizer = optimizer_class(
+                [
+                    {"params": parameters, "weight_decay": self.args.weight_decay if decays else 0.0, "lr": rates[projects]}
+                    for (decays, projects), parameters in groups.items()
+                ],
+                **settings,
+            )
+        return self.optimizer
+
+
+def is_projector(parameter_name: str) -> bool:
+    """Whether a parameter of a model belongs to its projector."""
+    return "projector" in parameter_name.split(".")
+
+
+def train(
+    model: torch.nn.Module,
+    dataset: Dataset,
+    collate,
+    settings: StageSettings,
+    folder: Path,
+    title: str,
+    position: int = 0,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> list[dict[str, float]]:
+    """Train ``model`` in place.
+
+    Args:
+        collate: makes a batch (the model's keyword arguments) of a list of the dataset's items.
+        folder: where Trainer may write.
+        title, position: of the progress bar.
+        callbacks: more of them.
+
+    Returns:
+        The log: step and mean loss, twenty times a stage.
+    """
+    arguments = settings.training_arguments(folder)
+    if arguments.parallel_mode == ParallelMode.NOT_DISTRIBUTED:
+        # several GPUs in one process would become threads that copy the model every step: more GPUs are for torchrun
+        arguments._n_gpu = 1
+    trainer = ParGoTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=dataset,
+        data_collator=collate,
+        callbacks=[StageProgress(title, position), *callbacks],
+        projector_learning_rate=settings.projector_learning_rate,
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    return [{"step": entry["step"], "loss": float(entry["loss"])} for entry in trainer.state.log_history if "loss" in entry]
