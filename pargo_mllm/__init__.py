@@ -9,6 +9,7 @@ from pargo_mllm.configuration import ParGoConfig, ParGoProjectorConfig
 from pargo_mllm.modeling import ParGoForConditionalGeneration, ParGoModel, ParGoPreTrainedModel
 from pargo_mllm.processing import ParGoProcessor
 from pargo_mllm.projectors import ProjectorPreTrainedModel, build_projector
+from pargo_mllm.vision import Eva02VisionConfig, Eva02VisionModel
 
 AutoConfig.register("pargo", ParGoConfig, exist_ok=True)
 AutoModel.register(ParGoConfig, ParGoModel, exist_ok=True)
@@ -16,6 +17,8 @@ AutoModelForImageTextToText.register(ParGoConfig, ParGoForConditionalGeneration,
 AutoProcessor.register(ParGoConfig, ParGoProcessor, exist_ok=True)
 
 __all__ = [
+    "Eva02VisionConfig",
+    "Eva02VisionModel",
     "ParGoConfig",
     "ParGoForConditionalGeneration",
     "ParGoModel",

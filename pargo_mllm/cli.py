@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pargo_kernels
+from pargo_mllm.checkpoints import convert_release
 from pargo_mllm.data.coco import FolderError
 from pargo_mllm.data.pictures import PictureError
 from pargo_mllm.demo.miniature import SCALES
@@ -19,7 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = build_parser()
     options = parser.parse_args(arguments)
     try:
-        return options.run(options)
+        return options.run(options) or 0
+    except getattr(options, "errors", ()) as error:
+        print(f"pargo: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted; finished phases are kept", file=sys.stderr)
         return 130
@@ -31,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"pargo {pargo_kernels.__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
     _add_demo(commands)
+    convert_release.add_parser(commands)
     return parser
 
 

@@ -10,22 +10,31 @@ from transformers.activations import ACT2FN
 from pargo_kernels.checks import IMPLS
 from pargo_kernels.intervals import EDGES, cascade_windows
 
-PROJECTOR_TYPES = ("pargo", "qformer", "linear", "mlp")
+PROJECTOR_TYPES = ("pargo", "qformer", "linear", "mlp", "resampler", "c_abstractor", "d_abstractor")
+TOKEN_ORDERS = ("raster", "tiles")
 # what the projector's attention can run on: this package's ops, or dense baselines
 PROJECTOR_ATTENTION = ("pargo", "sdpa", "eager")
+# encoders whose tokens are all patches: to drop the first would lose one
+WITHOUT_CLASS_TOKEN = ("eva02_clip_vision_model", "siglip_vision_model", "siglip2_vision_model")
 
 
 class ParGoProjectorConfig(PreTrainedConfig):
     """Configuration of a projector: visual features ``[B, n_v, vision_hidden_size]`` to ``[B, tokens, output_size]``.
 
     Args:
-        projector_type: "pargo", "qformer" (the same layers, all tokens global), "linear" or "mlp" (one token a feature).
+        projector_type: "pargo", "qformer" (the same layers, all tokens global), "linear" or "mlp" (one token a feature),
+            "resampler" (Perceiver), "c_abstractor" or "d_abstractor" (Honeybee's, tokens on a grid).
         vision_hidden_size, output_size: widths of the encoder and of the language model; ``ParGoConfig`` fills them in.
         hidden_size: width of the projector's tokens; the encoder's width when None.
         num_hidden_layers: depth ``d``; the paper's is 6.
         num_attention_heads: must divide ``hidden_size``.
         intermediate_size: width of the feed-forward blocks; ``4 * hidden_size`` when None.
-        num_partial_tokens, num_global_tokens: ``n_p`` and ``n_g``; the paper's are 288 and 16.
+        num_partial_tokens, num_global_tokens: ``n_p`` and ``n_g``; the paper's are 288 and 16. Projectors without partial
+            tokens have as many as both together.
+        feature_grid: rows and columns of the encoder's patches; ``ParGoConfig`` fills it in. For the abstractors, and for
+            ``token_order="tiles"``.
+        token_order: "raster" gives each partial token a piece of a line of patches (the paper); "tiles" a 2-D tile of them.
+        num_sampling_points: of the D-Abstractor, for each head.
         partial_global_perception: False switches the masks of Eq. 1 off: all tokens are global and attend to each other.
         cascaded_partial_perception: False leaves out the self-attention among partial tokens (Eq. 2).
         windows: what a partial token sees in each layer: None for the cascade of Eq. 2, "full" for all partial tokens in
@@ -57,6 +66,9 @@ class ParGoProjectorConfig(PreTrainedConfig):
     intermediate_size: int | None = None
     num_partial_tokens: int = 288
     num_global_tokens: int = 16
+    feature_grid: list[int] | None = None
+    token_order: str = "raster"
+    num_sampling_points: int = 4
     partial_global_perception: bool = True
     cascaded_partial_perception: bool = True
     windows: list[int] | Literal["full"] | None = None
@@ -93,26 +105,42 @@ class ParGoProjectorConfig(PreTrainedConfig):
             return [max(1, self.num_partial_tokens)] * self.num_hidden_layers
         return list(self.windows)
 
-    def num_output_tokens(self, num_visual_tokens: int) -> int:
-        """How many tokens the language model gets for a picture of ``num_visual_tokens`` features."""
-        if self.projector_type in ("linear", "mlp"):
-            return num_visual_tokens
+    @property
+    def num_tokens(self) -> int:
+        """Learned tokens, partial and global."""
         return self.num_partial_tokens + self.num_global_tokens
+
+    @property
+    def reads_tiles_together(self) -> bool:
+        """True where all tiles of a large picture become one set of tokens; False where each tile becomes its own."""
+        return self.projector_type in ("pargo", "qformer", "resampler")
+
+    def num_output_tokens(self, num_visual_tokens: int) -> int:
+        """How many tokens the language model gets for a picture, or a tile of one, of ``num_visual_tokens`` features."""
+        return num_visual_tokens if self.projector_type in ("linear", "mlp") else self.num_tokens
 
     def _check(self) -> None:
         _one_of("projector_type", self.projector_type, PROJECTOR_TYPES)
         _one_of("edge", self.edge, EDGES)
+        _one_of("token_order", self.token_order, TOKEN_ORDERS)
         _one_of("kernel_impl", self.kernel_impl, IMPLS)
         for name in ("vision_hidden_size", "output_size", "hidden_size", "intermediate_size"):
             value = getattr(self, name)
             if value is not None:
                 _at_least(name, value, 1)
-        for name in ("num_hidden_layers", "num_attention_heads"):
+        for name in ("num_hidden_layers", "num_attention_heads", "num_sampling_points"):
             _at_least(name, getattr(self, name), 1)
         for name in ("num_partial_tokens", "num_global_tokens"):
             _at_least(name, getattr(self, name), 0)
         if self.num_partial_tokens + self.num_global_tokens == 0:
             raise ValueError("num_partial_tokens=0 and num_global_tokens=0 leave nothing to project to; one must be positive.")
+        if self.feature_grid is not None:
+            if not isinstance(self.feature_grid, (list, tuple)) or len(self.feature_grid) != 2:
+                raise ValueError(
+                    f"feature_grid={self.feature_grid!r} must be two numbers, the rows and columns of the patches."
+                )
+            for size in self.feature_grid:
+                _at_least("feature_grid", size, 1)
         if self.hidden_size is not None and self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"num_attention_heads={self.num_attention_heads} does not divide hidden_size={self.hidden_size}; choose a "
@@ -146,12 +174,14 @@ class ParGoConfig(PreTrainedConfig):
     """Configuration of the whole model: vision encoder, projector and language model.
 
     Args:
-        vision_config: of any CLIP or SigLIP vision model of transformers (a config, or a dict with ``model_type``).
+        vision_config: of EVA-02-CLIP (``pargo_mllm.vision``), or of any CLIP or SigLIP vision model of transformers (a config,
+            or a dict with ``model_type``).
         projector_config: a :class:`ParGoProjectorConfig` or a dict of its arguments.
         text_config: of any causal language model of transformers.
         image_token_id: the token whose embeddings the projected tokens replace.
         vision_feature_layer: -1 for the encoder's last hidden state, or an index into its hidden states.
-        vision_feature_select_strategy: "default" drops the encoder's class token, "full" keeps every token.
+        vision_feature_select_strategy: "default" drops the encoder's first token, its class token, "full" keeps every token.
+            None: "full" for encoders that give out no class token (EVA-02-CLIP, SigLIP), "default" for others.
 
     Raises:
         ValueError: if the parts do not fit: unknown model types, widths that differ, fewer features than partial tokens.
@@ -169,17 +199,25 @@ class ParGoConfig(PreTrainedConfig):
     text_config: Any = None
     image_token_id: int = 32000
     vision_feature_layer: int = -1
-    vision_feature_select_strategy: Literal["default", "full"] = "default"
+    vision_feature_select_strategy: Literal["default", "full"] | None = None
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
         self.vision_config = _sub_config("vision_config", self.vision_config, "clip_vision_model")
         self.text_config = _sub_config("text_config", self.text_config, "llama")
+        if self.vision_feature_select_strategy is None:
+            no_class_token = self.vision_config.model_type in WITHOUT_CLASS_TOKEN
+            self.vision_feature_select_strategy = "full" if no_class_token else "default"
         projector = self.projector_config if self.projector_config is not None else {}
         if isinstance(projector, dict):
-            widths = {"vision_hidden_size": self.vision_config.hidden_size, "output_size": self.text_config.hidden_size}
-            given = {key: value for key, value in projector.items() if key not in widths or value is not None}
-            projector = ParGoProjectorConfig(**{**widths, **given})
+            side = self.vision_config.image_size // self.vision_config.patch_size
+            fitting = {
+                "vision_hidden_size": self.vision_config.hidden_size,
+                "output_size": self.text_config.hidden_size,
+                "feature_grid": [side, side],
+            }
+            given = {key: value for key, value in projector.items() if key not in fitting or value is not None}
+            projector = ParGoProjectorConfig(**{**fitting, **given})
         self.projector_config = projector
         self.tie_word_embeddings = self.tie_word_embeddings or bool(self.text_config.tie_word_embeddings)
         super().__post_init__(**kwargs)
@@ -215,11 +253,22 @@ class ParGoConfig(PreTrainedConfig):
                     f"projector_config.{name}={value} does not fit {part}.hidden_size={width}; leave it out and it is taken "
                     "from there."
                 )
-        attends = projector.projector_type in ("pargo", "qformer") and not projector.all_tokens_global
+        grid = projector.feature_grid
+        if grid is not None and grid[0] * grid[1] != self.num_visual_tokens:
+            raise ValueError(
+                f"projector_config.feature_grid={list(grid)} is not the encoder's grid of {self.num_visual_tokens} patches; "
+                "leave it out and it is taken from there."
+            )
+        attends = projector.projector_type == "pargo" and not projector.all_tokens_global
         if attends and projector.num_partial_tokens > self.num_visual_tokens:
             raise ValueError(
                 f"num_partial_tokens={projector.num_partial_tokens} exceeds the {self.num_visual_tokens} visual tokens of a "
                 f"{self.vision_config.image_size}-pixel picture; use fewer partial tokens or a larger image_size."
+            )
+        if self.vision_feature_select_strategy == "default" and self.vision_config.model_type in WITHOUT_CLASS_TOKEN:
+            raise ValueError(
+                f"vision_feature_select_strategy='default' would drop a patch: {self.vision_config.model_type} gives out no "
+                "class token; use 'full', or leave it out."
             )
         if not 0 <= self.image_token_id < self.text_config.vocab_size:
             raise ValueError(

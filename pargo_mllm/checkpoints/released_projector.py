@@ -6,6 +6,7 @@ import re
 
 import torch
 
+from pargo_mllm.checkpoints.container import CheckpointError, fill, plain_tensors
 from pargo_mllm.configuration import ParGoProjectorConfig
 from pargo_mllm.projectors.pargo import ParGoProjector
 
@@ -34,6 +35,8 @@ _NAMES = {
     "llm_proj.weight": "output_proj.weight",
     "llm_proj.bias": "output_proj.bias",
 }
+_RELEASED_LAYER_NAMES = {new: old for old, new in _LAYER_NAMES.items()}
+_RELEASED_NAMES = {new: old for old, new in _NAMES.items()}
 # constants that the release happens to store
 _WITHOUT_CONTENT = ("ParGo.bert.embeddings.position_ids",)
 _PREFIXES = ("ParGo.", "llm_proj.", "query_tokens")
@@ -56,7 +59,7 @@ def convert_released_projector(
         num_attention_heads: heads of both attentions.
 
     Raises:
-        ValueError: if a tensor of the projector is missing, or one has a name that is not understood.
+        CheckpointError: a ValueError; if a tensor of the projector is missing, or one has a name that is not understood.
     """
     released = projector_tensors(state_dict)
     num_tokens, hidden_size = released["query_tokens"].shape[-2:]
@@ -78,24 +81,23 @@ def convert_released_projector(
         query_position_embeddings=True,
         layer_norm_eps=1e-12,
     )
-    projector = ParGoProjector(config)
+    with torch.device("meta"):
+        projector = ParGoProjector(config)
     if not any(name.startswith("llm_proj.") for name in released):
         released["llm_proj.weight"], released["llm_proj.bias"] = torch.eye(hidden_size), torch.zeros(hidden_size)
-    renamed = _rename(released, num_tokens)
-    missing = sorted(set(projector.state_dict()) - set(renamed))
-    if missing:
-        names = ", ".join(missing[:6])
-        raise ValueError(f"the checkpoint lacks {len(missing)} tensors of the projector: {names} (names here).")
-    projector.load_state_dict(renamed)
+    fill(projector, _rename(released, num_tokens), "projector", _released_name)
     return projector.eval()
+
+
+def used_by_projector(name: str) -> bool:
+    """Whether a released tensor enters the projector."""
+    match = _LAYER.fullmatch(name)
+    return name in _NAMES or bool(match and match[2] in _LAYER_NAMES)
 
 
 def projector_tensors(state_dict: dict) -> dict[str, torch.Tensor]:
     """The projector's tensors of a released checkpoint under their released names, out of any container it comes in."""
-    for container in ("state_dict", "model"):
-        if isinstance(state_dict.get(container), dict):
-            state_dict = state_dict[container]
-    plain = {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}
+    plain = plain_tensors(state_dict)
     found = {name: tensor for name, tensor in plain.items() if name.startswith(_PREFIXES) and name not in _WITHOUT_CONTENT}
     _tensor(found, "query_tokens")
     return found
@@ -110,14 +112,23 @@ def _rename(released: dict[str, torch.Tensor], num_tokens: int) -> dict[str, tor
         elif name in _NAMES:
             renamed[_NAMES[name]] = tensor
         else:
-            raise ValueError(f"{name!r} is no tensor of the released projector; remove it, or convert the file it belongs to.")
+            raise CheckpointError(
+                f"{name!r} is no tensor of the released projector; remove it, or convert the file it belongs to."
+            )
     # the table has a row for every position that BERT allows; the tokens use the first
     if "position_embeddings" in renamed:
         renamed["position_embeddings"] = renamed["position_embeddings"][None, :num_tokens]
     return renamed
 
 
+def _released_name(name: str) -> str:
+    match = re.fullmatch(r"layers\.(\d+)\.(.+)\.(weight|bias)", name)
+    if match:
+        return f"ParGo.bert.encoder.layer.{match[1]}.{_RELEASED_LAYER_NAMES[match[2]]}.{match[3]}"
+    return _RELEASED_NAMES[name]
+
+
 def _tensor(tensors: dict[str, torch.Tensor], name: str) -> torch.Tensor:
     if name not in tensors:
-        raise ValueError(f"the checkpoint has no tensor {name!r}; it is not a released ParGo projector.")
+        raise CheckpointError(f"the checkpoint has no tensor {name!r}; it is not a released ParGo projector.")
     return tensors[name]

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from pargo_mllm.configuration import ParGoProjectorConfig
 from pargo_mllm.projectors.base import ProjectorPreTrainedModel
+from pargo_mllm.projectors.c_abstractor import CAbstractorProjector
+from pargo_mllm.projectors.d_abstractor import DAbstractorProjector
 from pargo_mllm.projectors.linear import LinearProjector
 from pargo_mllm.projectors.mlp import MLPProjector
 from pargo_mllm.projectors.pargo import ParGoProjector
 from pargo_mllm.projectors.qformer import QFormerProjector
+from pargo_mllm.projectors.resampler import ResamplerProjector
 
 _CLASSES: dict[str, type[ProjectorPreTrainedModel]] = {
     "pargo": ParGoProjector,
     "qformer": QFormerProjector,
     "linear": LinearProjector,
     "mlp": MLPProjector,
+    "resampler": ResamplerProjector,
+    "c_abstractor": CAbstractorProjector,
+    "d_abstractor": DAbstractorProjector,
 }
 
 
@@ -23,10 +29,13 @@ def build_projector(config: ParGoProjectorConfig) -> ProjectorPreTrainedModel:
 
 
 __all__ = [
+    "CAbstractorProjector",
+    "DAbstractorProjector",
     "LinearProjector",
     "MLPProjector",
     "ParGoProjector",
     "ProjectorPreTrainedModel",
     "QFormerProjector",
+    "ResamplerProjector",
     "build_projector",
 ]

@@ -7,6 +7,7 @@ baselines on a boolean mask of the same intervals.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -19,8 +20,11 @@ from pargo_kernels.reference import cascaded_mask, partial_global_mask
 class Layout(Protocol):
     """Which keys each token of a sequence sees."""
 
-    def attend(self, query, key, value, impl: str) -> torch.Tensor:
-        """The op: ``[B, H, n_q, D]`` from query ``[B, H, n_q, D]``, key and value ``[B, H, n_k, D]``."""
+    def attend(self, query, key, value, impl: str, cu_seqlens: torch.Tensor | None = None) -> torch.Tensor:
+        """The op: ``[B, H, n_q, D]`` from query ``[B, H, n_q, D]``, key and value ``[B, H, n_k, D]``.
+
+        With ``cu_seqlens``, int32 ``[B + 1]``, key and value are ``[1, H, total, D]``, packed.
+        """
 
     def mask(self, num_query: int, num_keys: int, device) -> torch.Tensor | None:
         """The dense boolean mask ``[n_q, n_k]``; None where every token sees every key."""
@@ -32,9 +36,11 @@ class PartialGlobal:
 
     num_partial: int
 
-    def attend(self, query, key, value, impl: str) -> torch.Tensor:
+    def attend(self, query, key, value, impl: str, cu_seqlens: torch.Tensor | None = None) -> torch.Tensor:
         """See :class:`Layout`."""
-        return partial_global_attention(query, key, value, self.num_partial, impl=impl)  # type: ignore[return-value]
+        return partial_global_attention(  # type: ignore[return-value]
+            query, key, value, self.num_partial, cu_seqlens_k=cu_seqlens, impl=impl
+        )
 
     def mask(self, num_query: int, num_keys: int, device) -> torch.Tensor | None:
         """See :class:`Layout`."""
@@ -43,13 +49,16 @@ class PartialGlobal:
 
 @dataclass(frozen=True)
 class Cascaded:
-    """Self-attention of Eq. 2: the first ``num_partial`` tokens see a window each, the others see each other."""
+    """Self-attention of Eq. 2: the first ``num_partial`` tokens see a window each, the others see each other.
+
+    Every picture has the same tokens: they are never packed.
+    """
 
     num_partial: int
     window: int
     edge: str
 
-    def attend(self, query, key, value, impl: str) -> torch.Tensor:
+    def attend(self, query, key, value, impl: str, cu_seqlens: torch.Tensor | None = None) -> torch.Tensor:
         """See :class:`Layout`."""
         return cascaded_partial_attention(  # type: ignore[return-value]
             query, key, value, self.window, num_partial=self.num_partial, edge=self.edge, impl=impl
@@ -87,30 +96,43 @@ class ProjectorAttention(nn.Module):
         self.v_proj = nn.Linear(source_size, config.hidden_size)
         self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, tokens: torch.Tensor, source: torch.Tensor, weights: list | None = None) -> torch.Tensor:
+    def forward(
+        self,
+        tokens: torch.Tensor,
+        source: torch.Tensor,
+        weights: list | None = None,
+        cu_seqlens: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Attend from ``tokens`` ``[B or 1, n_q, C]`` to ``source`` ``[B, n_k, source_size]``.
 
         Args:
             weights: a list that gets this attention's weights ``[B, H, n_q, n_k]``, for pictures; the op keeps none.
+            cu_seqlens: int32 ``[B + 1]``; ``source`` is then ``[1, total, source_size]``, packed.
 
         Returns:
             ``[B, n_q, C]``.
         """
         # learned queries come once for the whole batch: no copy, the op takes stride 0
-        query = self._heads(self.q_proj(tokens)).expand(source.shape[0], -1, -1, -1)
+        batch = source.shape[0] if cu_seqlens is None else len(cu_seqlens) - 1
+        query = self._heads(self.q_proj(tokens)).expand(batch, -1, -1, -1)
         key, value = self._heads(self.k_proj(source)), self._heads(self.v_proj(source))
         if weights is not None:
             weights.append(attention_weights(query, key, self._mask(query, key)).detach())
-        return self.o_proj(self._attend(query, key, value).transpose(1, 2).flatten(2))
+        return self.o_proj(self._attend(query, key, value, cu_seqlens).transpose(1, 2).flatten(2))
 
-    def _attend(self, query, key, value) -> torch.Tensor:
+    def _attend(self, query, key, value, cu_seqlens: torch.Tensor | None = None) -> torch.Tensor:
         how = self.config._attn_implementation
+        if how == "pargo":
+            return self.layout.attend(query, key, value, impl=self.config.kernel_impl, cu_seqlens=cu_seqlens)
+        if cu_seqlens is not None:
+            # the dense baselines have no packed form
+            spans = pairwise(cu_seqlens.tolist())
+            images = (self._attend(query[i : i + 1], key[:, :, a:b], value[:, :, a:b]) for i, (a, b) in enumerate(spans))
+            return torch.cat(list(images))
         if how == "sdpa":
             mask = self._mask(query, key)
             return nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        if how == "eager":
-            return attention_weights(query, key, self._mask(query, key)).to(value.dtype) @ value
-        return self.layout.attend(query, key, value, impl=self.config.kernel_impl)
+        return attention_weights(query, key, self._mask(query, key)).to(value.dtype) @ value
 
     def _mask(self, query, key) -> torch.Tensor | None:
         return self.layout.mask(query.shape[2], key.shape[2], query.device)

@@ -1,0 +1,206 @@
+"""``pargo convert-release``: a released checkpoint and the language model it was trained on become one folder of ours."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+from transformers import AutoModelForCausalLM, AutoTokenizer, CLIPImageProcessorPil, PreTrainedModel
+
+from pargo_mllm.checkpoints.container import CheckpointError, read_checkpoint
+from pargo_mllm.checkpoints.released_lora import fold_released_lora, is_lora
+from pargo_mllm.checkpoints.released_projector import convert_released_projector, used_by_projector
+from pargo_mllm.checkpoints.released_vision_encoder import convert_released_vision_encoder, used_by_encoder
+from pargo_mllm.configuration import ParGoConfig
+from pargo_mllm.modeling import ParGoForConditionalGeneration
+from pargo_mllm.processing import ParGoProcessor
+
+REPORT = "conversion.json"
+IMAGE_TOKEN = "<image>"
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What became of every tensor of the checkpoint; ``left_over`` names those that the model does not need."""
+
+    vision_encoder: int
+    projector: int
+    lora: int
+    lora_folded_into: list[str]
+    left_over: list[str]
+    parameters: dict[str, int]
+
+    def __str__(self) -> str:
+        lines = [
+            f"used: {self.vision_encoder} tensors of the vision encoder, {self.projector} of the projector, {self.lora} of LoRA"
+            f" (folded into {len(self.lora_folded_into)} weights)",
+            "parameters: " + ", ".join(f"{part} {count:,}" for part, count in self.parameters.items()),
+            f"left over: {len(self.left_over)} tensors",
+        ]
+        return "\n".join([*lines, *(f"  {name}" for name in self.left_over)])
+
+
+def convert_release(
+    checkpoint: Path,
+    llm: Path,
+    out: Path,
+    num_partial_tokens: int = 288,
+    num_attention_heads: int = 16,
+    vision_heads: int = 16,
+    image_size: int = 336,
+    lora_alpha: float = 512,
+    dtype: torch.dtype | str = "auto",
+) -> ConversionReport:
+    """Write a ParGoForConditionalGeneration with its processor to ``out``.
+
+    Args:
+        checkpoint: the released file: vision encoder, projector with ``llm_proj``, and LoRA factors where it has any.
+        llm: a folder with the language model it was trained on, and its tokenizer.
+        out: a new folder; it appears whole or not at all.
+        num_partial_tokens, num_attention_heads: of the projector.
+        vision_heads, image_size: of the encoder.
+        lora_alpha: see :func:`fold_released_lora`.
+        dtype: of the weights in ``out``; "auto" is the language model's.
+
+    Raises:
+        CheckpointError: if the parts are not complete or do not fit each other; nothing is written.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointError(f"--out {out} exists and is not an empty folder; name a new one, or remove it.")
+    if not (llm / "config.json").is_file():
+        raise CheckpointError(f"--llm {llm} has no config.json; name the folder of the language model.")
+    with tqdm(total=5, desc="convert-release", unit="step", file=sys.stderr) as bar:
+
+        def step(done: str) -> None:
+            bar.set_postfix_str(done)
+            bar.update(1)
+
+        tensors = read_checkpoint(checkpoint)
+        step("checkpoint read")
+        encoder = convert_released_vision_encoder(tensors, vision_heads, image_size)
+        if not {"llm_proj.weight", "llm_proj.bias"} <= set(tensors):
+            raise CheckpointError(f"{checkpoint} has no llm_proj; without the map to the language model there is no model.")
+        # names of the projector that nothing reads are left over, not an error
+        own = {name: tensor for name, tensor in tensors.items() if used_by_projector(name)}
+        projector = convert_released_projector(own, num_partial_tokens, num_attention_heads)
+        step("encoder and projector converted")
+        language_model, tokenizer = _load_language_model(llm, dtype)
+        folded = fold_released_lora(tensors, language_model, lora_alpha)
+        step("language model loaded")
+        image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+        model = _join(encoder, projector, language_model, image_token_id)
+        report = ConversionReport(
+            vision_encoder=sum(map(used_by_encoder, tensors)),
+            projector=len(own),
+            lora=sum(map(is_lora, tensors)),
+            lora_folded_into=folded,
+            left_over=sorted(n for n in tensors if not (used_by_encoder(n) or used_by_projector(n) or is_lora(n))),
+            parameters={
+                "vision encoder": encoder.num_parameters(),
+                "projector": projector.num_parameters(),
+                "language model": language_model.num_parameters(),
+            },
+        )
+        step("parts joined")
+        processor = ParGoProcessor(_image_processor(image_size), tokenizer, num_image_tokens=model.config.num_image_tokens)
+        _write(model, processor, report, out)
+        step("written")
+    return report
+
+
+def _load_language_model(llm: Path, dtype: torch.dtype | str):
+    try:
+        language_model = AutoModelForCausalLM.from_pretrained(llm, dtype=dtype, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(llm, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"--llm {llm} cannot be loaded as a causal language model with its tokenizer: {error}") from error
+    if tokenizer.convert_tokens_to_ids(IMAGE_TOKEN) in (None, tokenizer.unk_token_id):
+        tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]}, replace_extra_special_tokens=False)
+    if len(tokenizer) > language_model.config.vocab_size:
+        language_model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64, mean_resizing=False)
+    return language_model, tokenizer
+
+
+def _join(encoder, projector, language_model: PreTrainedModel, image_token_id: int) -> ParGoForConditionalGeneration:
+    dtype = language_model.dtype
+    config = ParGoConfig(
+        vision_config=encoder.config,
+        projector_config=projector.config,
+        text_config=language_model.config,
+        image_token_id=image_token_id,
+    )
+    config.dtype = dtype
+    # the weights exist once already: the model is built without any and takes them over
+    with torch.device("meta"):
+        model = ParGoForConditionalGeneration(config)
+    parts = {
+        "model.vision_tower.": encoder.to(dtype),
+        "model.projector.": projector.to(dtype),
+        "model.language_model.": language_model.base_model,
+        "lm_head.": language_model.get_output_embeddings(),
+    }
+    weights = {prefix + name: tensor for prefix, part in parts.items() for name, tensor in part.state_dict().items()}
+    model.load_state_dict(weights, assign=True)
+    model.tie_weights()
+    model.generation_config = language_model.generation_config
+    return model
+
+
+def _image_processor(image_size: int):
+    """The whole picture at the encoder's size, with CLIP's mean and deviation."""
+    return CLIPImageProcessorPil(size={"height": image_size, "width": image_size}, do_center_crop=False)
+
+
+def _write(model, processor, report: ConversionReport, out: Path) -> None:
+    aside = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    model.save_pretrained(aside)
+    processor.save_pretrained(aside)
+    (aside / REPORT).write_text(json.dumps(asdict(report), indent=1) + "\n")
+    if out.exists():
+        out.rmdir()
+    aside.rename(out)
+
+
+def add_parser(commands) -> None:
+    """Add ``convert-release`` to the command line."""
+    parser = commands.add_parser(
+        "convert-release",
+        help="turn a released ParGo checkpoint into a folder of this package",
+        description="Turn a released ParGo checkpoint and its language model into a folder that from_pretrained loads. Every "
+        f"tensor of the checkpoint is used, or named as left over (also in {REPORT} of the folder).",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help=".pth or .safetensors; no code is run")
+    parser.add_argument("--llm", type=Path, required=True, metavar="PATH", help="folder of the language model")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    parser.add_argument("--num-partial", type=int, default=288, help="partial tokens of the projector")
+    parser.add_argument("--num-heads", type=int, default=16, help="attention heads of the projector")
+    parser.add_argument("--vision-heads", type=int, default=16, help="attention heads of the encoder")
+    parser.add_argument("--image-size", type=int, default=336, help="side of the encoder's pictures in pixels")
+    parser.add_argument("--lora-alpha", type=float, default=512, help="the update is alpha / rank * B @ A")
+    parser.add_argument(
+        "--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="auto: the language model's"
+    )
+    parser.set_defaults(run=_run, errors=(ValueError,))
+
+
+def _run(options: argparse.Namespace) -> None:
+    report = convert_release(
+        checkpoint=options.checkpoint,
+        llm=options.llm,
+        out=options.out,
+        num_partial_tokens=options.num_partial,
+        num_attention_heads=options.num_heads,
+        vision_heads=options.vision_heads,
+        image_size=options.image_size,
+        lora_alpha=options.lora_alpha,
+        dtype=options.dtype if options.dtype == "auto" else getattr(torch, options.dtype),
+    )
+    print(report)

@@ -1,0 +1,88 @@
+"""The C-Abstractor (Cha et al., 2024, Honeybee): convolutions around a pooling, so that tokens keep their places."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from pargo_mllm.configuration import ParGoProjectorConfig
+from pargo_mllm.projectors.base import GridProjector
+from pargo_mllm.projectors.token_grid import token_grid
+
+_EPS = 1e-6
+# of the channels, in the gates
+_SQUEEZE = 4
+
+
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of ``[B, C, rows, columns]``."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The same shape."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class SqueezeExcitation(nn.Module):
+    """Gates of the channels, from their means over the picture (Hu et al., 2018)."""
+
+    def __init__(self, channels: int, squeezed: int):
+        super().__init__()
+        self.fc1 = nn.Conv2d(channels, squeezed, 1)
+        self.act = nn.SiLU()
+        self.fc2 = nn.Conv2d(squeezed, channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``[B, C, rows, columns]`` to the same."""
+        return x * self.fc2(self.act(self.fc1(x.mean((2, 3), keepdim=True)))).sigmoid()
+
+
+class Bottleneck(nn.Module):
+    """The residual block of RegNet-Y: 1 x 1, 3 x 3 by channel, gates, 1 x 1; LayerNorm and SiLU as Honeybee has them."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 1, bias=False)
+        self.norm1 = ChannelNorm(outputs, eps=_EPS)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, groups=outputs, bias=False)
+        self.norm2 = ChannelNorm(outputs, eps=_EPS)
+        self.gates = SqueezeExcitation(outputs, max(1, inputs // _SQUEEZE))
+        self.conv3 = nn.Conv2d(outputs, outputs, 1, bias=False)
+        self.norm3 = ChannelNorm(outputs, eps=_EPS)
+        self.act = nn.SiLU()
+        self.shortcut = nn.Sequential()
+        if inputs != outputs:
+            self.shortcut.extend((nn.Conv2d(inputs, outputs, 1, bias=False), ChannelNorm(outputs, eps=_EPS)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``[B, inputs, rows, columns]`` to ``[B, outputs, rows, columns]``."""
+        out = self.act(self.norm1(self.conv1(x)))
+        out = self.gates(self.act(self.norm2(self.conv2(out))))
+        return self.act(self.norm3(self.conv3(out)) + self.shortcut(x))
+
+
+class CAbstractorProjector(GridProjector):
+    """Half of the ``num_hidden_layers`` blocks, average pooling to a grid of tokens, the other blocks, and two linear maps.
+
+    ``num_partial_tokens + num_global_tokens`` tokens for each picture or tile, in raster order of
+    :func:`~pargo_mllm.projectors.token_grid.token_grid`.
+    """
+
+    def __init__(self, config: ParGoProjectorConfig):
+        super().__init__(config)
+        before = (config.num_hidden_layers + 1) // 2
+        width = config.hidden_size
+        self.position_embeddings = nn.Parameter(torch.empty(1, self.rows * self.columns, config.vision_hidden_size))
+        self.fine = nn.Sequential(*(Bottleneck(width if i else config.vision_hidden_size, width) for i in range(before)))
+        self.pool = nn.AdaptiveAvgPool2d(token_grid(config.num_tokens, self.rows, self.columns))
+        self.coarse = nn.Sequential(*(Bottleneck(width, width) for _ in range(config.num_hidden_layers - before)))
+        self.hidden_proj = nn.Linear(width, config.output_size)
+        self.act = nn.SiLU()
+        self.output_proj = nn.Linear(config.output_size, config.output_size)
+        self.post_init()
+
+    def forward(self, vision_features: torch.Tensor) -> torch.Tensor:
+        """``[B, tokens, output_size]``; see :class:`GridProjector`."""
+        self.check_features(vision_features)
+        x = (vision_features + self.position_embeddings).transpose(1, 2).unflatten(-1, (self.rows, self.columns))
+        x = self.coarse(self.pool(self.fine(x)))
+        return self.output_proj(self.act(self.hidden_proj(x.flatten(2).transpose(1, 2))))
