@@ -25,6 +25,7 @@ class TokenMaps:
         num_partial: ``n_p``; the remaining tokens are global.
         cross: ``[layers, n_p + n_g, n_v]``, weights of every token over the patches.
         among_partial: ``[layers, n_p, n_p]``, weights of the partial tokens over each other; None where they do not attend.
+        order: which patch comes where before slices are cut, int ``[n_v]``; None for raster order.
         windows, edge: how many partial tokens a partial token sees in each layer, and what happens at the borders.
     """
 
@@ -35,6 +36,7 @@ class TokenMaps:
     among_partial: np.ndarray | None
     windows: list[int]
     edge: str = "clamp"
+    order: np.ndarray | None = None
 
     @property
     def num_layers(self) -> int:
@@ -85,7 +87,8 @@ class TokenMaps:
         patches = self.grid[0] * self.grid[1]
         extra = self.cross.shape[2] - patches
         # a class token in front belongs to a slice but is no part of the picture
-        return interval_mask(partial_bounds(self.num_partial, patches + extra), patches + extra).numpy()[:, extra:]
+        slices = interval_mask(partial_bounds(self.num_partial, patches + extra), patches + extra).numpy()[:, extra:]
+        return slices if self.order is None else slices[:, self.order.argsort()]
 
 
 @torch.no_grad()
@@ -102,8 +105,8 @@ def token_maps(model, processor, picture: Image.Image, device: str | torch.devic
     base = getattr(model, "model", model)
     if not isinstance(base.projector, ParGoProjector):
         raise ValueError(
-            f"projector_type={base.projector.config.projector_type!r} has no attention to show: every token is one patch. "
-            "Use a model with a 'pargo' or 'qformer' projector."
+            f"projector_type={base.projector.config.projector_type!r} has no attention to show here. Use a model with a "
+            "'pargo' or 'qformer' projector."
         )
     if device is not None:
         model.to(device)
@@ -116,6 +119,7 @@ def token_maps(model, processor, picture: Image.Image, device: str | torch.devic
     model.train(was_training)
     patch, num_partial = base.config.vision_config.patch_size, base.projector.num_partial
     grid = (pixels.shape[-2] // patch, pixels.shape[-1] // patch)
+    order = base.projector.feature_order(grid[0] * grid[1])
     attends = num_partial > 0 and base.projector.config.cascaded_partial_perception
     return TokenMaps(
         picture=_as_framed(processor.image_processor, picture, pixels.shape[-2:]),
@@ -125,6 +129,7 @@ def token_maps(model, processor, picture: Image.Image, device: str | torch.devic
         among_partial=_mean_over_heads(self_weights)[:, :num_partial, :num_partial] if attends else None,
         windows=base.projector.config.layer_windows,
         edge=base.projector.config.edge,
+        order=None if order is None else order.numpy(),
     )
 
 

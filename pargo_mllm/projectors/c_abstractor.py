@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from pargo_mllm.configuration import ParGoProjectorConfig
 from pargo_mllm.projectors.base import GridProjector
@@ -14,49 +15,43 @@ _EPS = 1e-6
 _SQUEEZE = 4
 
 
-class ChannelNorm(nn.LayerNorm):
-    """LayerNorm over the channels of ``[B, C, rows, columns]``."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The same shape."""
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
 class SqueezeExcitation(nn.Module):
     """Gates of the channels, from their means over the picture (Hu et al., 2018)."""
 
     def __init__(self, channels: int, squeezed: int):
         super().__init__()
-        self.fc1 = nn.Conv2d(channels, squeezed, 1)
+        self.fc1 = nn.Linear(channels, squeezed)
         self.act = nn.SiLU()
-        self.fc2 = nn.Conv2d(squeezed, channels, 1)
+        self.fc2 = nn.Linear(squeezed, channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``[B, C, rows, columns]`` to the same."""
-        return x * self.fc2(self.act(self.fc1(x.mean((2, 3), keepdim=True)))).sigmoid()
+        """``[B, rows, columns, C]`` to the same."""
+        return x * self.fc2(self.act(self.fc1(x.mean((1, 2), keepdim=True)))).sigmoid()
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(GradientCheckpointingLayer):
     """The residual block of RegNet-Y: 1 x 1, 3 x 3 by channel, gates, 1 x 1; LayerNorm and SiLU as Honeybee has them."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 1, bias=False)
-        self.norm1 = ChannelNorm(outputs, eps=_EPS)
+        # channels come last: a convolution of 1 x 1 is a linear map
+        self.conv1 = nn.Linear(inputs, outputs, bias=False)
+        self.norm1 = nn.LayerNorm(outputs, eps=_EPS)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, groups=outputs, bias=False)
-        self.norm2 = ChannelNorm(outputs, eps=_EPS)
+        self.norm2 = nn.LayerNorm(outputs, eps=_EPS)
         self.gates = SqueezeExcitation(outputs, max(1, inputs // _SQUEEZE))
-        self.conv3 = nn.Conv2d(outputs, outputs, 1, bias=False)
-        self.norm3 = ChannelNorm(outputs, eps=_EPS)
+        self.conv3 = nn.Linear(outputs, outputs, bias=False)
+        self.norm3 = nn.LayerNorm(outputs, eps=_EPS)
         self.act = nn.SiLU()
         self.shortcut = nn.Sequential()
         if inputs != outputs:
-            self.shortcut.extend((nn.Conv2d(inputs, outputs, 1, bias=False), ChannelNorm(outputs, eps=_EPS)))
+            self.shortcut.extend((nn.Linear(inputs, outputs, bias=False), nn.LayerNorm(outputs, eps=_EPS)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``[B, inputs, rows, columns]`` to ``[B, outputs, rows, columns]``."""
+        """``[B, rows, columns, inputs]`` to ``[B, rows, columns, outputs]``."""
         out = self.act(self.norm1(self.conv1(x)))
-        out = self.gates(self.act(self.norm2(self.conv2(out))))
+        out = self.conv2(out.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        out = self.gates(self.act(self.norm2(out)))
         return self.act(self.norm3(self.conv3(out)) + self.shortcut(x))
 
 
@@ -78,11 +73,12 @@ class CAbstractorProjector(GridProjector):
         self.hidden_proj = nn.Linear(width, config.output_size)
         self.act = nn.SiLU()
         self.output_proj = nn.Linear(config.output_size, config.output_size)
+        self.gradient_checkpointing = False
         self.post_init()
 
     def forward(self, vision_features: torch.Tensor) -> torch.Tensor:
         """``[B, tokens, output_size]``; see :class:`GridProjector`."""
         self.check_features(vision_features)
-        x = (vision_features + self.position_embeddings).transpose(1, 2).unflatten(-1, (self.rows, self.columns))
-        x = self.coarse(self.pool(self.fine(x)))
-        return self.output_proj(self.act(self.hidden_proj(x.flatten(2).transpose(1, 2))))
+        x = self.fine((vision_features + self.position_embeddings).unflatten(1, (self.rows, self.columns)))
+        x = self.coarse(self.pool(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        return self.output_proj(self.act(self.hidden_proj(x.flatten(1, 2))))

@@ -115,11 +115,7 @@ class ParGoProjector(ProjectorPreTrainedModel):
             cu_seqlens: as in :meth:`forward`.
         """
         self.check_features(vision_features)
-        if vision_features.shape[1] < self.num_partial:
-            raise ValueError(
-                f"vision_features has n_v={vision_features.shape[1]} features for num_partial_tokens={self.num_partial}; every "
-                "partial token needs at least one: use fewer partial tokens or a larger picture."
-            )
+        self._check_counts(vision_features.shape[1], cu_seqlens)
         order = self.feature_order(vision_features.shape[1], cu_seqlens)
         if order is not None:
             vision_features = vision_features[:, order.to(vision_features.device)]
@@ -130,6 +126,19 @@ class ParGoProjector(ProjectorPreTrainedModel):
         if order is not None and cross_weights is not None:
             cross_weights[:] = [weights[..., order.argsort()] for weights in cross_weights]
         return tokens
+
+    def _check_counts(self, num_features: int, cu_seqlens: torch.Tensor | None) -> None:
+        """Refuse pictures with fewer features than partial tokens; packed ones where their ends can be read at no cost."""
+        if cu_seqlens is not None:
+            # the dense baselines read them anyway
+            if cu_seqlens.device.type != "cpu" and self.config._attn_implementation == "pargo":
+                return
+            num_features = int(cu_seqlens.diff().min())
+        if num_features < self.num_partial:
+            raise ValueError(
+                f"vision_features has n_v={num_features} features for num_partial_tokens={self.num_partial}; every "
+                "partial token needs at least one: use fewer partial tokens or a larger picture."
+            )
 
     def feature_order(self, num_features: int, cu_seqlens: torch.Tensor | None = None) -> torch.Tensor | None:
         """Which feature comes where before slices are cut, int64 ``[n_v]`` on the CPU; None for raster order (the paper's).
