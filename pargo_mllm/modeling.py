@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import nn
@@ -77,7 +78,11 @@ class ParGoModel(ParGoPreTrainedModel):
         return features[:, 1:] if self.config.vision_feature_select_strategy == "default" else features
 
     def get_image_features(
-        self, pixel_values: torch.Tensor | None = None, vision_features: torch.Tensor | None = None, **kwargs
+        self,
+        pixel_values: torch.Tensor | None = None,
+        vision_features: torch.Tensor | None = None,
+        tile_counts: torch.Tensor | None = None,
+        **kwargs,
     ) -> BaseModelOutputWithPooling:
         """Projected tokens of pictures.
 
@@ -85,16 +90,34 @@ class ParGoModel(ParGoPreTrainedModel):
             pixel_values: ``[images, 3, s, s]``, or
             vision_features: ``[images, n_v, vision width]``, what :meth:`get_vision_features` gave: a frozen encoder need
                 not run again.
+            tile_counts: int64 ``[pictures]``, where large pictures come as tiles: how many consecutive images of the batch
+                are one picture. A projector that ``reads_tiles_together`` makes one set of tokens of them.
 
         Returns:
-            ``last_hidden_state``, the features, and ``pooler_output`` ``[images, tokens, text width]``.
+            ``last_hidden_state``, the features, and ``pooler_output`` ``[images or pictures, tokens, text width]``.
         """
         if (pixel_values is None) == (vision_features is None):
             raise ValueError("give either pixel_values or vision_features, the encoder's features of the same pictures.")
         if vision_features is None:
             vision_features = self.get_vision_features(pixel_values)
-        tokens = self.projector(vision_features)
+        if tile_counts is not None:
+            self._check_tiles(tile_counts, len(vision_features))
+        if tile_counts is None or not self.config.projector_config.reads_tiles_together:
+            tokens = self.projector(vision_features)
+        else:
+            ends = nn.functional.pad(tile_counts.cumsum(0), (1, 0)) * vision_features.shape[1]
+            packed = vision_features.flatten(0, 1)[None]
+            tokens = self.projector(packed, cu_seqlens=ends.to(packed.device, torch.int32))
         return BaseModelOutputWithPooling(last_hidden_state=vision_features, pooler_output=tokens)
+
+    @staticmethod
+    def _check_tiles(tile_counts: torch.Tensor, num_images: int) -> None:
+        counts = tile_counts.tolist()
+        if min(counts, default=1) < 1 or sum(counts) != num_images:
+            raise ValueError(
+                f"tile_counts={counts} must be positive and add up to the {num_images} images of the batch; pass on what the "
+                "processor gave."
+            )
 
     def get_placeholder_mask(
         self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor, image_tokens: torch.Tensor
@@ -123,6 +146,7 @@ class ParGoModel(ParGoPreTrainedModel):
         input_ids: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         vision_features: torch.Tensor | None = None,
+        tile_counts: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
@@ -134,8 +158,8 @@ class ParGoModel(ParGoPreTrainedModel):
 
         Args:
             input_ids: ``[B, L]`` with every image token expanded; or ``inputs_embeds`` ``[B, L, text width]``.
-            pixel_values, vision_features: as in :meth:`get_image_features`, all pictures of the batch in order; neither
-                for text alone.
+            pixel_values, vision_features, tile_counts: as in :meth:`get_image_features`, all pictures of the batch in order;
+                none for text alone.
             attention_mask: ``[B, L]``, 1 for tokens and 0 for padding; or bool ``[B, 1, L, L]``, True where the row's
                 token may see the column's (packed conversations).
         """
@@ -145,7 +169,7 @@ class ParGoModel(ParGoPreTrainedModel):
             inputs_embeds = self.get_input_embeddings()(input_ids)
         image_tokens = None
         if pixel_values is not None or vision_features is not None:
-            image_tokens = self.get_image_features(pixel_values, vision_features).pooler_output
+            image_tokens = self.get_image_features(pixel_values, vision_features, tile_counts).pooler_output
             inputs_embeds = self.insert_image_tokens(input_ids, inputs_embeds, image_tokens)
         outputs = self.language_model(
             attention_mask=self._language_mask(attention_mask, inputs_embeds.dtype),
@@ -217,6 +241,7 @@ class ParGoForConditionalGeneration(ParGoPreTrainedModel, GenerationMixin):
         input_ids: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         vision_features: torch.Tensor | None = None,
+        tile_counts: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
@@ -236,6 +261,7 @@ class ParGoForConditionalGeneration(ParGoPreTrainedModel, GenerationMixin):
             input_ids=input_ids,
             pixel_values=pixel_values,
             vision_features=vision_features,
+            tile_counts=tile_counts,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
@@ -269,4 +295,33 @@ class ParGoForConditionalGeneration(ParGoPreTrainedModel, GenerationMixin):
         if not is_first_iteration and inputs.get("use_cache", True):
             inputs.pop("pixel_values", None)
             inputs.pop("vision_features", None)
+            inputs.pop("tile_counts", None)
         return inputs
+
+    def _expand_inputs_for_generation(self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids=None, **kwargs):
+        """For beams and several answers: every copy of a prompt gets its own copy of its pictures, in order."""
+        names = [name for name in ("pixel_values", "vision_features", "tile_counts") if kwargs.get(name) is not None]
+        visual = {name: kwargs.pop(name) for name in names}
+        if expand_size > 1 and visual and input_ids is not None:
+            visual = self._copy_pictures(visual, input_ids, expand_size)
+        input_ids, kwargs = super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **kwargs)
+        return input_ids, {**kwargs, **visual}
+
+    def _copy_pictures(self, visual: dict[str, torch.Tensor], input_ids: torch.Tensor, copies: int) -> dict[str, torch.Tensor]:
+        images = visual["pixel_values" if "pixel_values" in visual else "vision_features"]
+        counts = visual["tile_counts"].tolist() if "tile_counts" in visual else [1] * len(images)
+        ends = [0, *accumulate(counts)]
+        projector, per_image = self.config.projector_config, self.config.num_image_tokens
+        placeholders = [per_image * (1 if projector.reads_tiles_together else count) for count in counts]
+        taken, order = 0, []
+        for wanted in (input_ids == self.config.image_token_id).sum(-1).tolist():
+            first = taken
+            while wanted > 0 and taken < len(counts):
+                wanted -= placeholders[taken]
+                taken += 1
+            order += list(range(first, taken)) * copies
+        index = [image for picture in order for image in range(ends[picture], ends[picture + 1])]
+        copied = {name: tensor[index] for name, tensor in visual.items() if name != "tile_counts"}
+        if "tile_counts" in visual:
+            copied["tile_counts"] = visual["tile_counts"][order]
+        return copied

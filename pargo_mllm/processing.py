@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import torch
+from PIL import Image
+from transformers import BatchFeature
 from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import ProcessorMixin
+
+from pargo_mllm.vision.tiling import cut_tiles
 
 
 class ParGoProcessor(ProcessorMixin):
@@ -13,6 +18,11 @@ class ParGoProcessor(ProcessorMixin):
         image_processor: any of transformers' (CLIP's and SigLIP's are what the encoders need).
         tokenizer: one that has ``image_token`` as a single token.
         num_image_tokens: how many tokens the projector gives for a picture: ``ParGoConfig.num_image_tokens``.
+        max_tiles: 1 gives the encoder every picture at its own size. More: a larger or non-square picture becomes up to so many
+            tiles of that size (``pargo_mllm.vision.tiling``), and ``tile_counts`` says how many each picture has.
+        overview_tile: put the whole picture in front of its tiles, one tile more than ``max_tiles``.
+        tokens_per_tile: every tile becomes ``num_image_tokens`` tokens, not every picture: not
+            ``ParGoProjectorConfig.reads_tiles_together``.
         image_token: the placeholder that stands for one picture in a text.
         chat_template: the tokenizer's own when None. For training it must mark what the assistant says with
             ``{% generation %}``.
@@ -23,8 +33,18 @@ class ParGoProcessor(ProcessorMixin):
     """
 
     def __init__(
-        self, image_processor=None, tokenizer=None, num_image_tokens: int = 304, image_token="<image>", chat_template=None
+        self,
+        image_processor=None,
+        tokenizer=None,
+        num_image_tokens: int = 304,
+        image_token="<image>",
+        chat_template=None,
+        max_tiles: int = 1,
+        overview_tile: bool = False,
+        tokens_per_tile: bool = False,
     ):
+        if max_tiles < 1:
+            raise ValueError(f"max_tiles={max_tiles} must be at least 1; 1 cuts no picture.")
         if num_image_tokens < 1:
             raise ValueError(f"num_image_tokens={num_image_tokens} must be at least 1: take ParGoConfig.num_image_tokens.")
         ids = tokenizer.encode(image_token, add_special_tokens=False)
@@ -35,13 +55,54 @@ class ParGoProcessor(ProcessorMixin):
                 "(then resize the model's embeddings)."
             )
         self.num_image_tokens = num_image_tokens
+        self.max_tiles = max_tiles
+        self.overview_tile = overview_tile
+        self.tokens_per_tile = tokens_per_tile
         self.image_token = image_token
         self.image_token_id = ids[0]
         super().__init__(image_processor, tokenizer, chat_template=chat_template or tokenizer.chat_template)
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:
         """The text that one picture's placeholder becomes."""
-        return self.image_token * self.num_image_tokens
+        tiles = int(image_inputs["tile_counts"][image_idx]) if self.tokens_per_tile and "tile_counts" in image_inputs else 1
+        return self.image_token * (self.num_image_tokens * tiles)
+
+    def tile_side(self) -> int:
+        """Side of a tile in pixels: what the image processor gives the encoder.
+
+        Raises:
+            ValueError: if that is not a square.
+        """
+        size = dict(
+            self.image_processor.crop_size
+            if getattr(self.image_processor, "do_center_crop", False)
+            else self.image_processor.size
+        )
+        sides = {size.get("height", size.get("shortest_edge")), size.get("width", size.get("shortest_edge"))} - {None}
+        if len(sides) != 1:
+            raise ValueError(f"the image processor's size {size} is no square, which max_tiles={self.max_tiles} needs.")
+        return sides.pop()
+
+    def _process_images(self, images, **kwargs):
+        if self.max_tiles == 1:
+            return super()._process_images(images, **kwargs)
+        side = self.tile_side()
+        tiles, counts = [], []
+        for picture in make_flat_list_of_images(images):
+            if not isinstance(picture, Image.Image):
+                raise TypeError(
+                    f"images holds a {type(picture).__name__}; tiles are cut from PIL pictures: use Image.fromarray."
+                )
+            cut = cut_tiles(picture.convert("RGB"), side, self.max_tiles, self.overview_tile)
+            tiles += cut
+            counts.append(len(cut))
+        processed = BatchFeature({**self.image_processor(tiles, **kwargs), "tile_counts": torch.tensor(counts)})
+        return processed, [self.replace_image_token(processed, index) for index in range(len(counts))]
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """What the model takes."""
+        return [*super().model_input_names, *(["tile_counts"] if self.max_tiles > 1 else [])]
 
     def validate_inputs(self, images=None, text=None, videos=None, audio=None, **kwargs):
         """Refuse texts and pictures that do not match, naming the sample."""
