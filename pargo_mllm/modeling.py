@@ -304,7 +304,9 @@ class ParGoForConditionalGeneration(ParGoPreTrainedModel, GenerationMixin):
         visual = {name: kwargs.pop(name) for name in names}
         if expand_size > 1 and visual and input_ids is not None:
             visual = self._copy_pictures(visual, input_ids, expand_size)
-        input_ids, kwargs = super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **kwargs)
+        input_ids, kwargs = super()._expand_inputs_for_generation(  # type: ignore[misc]
+            expand_size, is_encoder_decoder, input_ids, **kwargs
+        )
         return input_ids, {**kwargs, **visual}
 
     def _copy_pictures(self, visual: dict[str, torch.Tensor], input_ids: torch.Tensor, copies: int) -> dict[str, torch.Tensor]:

@@ -73,15 +73,13 @@ class ParGoProcessor(ProcessorMixin):
         Raises:
             ValueError: if that is not a square.
         """
-        size = dict(
-            self.image_processor.crop_size
-            if getattr(self.image_processor, "do_center_crop", False)
-            else self.image_processor.size
-        )
-        sides = {size.get("height", size.get("shortest_edge")), size.get("width", size.get("shortest_edge"))} - {None}
-        if len(sides) != 1:
+        cropped = getattr(self.image_processor, "do_center_crop", False)
+        size = dict(self.image_processor.crop_size if cropped else self.image_processor.size)
+        edge = size.get("shortest_edge")
+        height, width = size.get("height") or edge, size.get("width") or edge
+        if height is None or height != width:
             raise ValueError(f"the image processor's size {size} is no square, which max_tiles={self.max_tiles} needs.")
-        return sides.pop()
+        return height
 
     def _process_images(self, images, **kwargs):
         if self.max_tiles == 1:

@@ -83,17 +83,19 @@ def convolve_by_hand(block, x):
 
 
 def pooled_by_hand(x):
-    rows, columns = TOKENS
-    cells = [[(cell(r, rows, GRID), cell(c, columns, GRID)) for c in range(columns)] for r in range(rows)]
+    (rows, columns), (height, width) = TOKENS, x.shape[1:]
+    cells = [[(cell(r, rows, height), cell(c, columns, width)) for c in range(columns)] for r in range(rows)]
     return torch.stack([torch.stack([x[:, list(r)][:, :, list(c)].mean((1, 2)) for r, c in line], -1) for line in cells], -2)
 
 
+@pytest.mark.parametrize("grid", [[GRID, GRID], [2, 8]])
 @pytest.mark.parametrize("width", [24, 32], ids=["the encoder's width", "wider"])
-def test_a_c_abstractor_equals_the_equations(make, width):
-    projector, pictures = make("c_abstractor", hidden_size=width), features()
+def test_a_c_abstractor_equals_the_equations(make_projector, width, grid):
+    projector = make_projector(projector_type="c_abstractor", hidden_size=width, feature_grid=grid)
+    pictures = features()
     assert (len(projector.fine), len(projector.coarse)) == (2, 1)
     with torch.no_grad():
-        x = (pictures[1] + projector.position_embeddings[0]).T.reshape(24, GRID, GRID)
+        x = (pictures[1] + projector.position_embeddings[0]).T.reshape(24, *grid)
         for block in projector.fine:
             x = convolve_by_hand(block, x)
         x = pooled_by_hand(x)
@@ -145,13 +147,14 @@ def look_by_hand(attention, query, place, source, seen):
     return attention.o_proj(torch.cat(mixed))
 
 
-def test_a_d_abstractor_equals_the_equations_and_sees_what_its_points_touch(make):
-    projector, pictures = make("d_abstractor"), features()
+@pytest.mark.parametrize("grid", [[GRID, GRID], [2, 8]])
+def test_a_d_abstractor_equals_the_equations(make_projector, grid):
+    projector, pictures = make_projector(projector_type="d_abstractor", feature_grid=grid), features()
     with torch.no_grad():
         for layer in projector.layers:
             layer.attention.offset_proj.weight.normal_(std=0.05)
             layer.attention.weight_proj.weight.normal_(std=0.3)
-        source = projector.input_proj(pictures[1] + projector.position_embeddings[0]).reshape(GRID, GRID, -1)
+        source = projector.input_proj(pictures[1] + projector.position_embeddings[0]).reshape(*grid, -1)
         tokens = list(pooled_by_hand(source.permute(2, 0, 1)).flatten(1).T)
         for index in range(10):
             row, column = divmod(index, TOKENS[1])

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from transformers import AutoProcessor, LlamaForCausalLM
+from transformers import AutoProcessor, CLIPImageProcessorPil, LlamaForCausalLM
 
 from pargo_mllm import ParGoProcessor
 from pargo_mllm.vision.tiling import cut_tiles, tile_grid
@@ -84,6 +84,15 @@ def test_the_processor_says_how_many_tiles_each_picture_has(tiler, large):
     batch = apart(text=["<image> what", "<image> <image>"], images=[large[:1], large[1:]], padding=True, return_tensors="pt")
     assert batch["tile_counts"].tolist() == [5, 1, 3]
     assert (batch["input_ids"] == image).sum(-1).tolist() == [50, 40]
+
+
+def test_the_side_of_a_tile_is_what_the_encoder_gets(tokenizer, large):
+    clip = CLIPImageProcessorPil(size={"shortest_edge": 40}, crop_size={"height": SIDE, "width": SIDE})
+    batch = ParGoProcessor(clip, tokenizer, max_tiles=4)(text=["<image>"], images=[large[:1]], return_tensors="pt")
+    assert batch["pixel_values"].shape == (4, 3, SIDE, SIDE)
+    oblong = CLIPImageProcessorPil(size={"height": 28, "width": 56}, do_center_crop=False)
+    with pytest.raises(ValueError, match=r"size .*28.*56.* is no square, which max_tiles=4 needs"):
+        ParGoProcessor(oblong, tokenizer, max_tiles=4)(text=["<image>"], images=[large[:1]])
 
 
 def test_options_survive_saving(tiler, large, tmp_path):
