@@ -74,6 +74,8 @@ def model_and_processor(
         vision_feature_select_strategy="default" if has_class_token else "full",
     )
     model = assemble(config, vision_tower, language_model, seed)
+    own = model.generation_config.suppress_tokens
     model.generation_config = copy.deepcopy(language_model.generation_config)
+    model.generation_config.suppress_tokens = [*(model.generation_config.suppress_tokens or []), *own]
     set_end_tokens(model, tokenizer)
     return model, ParGoProcessor(image_processor, tokenizer, num_image_tokens=config.num_image_tokens)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
+from PIL import Image
 from transformers.image_utils import make_flat_list_of_images
-from transformers.processing_utils import ProcessorMixin
+from transformers.processing_utils import MultiModalData, ProcessorMixin
+
+from pargo_mllm.data.pictures import check_size, load_picture
 
 
 class ParGoProcessor(ProcessorMixin):
@@ -43,6 +49,17 @@ class ParGoProcessor(ProcessorMixin):
         """The text that one picture's placeholder becomes."""
         return self.image_token * self.num_image_tokens
 
+    def _get_num_multimodal_tokens(self, image_sizes=None, **kwargs) -> MultiModalData:
+        """What serving engines ask: tokens and rows of pixels of pictures of given (height, width)."""
+        if image_sizes is None:
+            return MultiModalData()
+        count = len(image_sizes)
+        return MultiModalData(num_image_tokens=[self.num_image_tokens] * count, num_image_patches=[1] * count)
+
+    def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
+        """Open pictures that are given as files, before anything else looks at them."""
+        return super().prepare_inputs_layout(images=_opened(images), text=text, videos=videos, audio=audio, **kwargs)
+
     def validate_inputs(self, images=None, text=None, videos=None, audio=None, **kwargs):
         """Refuse texts and pictures that do not match, naming the sample."""
         if text is not None and all(isinstance(sample, str) for sample in text):
@@ -70,3 +87,14 @@ class ParGoProcessor(ProcessorMixin):
                 f"the texts hold {sum(wanted)} {self.image_token} ({counts}{', …' if len(wanted) > 8 else ''}) for {total} "
                 "pictures; they must be equal. A list of lists of pictures, one list a sample, says which one is wrong."
             )
+
+
+def _opened(images: Any) -> Any:
+    """Files read and sizes checked, the nesting kept: pictures come from strangers."""
+    if isinstance(images, (list, tuple)):
+        return [_opened(image) for image in images]
+    if isinstance(images, os.PathLike) or (isinstance(images, str) and not images.startswith(("http://", "https://", "data:"))):
+        return load_picture(images)
+    if isinstance(images, Image.Image):
+        check_size(images.size, "a picture")
+    return images

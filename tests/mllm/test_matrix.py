@@ -95,6 +95,7 @@ def generate(model, processor):
     out = model.generate(**inputs, max_new_tokens=3, do_sample=False, eos_token_id=None)
     ids = inputs["input_ids"]
     for _ in range(3):
-        logits = model(input_ids=ids, pixel_values=inputs["pixel_values"]).logits
-        ids = torch.cat((ids, logits[:, -1].argmax(-1, keepdim=True)), dim=1)
+        logits = model(input_ids=ids, pixel_values=inputs["pixel_values"]).logits[:, -1]
+        logits[:, processor.image_token_id] = float("-inf")
+        ids = torch.cat((ids, logits.argmax(-1, keepdim=True)), dim=1)
     assert out.tolist() == ids.tolist()
