@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 
 import pargo_kernels
-from pargo_mllm.commands import demo, merge
+from pargo_mllm.commands import chat, demo, merge
 
-COMMANDS = (demo, merge)
+COMMANDS = (demo, chat, merge)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
