@@ -49,10 +49,7 @@ class Chat:
             ValueError: if the question holds the image token, for which there is no picture.
         """
         turn = {"role": "user", "content": [*self._pending, {"type": "text", "text": question}]}
-        batch: Any = self.processor.apply_chat_template(
-            [[*self.messages, turn]], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
-        )
-        inputs = batch.to(self.model.device, dtype=self.model.dtype)
+        inputs = self.processor.prompts([[*self.messages, turn]]).to(self.model.device, dtype=self.model.dtype)
         out = self.model.generate(**inputs, streamer=streamer, **self.generation)  # type: ignore[misc]
         said = self.processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
         self._pending = []

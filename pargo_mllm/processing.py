@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from PIL import Image
+from transformers import BatchFeature
 from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 
@@ -48,6 +49,34 @@ class ParGoProcessor(ProcessorMixin):
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:
         """The text that one picture's placeholder becomes."""
         return self.image_token * self.num_image_tokens
+
+    def prompts(self, conversations: list[list[dict[str, Any]]]) -> BatchFeature:
+        """Inputs that ask for the next answer in each of several conversations, padded on the left.
+
+        Args:
+            conversations: messages in transformers' form; a picture is a part ``{"type": "image", "image": picture}``, as a
+                PIL picture or a file.
+        """
+        texts: Any = [self.apply_chat_template(messages, add_generation_prompt=True) for messages in conversations]
+        pictures = [
+            [
+                part["image"]
+                for message in messages
+                if not isinstance(message["content"], str)
+                for part in message["content"]
+                if part["type"] == "image"
+            ]
+            for messages in conversations
+        ]
+        # the template begins the text itself
+        return self(
+            text=texts,
+            images=pictures if any(pictures) else None,
+            padding=True,
+            padding_side="left",
+            add_special_tokens=False,
+            return_tensors="pt",
+        )
 
     def _get_num_multimodal_tokens(self, image_sizes=None, **kwargs) -> MultiModalData:
         """What serving engines ask: tokens and rows of pixels of pictures of given (height, width)."""
