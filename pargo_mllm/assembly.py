@@ -65,7 +65,7 @@ def model_and_processor(
     vocabulary = prepare_tokenizer(tokenizer, family)
     if vocabulary > language_model.config.vocab_size:
         language_model.resize_token_embeddings(vocabulary)
-    has_class_token = hasattr(getattr(vision_tower, "embeddings", None), "class_embedding")
+    has_class_token = any(name.endswith("class_embedding") for name, _ in vision_tower.named_parameters())
     config = ParGoConfig(
         vision_config=vision_tower.config,
         text_config=language_model.config,

@@ -90,7 +90,10 @@ class ParGoProcessor(ProcessorMixin):
         return super().prepare_inputs_layout(images=_opened(images), text=text, videos=videos, audio=audio, **kwargs)
 
     def validate_inputs(self, images=None, text=None, videos=None, audio=None, **kwargs):
-        """Refuse texts and pictures that do not match, naming the sample."""
+        """Refuse pictures that are too small or too large, and texts that do not match them, naming the sample."""
+        for picture in [] if images is None else make_flat_list_of_images(images):
+            if isinstance(picture, Image.Image):
+                check_size(picture.size, "a picture")
         if text is not None and all(isinstance(sample, str) for sample in text):
             self._check_counts(images, text)
         super().validate_inputs(images=images, text=text, videos=videos, audio=audio, **kwargs)
@@ -119,11 +122,9 @@ class ParGoProcessor(ProcessorMixin):
 
 
 def _opened(images: Any) -> Any:
-    """Files read and sizes checked, the nesting kept: pictures come from strangers."""
+    """Files read as pictures from strangers, the nesting kept."""
     if isinstance(images, (list, tuple)):
         return [_opened(image) for image in images]
     if isinstance(images, os.PathLike) or (isinstance(images, str) and not images.startswith(("http://", "https://", "data:"))):
         return load_picture(images)
-    if isinstance(images, Image.Image):
-        check_size(images.size, "a picture")
     return images

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
-from transformers import AutoConfig, GPT2Config
+from PIL import Image
+from transformers import AutoConfig, CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel, GPT2Config
 
+from pargo_mllm.assembly import model_and_processor
 from pargo_mllm.data.conversations import ConversationEncoder, about_image
 from pargo_mllm.language.families import LanguageFamily, family_of, prepare_tokenizer
 
@@ -158,3 +160,21 @@ def test_a_padding_token_is_added_where_the_vocabulary_has_none():
     family = LanguageFamily("own", ("own",), "{{ messages }}", None)
     assert prepare_tokenizer(tokenizer, family) == before + 2
     assert (tokenizer.pad_token, tokenizer.eos_token) == ("<pad>", "</s>")
+
+
+@torch.no_grad()
+def test_the_class_token_of_clip_is_left_out():
+    tokenizer = make_tokenizer("vicuna")
+    config = CLIPVisionConfig(
+        hidden_size=24, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=7
+    )
+    model, processor = model_and_processor(
+        CLIPVisionModel(config),
+        make_language_model("vicuna", tokenizer),
+        tokenizer,
+        CLIPImageProcessorPil(size={"height": 28, "width": 28}, crop_size={"height": 28, "width": 28}),
+        {"projector_type": "linear", "num_attention_heads": 2},
+    )
+    batch = processor(text=["<image> what"], images=[[Image.new("RGB", (40, 30))]], return_tensors="pt")
+    assert model.get_image_features(batch["pixel_values"]).pooler_output.shape == (1, 16, 32)
+    assert torch.isfinite(model(**batch).logits).all()

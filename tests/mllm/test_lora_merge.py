@@ -24,7 +24,6 @@ def test_defaults_are_the_papers():
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_lora_is_on_every_linear_map_of_the_language_model_and_on_nothing_else(family):
-    # the projector with the most names in common with a language model
     adapted = add_lora(make_family(family)[0], SMALL)
     lora = {name.split(".lora_")[0] for name, _ in adapted.named_parameters() if ".lora_" in name}
     prefix = "base_model.model.model.language_model.layers"
