@@ -5,6 +5,7 @@ Importing the package registers the model with transformers' Auto classes.
 
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
 
+import pargo_mllm.language.internlm2  # noqa: F401 (registers InternLM2)
 from pargo_mllm.configuration import ParGoConfig, ParGoProjectorConfig
 from pargo_mllm.modeling import ParGoForConditionalGeneration, ParGoModel, ParGoPreTrainedModel
 from pargo_mllm.processing import ParGoProcessor

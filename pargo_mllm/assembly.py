@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
+from typing import Any
+
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pargo_mllm.configuration import ParGoConfig
+from pargo_mllm.language.families import LanguageFamily, family_of, prepare_tokenizer, set_end_tokens
+from pargo_mllm.language.templates import IMAGE_TOKEN
 from pargo_mllm.modeling import ParGoForConditionalGeneration
+from pargo_mllm.processing import ParGoProcessor
 
 
 def assemble(
@@ -25,3 +32,55 @@ def assemble(
     model.model.language_model.load_state_dict(language_model.base_model.state_dict())
     model.lm_head.load_state_dict(language_model.get_output_embeddings().state_dict())
     return model
+
+
+def model_and_processor(
+    vision_tower: PreTrainedModel,
+    language_model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    image_processor,
+    projector: Mapping[str, Any] | None = None,
+    family: LanguageFamily | None = None,
+    seed: int = 0,
+) -> tuple[ParGoForConditionalGeneration, ParGoProcessor]:
+    """A multimodal model of a pretrained encoder and chat model, ready for training, and its processor.
+
+    The tokenizer gets the family's chat template and the image token, the embeddings grow where the vocabulary did, and
+    generation stops where the family ends a turn.
+
+    Args:
+        vision_tower: EVA-02-CLIP, or a CLIP or SigLIP vision model of transformers.
+        language_model: a causal language model of transformers, with its head. Its embeddings are resized in place.
+        tokenizer: the chat model's. Changed in place.
+        image_processor: the encoder's.
+        projector: arguments of :class:`ParGoProjectorConfig`; the paper's ParGo when None.
+        family: where it cannot be told from the model and its vocabulary.
+        seed: of the projector's weights.
+
+    Raises:
+        ValueError: if the family is unknown, or the parts do not fit.
+    """
+    if family is None:
+        family = family_of(language_model.config, tokenizer)
+    vocabulary = prepare_tokenizer(tokenizer, family)
+    if vocabulary > language_model.config.vocab_size:
+        language_model.resize_token_embeddings(vocabulary)
+    config = ParGoConfig(
+        vision_config=vision_tower.config,
+        text_config=language_model.config,
+        projector_config=dict(projector or {}),
+        image_token_id=tokenizer.get_vocab()[IMAGE_TOKEN],
+    )
+    model = assemble(config, vision_tower, language_model, seed)
+    take_generation_settings(model, language_model, tokenizer)
+    return model, ParGoProcessor(image_processor, tokenizer, num_image_tokens=config.num_image_tokens)
+
+
+def take_generation_settings(
+    model: ParGoForConditionalGeneration, language_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Generate as the language model does, never an image token, and stop where the tokenizer ends a turn."""
+    own = model.generation_config.suppress_tokens
+    model.generation_config = copy.deepcopy(language_model.generation_config)
+    model.generation_config.suppress_tokens = [*(model.generation_config.suppress_tokens or []), *own]
+    set_end_tokens(model, tokenizer)

@@ -5,85 +5,33 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import pargo_kernels
 from pargo_mllm.checkpoints import convert_release
-from pargo_mllm.data.coco import FolderError
-from pargo_mllm.data.pictures import PictureError
-from pargo_mllm.demo.miniature import SCALES
-from pargo_mllm.demo.run import COMPARABLE, DemoError, DemoOptions, run_demo
+from pargo_mllm.commands import chat, demo, merge
+
+COMMANDS = (demo, chat, merge, convert_release)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns the exit status: 0, 2 for what a user can put right, 130 when interrupted."""
-    parser = build_parser()
-    options = parser.parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     try:
-        return options.run(options) or 0
-    except getattr(options, "errors", ()) as error:
-        print(f"pargo: {error}", file=sys.stderr)
+        options.run(options)
+    except options.errors as error:
+        print(f"pargo {options.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; finished phases are kept", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         return 130
+    return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = argparse.ArgumentParser(prog="pargo", description="ParGo, the partial-global projector, in a multimodal model.")
     parser.add_argument("--version", action="version", version=f"pargo {pargo_kernels.__version__}")
-    commands = parser.add_subparsers(metavar="command", required=True)
-    _add_demo(commands)
-    convert_release.add_parser(commands)
+    commands = parser.add_subparsers(metavar="command", dest="command", required=True)
+    for command in COMMANDS:
+        command.add_parser(commands)
     return parser
-
-
-def _add_demo(commands) -> None:
-    demo = commands.add_parser(
-        "demo",
-        help="train a miniature through both stages and judge it on held-out pictures",
-        description="Train a small encoder, ParGo and a small Llama through both stages and judge them on held-out pictures.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    demo.add_argument(
-        "--data",
-        type=Path,
-        metavar="FOLDER",
-        help="COCO-style photographs: images/, captions.json, instances.json (default: scenes)",
-    )
-    demo.add_argument("--compare", nargs="+", choices=COMPARABLE, default=(), help="projectors to train beside ParGo")
-    demo.add_argument("--out", type=Path, default=Path("pargo-demo"), metavar="FOLDER", help="report, results and models")
-    demo.add_argument("--cache", type=Path, metavar="FOLDER", help="finished phases (default: ~/.cache/pargo)")
-    demo.add_argument("--seed", type=_seed, default=0, help="of pictures, projector and order of training")
-    demo.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: the GPU where there is one")
-    demo.add_argument(
-        "--scale", choices=tuple(SCALES), default="demo", help="tiny: learns nothing, checks in seconds that all runs"
-    )
-    demo.set_defaults(run=_demo)
-
-
-def _demo(options: argparse.Namespace) -> int:
-    try:
-        run_demo(
-            DemoOptions(
-                data=options.data,
-                compare=tuple(dict.fromkeys(options.compare)),
-                out=options.out,
-                cache=options.cache,
-                seed=options.seed,
-                device=options.device,
-                scale=options.scale,
-            )
-        )
-    except (DemoError, FolderError, PictureError) as error:
-        print(f"pargo demo: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def _seed(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 2**31:
-        raise argparse.ArgumentTypeError(f"{text} must lie in 0...{2**31 - 1}")
-    return value

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, ModelOutput
+from transformers.utils import can_return_tuple
 
 from pargo_mllm.configuration import ParGoConfig, expand_attention
 from pargo_mllm.projectors import build_projector
@@ -77,6 +78,7 @@ class ParGoModel(ParGoPreTrainedModel):
         features = outputs.last_hidden_state if layer == -1 else outputs.hidden_states[layer]
         return features[:, 1:] if self.config.vision_feature_select_strategy == "default" else features
 
+    @can_return_tuple
     def get_image_features(
         self,
         pixel_values: torch.Tensor | None = None,
@@ -141,6 +143,7 @@ class ParGoModel(ParGoPreTrainedModel):
             )
         return mask.unsqueeze(-1)
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -218,6 +221,8 @@ class ParGoForConditionalGeneration(ParGoPreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.model = ParGoModel(config)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        # it stands for a picture that is given, and nothing that is said
+        self.generation_config.suppress_tokens = [config.image_token_id]
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -236,6 +241,7 @@ class ParGoForConditionalGeneration(ParGoPreTrainedModel, GenerationMixin):
         """See :meth:`ParGoModel.get_image_features`."""
         return self.model.get_image_features(*args, **kwargs)
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: torch.Tensor | None = None,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 import torch
 from PIL import Image
 from transformers import BatchFeature
 from transformers.image_utils import make_flat_list_of_images
-from transformers.processing_utils import ProcessorMixin
+from transformers.processing_utils import MultiModalData, ProcessorMixin
 
-from pargo_mllm.vision.tiling import cut_tiles
+from pargo_mllm.data.pictures import check_size, load_picture
+from pargo_mllm.vision.tiling import cut_tiles, tile_grid
 
 
 class ParGoProcessor(ProcessorMixin):
@@ -102,8 +106,55 @@ class ParGoProcessor(ProcessorMixin):
         """What the model takes."""
         return [*super().model_input_names, *(["tile_counts"] if self.max_tiles > 1 else [])]
 
+    def prompts(self, conversations: list[list[dict[str, Any]]]) -> BatchFeature:
+        """Inputs that ask for the next answer in each of several conversations, padded on the left.
+
+        Args:
+            conversations: messages in transformers' form; a picture is a part ``{"type": "image", "image": picture}``, as a
+                PIL picture or a file.
+        """
+        texts: Any = [self.apply_chat_template(messages, add_generation_prompt=True) for messages in conversations]
+        pictures = [
+            [
+                part["image"]
+                for message in messages
+                if not isinstance(message["content"], str)
+                for part in message["content"]
+                if part["type"] == "image"
+            ]
+            for messages in conversations
+        ]
+        # the template begins the text itself
+        return self(
+            text=texts,
+            images=pictures if any(pictures) else None,
+            padding=True,
+            padding_side="left",
+            add_special_tokens=False,
+            return_tensors="pt",
+        )
+
+    def _get_num_multimodal_tokens(self, image_sizes=None, **kwargs) -> MultiModalData:
+        """What serving engines ask: tokens and rows of pixels of pictures of given (height, width)."""
+        if image_sizes is None:
+            return MultiModalData()
+        tiles = [1] * len(image_sizes) if self.max_tiles == 1 else [self._num_tiles(*size) for size in image_sizes]
+        tokens = [self.num_image_tokens * (count if self.tokens_per_tile else 1) for count in tiles]
+        return MultiModalData(num_image_tokens=tokens, num_image_patches=tiles)
+
+    def _num_tiles(self, height: int, width: int) -> int:
+        rows, columns = tile_grid(width, height, self.tile_side(), self.max_tiles)
+        return rows * columns + (self.overview_tile and rows * columns > 1)
+
+    def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
+        """Open pictures that are given as files, before anything else looks at them."""
+        return super().prepare_inputs_layout(images=_opened(images), text=text, videos=videos, audio=audio, **kwargs)
+
     def validate_inputs(self, images=None, text=None, videos=None, audio=None, **kwargs):
-        """Refuse texts and pictures that do not match, naming the sample."""
+        """Refuse pictures that are too small or too large, and texts that do not match them, naming the sample."""
+        for picture in [] if images is None else make_flat_list_of_images(images):
+            if isinstance(picture, Image.Image):
+                check_size(picture.size, "a picture")
         if text is not None and all(isinstance(sample, str) for sample in text):
             self._check_counts(images, text)
         super().validate_inputs(images=images, text=text, videos=videos, audio=audio, **kwargs)
@@ -129,3 +180,12 @@ class ParGoProcessor(ProcessorMixin):
                 f"the texts hold {sum(wanted)} {self.image_token} ({counts}{', …' if len(wanted) > 8 else ''}) for {total} "
                 "pictures; they must be equal. A list of lists of pictures, one list a sample, says which one is wrong."
             )
+
+
+def _opened(images: Any) -> Any:
+    """Files read as pictures from strangers, the nesting kept."""
+    if isinstance(images, (list, tuple)):
+        return [_opened(image) for image in images]
+    if isinstance(images, os.PathLike) or (isinstance(images, str) and not images.startswith(("http://", "https://", "data:"))):
+        return load_picture(images)
+    return images

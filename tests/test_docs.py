@@ -18,6 +18,8 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 # how a command of the documentation is tried without its hour: what is put behind it
 SHORTER = {
     "pargo demo": "--scale tiny --out {out} --cache {out}/cache",
+    "pargo merge": "--help",
+    "pargo chat": "--help",
     "python bench/run.py": "--dry-run --providers pargo --out {out}",
     "python3 bench/gate.py": "--list",
     "python -m pargo_kernels.aot": "--sample 1 --arch sm_90",

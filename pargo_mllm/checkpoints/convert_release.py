@@ -13,16 +13,18 @@ import torch
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, CLIPImageProcessorPil, PreTrainedModel
 
+from pargo_mllm.assembly import take_generation_settings
 from pargo_mllm.checkpoints.container import CheckpointError, read_checkpoint
 from pargo_mllm.checkpoints.released_lora import fold_released_lora, is_lora
 from pargo_mllm.checkpoints.released_projector import convert_released_projector, used_by_projector
 from pargo_mllm.checkpoints.released_vision_encoder import convert_released_vision_encoder, used_by_encoder
 from pargo_mllm.configuration import ParGoConfig
+from pargo_mllm.language.families import family_of, prepare_tokenizer
+from pargo_mllm.language.templates import IMAGE_TOKEN
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
 
 REPORT = "conversion.json"
-IMAGE_TOKEN = "<image>"
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def convert_release(
         step("language model loaded")
         image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         model = _join(encoder, projector, language_model, image_token_id)
+        take_generation_settings(model, language_model, tokenizer)
         report = ConversionReport(
             vision_encoder=sum(map(used_by_encoder, tensors)),
             projector=len(own),
@@ -120,10 +123,9 @@ def _load_language_model(llm: Path, dtype: torch.dtype | str):
         tokenizer = AutoTokenizer.from_pretrained(llm, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"--llm {llm} cannot be loaded as a causal language model with its tokenizer: {error}") from error
-    if tokenizer.convert_tokens_to_ids(IMAGE_TOKEN) in (None, tokenizer.unk_token_id):
-        tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]}, replace_extra_special_tokens=False)
-    if len(tokenizer) > language_model.config.vocab_size:
-        language_model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64, mean_resizing=False)
+    vocabulary = prepare_tokenizer(tokenizer, family_of(language_model.config, tokenizer))
+    if vocabulary > language_model.config.vocab_size:
+        language_model.resize_token_embeddings(vocabulary, pad_to_multiple_of=64, mean_resizing=False)
     return language_model, tokenizer
 
 
@@ -148,7 +150,6 @@ def _join(encoder, projector, language_model: PreTrainedModel, image_token_id: i
     weights = {prefix + name: tensor for prefix, part in parts.items() for name, tensor in part.state_dict().items()}
     model.load_state_dict(weights, assign=True)
     model.tie_weights()
-    model.generation_config = language_model.generation_config
     return model
 
 

@@ -35,11 +35,20 @@ def load_picture(path: str | os.PathLike) -> Image.Image:
         raise PictureError(f"{path} cannot be read as a picture: {error}") from error
 
 
+def check_size(size: tuple[int, int], name: str | os.PathLike) -> None:
+    """Refuse a picture of ``size`` (width, height) that is too small or too large.
+
+    Raises:
+        PictureError: if a side is under :data:`MIN_SIDE` pixels, or there are more than :data:`MAX_PIXELS`.
+    """
+    width, height = size
+    if min(width, height) < MIN_SIDE:
+        raise PictureError(f"{name} is {width} x {height} pixels; a picture needs at least {MIN_SIDE} x {MIN_SIDE}.")
+    if width * height > MAX_PIXELS:
+        raise PictureError(f"{name} is {width} x {height} pixels; at most {MAX_PIXELS:,} are read: scale it down.")
+
+
 def _read(path: str | os.PathLike) -> Image.Image:
     with Image.open(path) as picture:
-        width, height = picture.size
-        if min(width, height) < MIN_SIDE:
-            raise PictureError(f"{path} is {width} x {height} pixels; a picture needs at least {MIN_SIDE} x {MIN_SIDE}.")
-        if width * height > MAX_PIXELS:
-            raise PictureError(f"{path} is {width} x {height} pixels; at most {MAX_PIXELS:,} are read: scale it down.")
+        check_size(picture.size, path)
         return picture.convert("RGB")

@@ -70,7 +70,10 @@ def exact_match(
         if hide_pictures:
             is_picture = batch["input_ids"] == model.config.image_token_id
             batch["attention_mask"] = hide(batch["attention_mask"], is_picture)
-        best = model(**batch).logits[:, :-1].argmax(-1)
+        logits = model(**batch).logits[:, :-1]
+        # generate() never says it
+        logits[..., model.config.image_token_id] = float("-inf")
+        best = logits.argmax(-1)
         wrong = ((best != labels) & (labels != IGNORED)).cpu()
         for row, index in enumerate(indices):
             segments = questions.rows[index].segments[1:]

@@ -12,31 +12,25 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-IMAGE_TOKEN = "<image>"
+from pargo_mllm.language.templates import IMAGE_TOKEN, said_macro
+
 _SPECIAL = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 _TURNS = ("<|user|>", "<|assistant|>")
 
-CHAT_TEMPLATE = """{{- bos_token -}}
+CHAT_TEMPLATE = (
+    said_macro()
+    + """{{- bos_token -}}
 {%- for message in messages -%}
   {%- if message['role'] == 'assistant' -%}
     {{- '<|assistant|>' -}}
-    {%- generation -%}
-      {%- if message['content'] is string -%}{{- message['content'] -}}
-      {%- else -%}{%- for part in message['content'] -%}{{- part['text'] -}}{%- endfor -%}{%- endif -%}
-      {{- eos_token -}}
-    {%- endgeneration -%}
+    {%- generation -%}{{- said(message['content']) + eos_token -}}{%- endgeneration -%}
   {%- else -%}
-    {{- '<|user|>' -}}
-    {%- if message['content'] is string -%}{{- message['content'] -}}
-    {%- else -%}
-      {%- for part in message['content'] -%}
-        {%- if part['type'] == 'image' -%}{{- '<image>' -}}{%- else -%}{{- part['text'] -}}{%- endif -%}
-      {%- endfor -%}
-    {%- endif -%}
+    {{- '<|user|>' + said(message['content']) -}}
   {%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}
 """
+)
 
 
 # a question mark tells the miniature nothing; other marks are words of their own

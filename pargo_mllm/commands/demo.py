@@ -1,0 +1,61 @@
+"""``pargo demo``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from pargo_mllm.data.coco import FolderError
+from pargo_mllm.data.pictures import PictureError
+from pargo_mllm.demo.miniature import SCALES
+from pargo_mllm.demo.run import COMPARABLE, DemoError, DemoOptions, run_demo
+
+
+def add_parser(commands) -> None:
+    """Add the command."""
+    demo = commands.add_parser(
+        "demo",
+        help="train a miniature through both stages and judge it on held-out pictures",
+        description="Train a small encoder, ParGo and a small Llama through both stages and judge them on held-out pictures.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    demo.add_argument(
+        "--data",
+        type=Path,
+        metavar="FOLDER",
+        help="COCO-style photographs: images/, captions.json, instances.json (default: scenes)",
+    )
+    demo.add_argument("--compare", nargs="+", choices=COMPARABLE, default=(), help="projectors to train beside ParGo")
+    demo.add_argument("--out", type=Path, default=Path("pargo-demo"), metavar="FOLDER", help="report, results and models")
+    demo.add_argument("--cache", type=Path, metavar="FOLDER", help="finished phases (default: ~/.cache/pargo)")
+    demo.add_argument("--seed", type=_seed, default=0, help="of pictures, projector and order of training")
+    demo.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: the GPU where there is one")
+    demo.add_argument(
+        "--scale", choices=tuple(SCALES), default="demo", help="tiny: learns nothing, checks in seconds that all runs"
+    )
+    demo.set_defaults(run=_run, errors=(DemoError, FolderError, PictureError))
+
+
+def _run(options: argparse.Namespace) -> None:
+    wanted = DemoOptions(
+        data=options.data,
+        compare=tuple(dict.fromkeys(options.compare)),
+        out=options.out,
+        cache=options.cache,
+        seed=options.seed,
+        device=options.device,
+        scale=options.scale,
+    )
+    try:
+        run_demo(wanted)
+    except KeyboardInterrupt:
+        print("finished phases are kept; the same command goes on with the next one", file=sys.stderr)
+        raise
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**31:
+        raise argparse.ArgumentTypeError(f"{text} must lie in 0...{2**31 - 1}")
+    return value

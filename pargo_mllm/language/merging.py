@@ -1,0 +1,104 @@
+"""Folding LoRA into the model it was trained on, checked by the logits."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file
+
+from pargo_mllm.modeling import ParGoForConditionalGeneration
+from pargo_mllm.processing import ParGoProcessor
+
+# of the largest logit: what summing in another order may change in fp32
+TOLERANCE = 1e-5
+WEIGHTS = "adapter_model.safetensors"
+
+
+class MergeError(ValueError):
+    """An adapter cannot be folded in; the message says why and what to do."""
+
+
+def merge_adapter(adapter: Path, out: Path, base: Path | None = None) -> float:
+    """Fold an adapter (LoRA and projector) into its base model; the result is a folder that from_pretrained loads.
+
+    All happens in fp32: folding and the check of the logits, on a picture of noise and some text. What is written has the
+    base model's dtype.
+
+    Args:
+        adapter: the folder that ``PeftModel.save_pretrained`` wrote.
+        out: must not exist; gets the model, and the base model's processor where it has one.
+        base: the model it was trained on; the one that the adapter names when None.
+
+    Returns:
+        The largest difference between logits before and after.
+
+    Raises:
+        MergeError: if a folder or a tensor is missing, or the logits differ by more than :data:`TOLERANCE`, relative to
+            the largest of them where that exceeds 1.
+    """
+    if out.exists():
+        raise MergeError(f"{out} exists; choose another folder, or remove it.")
+    for name in ("adapter_config.json", WEIGHTS):
+        if not (adapter / name).is_file():
+            raise MergeError(f"{adapter} has no {name}; give the folder that save_pretrained of the adapted model wrote.")
+    base = base or Path(PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path or "")
+    if not (base / "config.json").is_file():
+        raise MergeError(f"the base model {str(base)!r} is no model folder; say where it is with --base.")
+    dtype = ParGoForConditionalGeneration.config_class.from_pretrained(base).dtype
+    model = ParGoForConditionalGeneration.from_pretrained(base, dtype=torch.float32).eval()
+    adapted = _load(model, adapter)
+
+    probe = _probe(model.config)
+    with torch.inference_mode():
+        before = adapted(**probe).logits
+    merged = adapted.merge_and_unload(safe_merge=True)
+    with torch.inference_mode():
+        after = merged(**probe).logits
+    difference, scale = (after - before).abs().max().item(), max(1.0, before.abs().max().item())
+    if not difference <= TOLERANCE * scale:
+        raise MergeError(
+            f"the logits changed by {difference:.3g} where {TOLERANCE * scale:.3g} is allowed: {adapter} does not belong to "
+            f"{base}, or its weights are too large to fold in."
+        )
+    _write(merged.to(dtype or torch.float32), base, out)
+    return difference
+
+
+def _load(model: ParGoForConditionalGeneration, adapter: Path) -> PeftModel:
+    """The model with the adapter's weights, all of them: PEFT itself goes on with random ones where some are missing."""
+    adapted = get_peft_model(model, PeftConfig.from_pretrained(str(adapter))).eval()
+    weights = load_file(adapter / WEIGHTS)
+    needed = get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
+    missing, unknown = sorted(needed - weights.keys()), sorted(weights.keys() - needed)
+    if missing or unknown:
+        lacking = f"lacks {len(missing)} tensors, {missing[0]} the first" if missing else ""
+        spare = f"holds {len(unknown)} tensors of no layer, {unknown[0]} the first" if unknown else ""
+        raise MergeError(f"{adapter / WEIGHTS} {' and '.join(filter(None, (lacking, spare)))}; save the adapter again.")
+    set_peft_model_state_dict(adapted, weights)
+    return adapted
+
+
+def _probe(config) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    side = config.vision_config.image_size
+    text = torch.randint(0, config.text_config.vocab_size, (1, 16), generator=generator)
+    # the image token stands for pictures only
+    text[text == config.image_token_id] = 0 if config.image_token_id else 1
+    image = torch.full((1, config.num_image_tokens), config.image_token_id)
+    return {
+        "input_ids": torch.cat((image, text), dim=1),
+        "pixel_values": torch.randn(1, 3, side, side, generator=generator),
+    }
+
+
+def _write(model: ParGoForConditionalGeneration, base: Path, out: Path) -> None:
+    aside = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    model.save_pretrained(aside)
+    if (base / "processor_config.json").is_file():
+        ParGoProcessor.from_pretrained(base).save_pretrained(aside)
+    os.replace(aside, out)
