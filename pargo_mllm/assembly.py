@@ -73,7 +73,13 @@ def model_and_processor(
     )
     model = assemble(config, vision_tower, language_model, seed)
     take_generation_settings(model, language_model, tokenizer)
-    return model, ParGoProcessor(image_processor, tokenizer, num_image_tokens=config.num_image_tokens)
+    processor = ParGoProcessor(
+        image_processor,
+        tokenizer,
+        num_image_tokens=config.num_image_tokens,
+        tokens_per_tile=not config.projector_config.reads_tiles_together,
+    )
+    return model, processor
 
 
 def take_generation_settings(

@@ -6,13 +6,14 @@ import pickle
 
 import pytest
 import torch
-from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from pargo_mllm import ParGoForConditionalGeneration, ParGoProcessor
 from pargo_mllm.checkpoints import convert_released_projector, convert_released_vision_encoder
 from pargo_mllm.checkpoints.convert_release import REPORT
 from pargo_mllm.cli import main
+from tests.mllm.miniature_families import make_language_model, make_tokenizer
 from tests.mllm.test_eva02 import HEADS, SIDE, WIDTH, released  # noqa: F401 (a fixture)
 
 TOKENS, PARTIAL, INNER, LAYERS, TEXT = 5, 4, 24, 2, 32
@@ -127,6 +128,33 @@ def test_the_folder_is_the_three_parts_and_lora(converted, checkpoint, llm, pict
     expected = alone(inputs_embeds=torch.cat((tokens, words), dim=1)).logits
     logits = model(**batch).logits[..., : expected.shape[-1]]
     torch.testing.assert_close(logits, expected, rtol=0, atol=2e-5)
+
+
+@torch.no_grad()
+def test_the_published_form_of_internlm2_is_what_lora_is_folded_into(checkpoint, tmp_path):
+    tokenizer = make_tokenizer("internlm2")
+    language_model = make_language_model("internlm2", tokenizer)
+    language_model.save_pretrained(tmp_path / "llm")
+    tokenizer.save_pretrained(tmp_path / "llm")
+    adapted = dict(checkpoint)
+    stem = "llm_model.base_model.model.model.layers.1.feed_forward.w2"
+    for side, shape in (("A", (RANK, 48)), ("B", (TEXT, RANK))):
+        adapted[f"{stem}.lora_{side}.default.weight"] = torch.randn(shape, generator=torch.Generator().manual_seed(2)) * 0.3
+    save_file(adapted, tmp_path / "release.safetensors")
+    assert command(tmp_path / "release.safetensors", tmp_path / "llm", tmp_path / "out") == 0
+    model = ParGoForConditionalGeneration.from_pretrained(tmp_path / "out")
+    # the update added to the file in its own names, wqkv in one piece
+    weights = load_file(tmp_path / "llm" / "model.safetensors")
+    for place in ("attention.wqkv", "feed_forward.w2"):
+        down, up = (adapted[f"llm_model.base_model.model.model.layers.1.{place}.lora_{side}.default.weight"] for side in "AB")
+        weights[f"model.layers.1.{place}.weight"] += ALPHA / RANK * up @ down
+    save_file(weights, tmp_path / "llm" / "model.safetensors", metadata={"format": "pt"})
+    expected = AutoModelForCausalLM.from_pretrained(tmp_path / "llm").eval()
+    ids = torch.tensor([[5, 9, 60, 33, 2]])
+    logits = model(input_ids=ids).logits[..., : len(tokenizer)]
+    torch.testing.assert_close(logits, expected(input_ids=ids).logits, rtol=0, atol=1e-5)
+    assert model.generation_config.eos_token_id[0] == tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert "<|im_start|>" in ParGoProcessor.from_pretrained(tmp_path / "out").chat_template
 
 
 def test_every_tensor_is_used_or_named(converted, checkpoint):

@@ -95,6 +95,15 @@ def test_the_side_of_a_tile_is_what_the_encoder_gets(tokenizer, large):
         ParGoProcessor(oblong, tokenizer, max_tiles=4)(text=["<image>"], images=[large[:1]])
 
 
+@pytest.mark.parametrize("options", [{}, {"tokens_per_tile": True}, {"tokens_per_tile": True, "overview_tile": True}])
+def test_serving_engines_are_told_the_tokens_and_tiles_of_each_picture(tiler, large, options):
+    processor = tiler(**options)
+    batch = processor(text=["<image> <image> <image>"], images=[large], return_tensors="pt")
+    told = processor._get_num_multimodal_tokens(image_sizes=[(picture.height, picture.width) for picture in large])
+    assert told["num_image_patches"] == batch["tile_counts"].tolist()
+    assert sum(told["num_image_tokens"]) == (batch["input_ids"] == processor.image_token_id).sum().item()
+
+
 def test_options_survive_saving(tiler, large, tmp_path):
     tiler(overview_tile=True, tokens_per_tile=True).save_pretrained(tmp_path)
     loaded = AutoProcessor.from_pretrained(tmp_path)
