@@ -8,6 +8,7 @@ from torch.nn.functional import layer_norm, linear
 
 from pargo_mllm import Eva02VisionConfig, Eva02VisionModel, ParGoConfig, ParGoForConditionalGeneration
 from pargo_mllm.checkpoints import convert_released_vision_encoder
+from pargo_mllm.presets import pargo_7b
 from tests.mllm.golden import read_golden
 
 TOLERANCE = 1e-4
@@ -156,6 +157,11 @@ def test_the_real_size_has_the_published_304_million_parameters():
     expected = 24 * block + (3 * 14 * 14 + 1) * c + c + (patches + 1) * c + 2 * c
     assert sum(p.numel() for p in encoder.parameters()) == expected
     assert round(expected / 1e6) == 304
+    config = pargo_7b(Eva02VisionConfig())
+    with torch.device("meta"):
+        whole = ParGoForConditionalGeneration(config)
+    assert sum(p.numel() for p in whole.model.vision_tower.parameters()) == expected
+    assert config.num_image_tokens == 304
 
 
 def test_every_parameter_learns_and_checkpointing_changes_nothing(released):
