@@ -20,6 +20,7 @@ SHORTER = {
     "pargo demo": "--scale tiny --out {out} --cache {out}/cache",
     "pargo merge": "--help",
     "pargo chat": "--help",
+    "pargo convert-release": "--help",
     "python bench/run.py": "--dry-run --providers pargo --out {out}",
     "python3 bench/gate.py": "--list",
     "python -m pargo_kernels.aot": "--sample 1 --arch sm_90",
