@@ -13,6 +13,29 @@ from pargo_kernels.intervals import EDGES, cascade_windows
 PROJECTOR_TYPES = ("pargo", "qformer", "linear", "mlp")
 # what the projector's attention can run on: this package's ops, or dense baselines
 PROJECTOR_ATTENTION = ("pargo", "sdpa", "eager")
+# the parts of a configuration that names none, near the paper's: CLIP ViT-L/14 at 336 pixels with its 576 patches, and
+# Vicuna-7B v1.5, whose 32,000 tokens are followed by the image token
+_CLIP_LARGE_336 = {
+    "model_type": "clip_vision_model",
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 336,
+    "patch_size": 14,
+    "projection_dim": 768,
+}
+_VICUNA_7B = {
+    "model_type": "llama",
+    "vocab_size": 32001,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-5,
+    "pad_token_id": 0,
+}
 
 
 class ParGoProjectorConfig(PreTrainedConfig):
@@ -145,10 +168,14 @@ class ParGoProjectorConfig(PreTrainedConfig):
 class ParGoConfig(PreTrainedConfig):
     """Configuration of the whole model: vision encoder, projector and language model.
 
+    Without arguments it has the paper's size: an encoder with 576 patches, six layers of ParGo with 288 + 16 tokens, and
+    Vicuna-7B.
+
     Args:
-        vision_config: of any CLIP or SigLIP vision model of transformers (a config, or a dict with ``model_type``).
+        vision_config: of any CLIP or SigLIP vision model of transformers (a config, or a dict with ``model_type``); CLIP
+            ViT-L/14-336 when None.
         projector_config: a :class:`ParGoProjectorConfig` or a dict of its arguments.
-        text_config: of any causal language model of transformers.
+        text_config: of any causal language model of transformers; Vicuna-7B when None.
         image_token_id: the token whose embeddings the projected tokens replace.
         vision_feature_layer: -1 for the encoder's last hidden state, or an index into its hidden states.
         vision_feature_select_strategy: "default" drops the encoder's class token, "full" keeps every token.
@@ -173,8 +200,8 @@ class ParGoConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
-        self.vision_config = _sub_config("vision_config", self.vision_config, "clip_vision_model")
-        self.text_config = _sub_config("text_config", self.text_config, "llama")
+        self.vision_config = _sub_config("vision_config", self.vision_config, _CLIP_LARGE_336)
+        self.text_config = _sub_config("text_config", self.text_config, _VICUNA_7B)
         projector = self.projector_config if self.projector_config is not None else {}
         if isinstance(projector, dict):
             widths = {"vision_hidden_size": self.vision_config.hidden_size, "output_size": self.text_config.hidden_size}
@@ -240,11 +267,11 @@ def expand_attention(value):
     return {"": value, "vision_config": value, "text_config": value}
 
 
-def _sub_config(name: str, value, default_type: str):
+def _sub_config(name: str, value, default: dict[str, Any]):
     if isinstance(value, PreTrainedConfig):
         return value
-    fields = dict(value or {})
-    model_type = fields.pop("model_type", default_type)
+    fields = dict(default if value is None else value)
+    model_type = fields.pop("model_type", default["model_type"])
     if model_type not in CONFIG_MAPPING:
         raise ValueError(
             f"{name} has model_type={model_type!r}, which transformers does not know; see transformers.CONFIG_MAPPING."
