@@ -79,3 +79,17 @@ def test_every_call_finds_its_line():
                     assert [r.long for r in rows] == [False] * (len(rows) - 1) + [True]
                 for kernel in {entry.kernel for entry in table()} - {"partial_global_forward", "partial_global_backward"}:
                     assert launch_table.entry_of(kernel, arch, dtype, block_dim).block_dim >= block_dim
+
+
+def test_tuning_takes_the_fastest_of_what_passes(monkeypatch, capsys):
+    from pargo_kernels import tune
+    from pargo_kernels.tune import Slot
+
+    slot = Slot("merge_chunk_outputs", "sm_90", 16, 64, 1, False)
+    first, second = tune.candidates(*slot)
+    monkeypatch.setattr(tune, "candidates", lambda *slot: [first._replace(num_warps=3), first, second])
+    # three warps do not compile
+    assert tune.passing(slot, None, 2) == [first, second]
+    assert tune.passing(slot, second, 1) == [second]
+    assert tune.fastest([first, second], {first: 2e-6, second: 1e-6}.get) == second
+    assert "1.0 us *" in capsys.readouterr().out
