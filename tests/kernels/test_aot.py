@@ -59,6 +59,21 @@ def test_faults_are_found(change, verdict):
     assert verdict in report.line
 
 
+@pytest.mark.parametrize("arch", ("sm_80", "sm_90"))
+@pytest.mark.parametrize(("kernel", "vectors"), (("partial_global_forward", 2), ("partial_global_backward", 2)))
+def test_rows_are_moved_16_bytes_at_a_time(kernel, vectors, arch):
+    """K, V, dK, dV and all other rows; only the lse of the global and of the partial rows is narrower."""
+    from pargo_kernels.triton_path.compile_ahead import compile_launch
+    from pargo_kernels.triton_path.inspect_binary import inspect_binary
+    from pargo_kernels.triton_path.table_cases import PLAIN, cases
+
+    entry = next(line for line in table() if line[:5] == (kernel, arch, 16, 64, 2))
+    case = next(case for case in cases(entry) if case.variant == PLAIN)
+    cost = inspect_binary(compile_launch(case.launch, arch))
+    assert cost.wide_accesses > 0
+    assert cost.global_accesses - cost.wide_accesses <= vectors
+
+
 def test_every_call_finds_its_line():
     """Each architecture, width and head dimension has its lines, and the slices leave no gap."""
     import torch
