@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-long bench gpu-gate style clean
+.PHONY: demo test test-long bench bench-micro gpu-gate tune style clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -25,9 +25,15 @@ test-long: .venv/.installed
 bench: .venv/.installed
 	$(BIN)/python bench/run.py
 
+bench-micro: .venv/.installed
+	$(BIN)/pytest bench/micro.py --benchmark-only --benchmark-columns=min,median,iqr,rounds --benchmark-warmup=on
+
 # on a GPU machine the python3 there serves, with its own torch and triton: nothing is installed
 gpu-gate:
 	$(PYTHON) bench/gate.py
+
+tune:
+	$(PYTHON) -m pargo_kernels.tune --measure
 
 style: .venv/.installed
 	$(BIN)/ruff check .

@@ -61,23 +61,21 @@ def partial_global_work(
     grad_lse: bool = False,
 ) -> Work:
     """Partial-global attention of images with ``lengths`` keys, one direction. The reads of cu_seqlens are left out."""
-    query = torch.empty(query_shape, dtype=dtype, device="meta")
-    keys = (1, sum(lengths)) if packed else (query_shape[0], lengths[0])
-    key = torch.empty(keys[0], num_kv_heads, keys[1], query_shape[3], dtype=dtype, device="meta")
-    offsets = torch.empty(len(lengths) + 1, dtype=torch.int32, device="meta") if packed else None
-    plan = PartialGlobalPlan.of(query, key, num_partial, offsets)
+    images, num_keys = (1, sum(lengths)) if packed else (query_shape[0], lengths[0])
+    key_shape = (images, num_kv_heads, num_keys, query_shape[3])
+    plan = PartialGlobalPlan.of(torch.Size(query_shape), torch.Size(key_shape), num_partial, packed)
     moved = computed = 0
     for length in lengths:
         work = _image_forward if direction == "forward" else _image_backward
-        image = work(plan, length, plan.rows(f"partial_global_{direction}", query, arch), query, grad_lse)
+        image = work(plan, length, plan.rows(f"partial_global_{direction}", dtype, arch), dtype, grad_lse)
         moved, computed = moved + image.bytes, computed + image.flops
     return Work(num_kv_heads * moved, num_kv_heads * computed)
 
 
-def _image_forward(plan: PartialGlobalPlan, length: int, rows: Sequence[SliceRow], query: torch.Tensor, _) -> Work:
+def _image_forward(plan: PartialGlobalPlan, length: int, rows: Sequence[SliceRow], dtype: torch.dtype, _) -> Work:
     """One kv head of one image."""
-    chunks, tiles, tiles_per_row, constants = _tiles(plan, length, rows, query.dtype)
-    vector = plan.head_dim * query.dtype.itemsize
+    chunks, tiles, tiles_per_row, constants = _tiles(plan, length, rows, dtype)
+    vector = plan.head_dim * dtype.itemsize
     blocks, lanes, owners = constants["GLOBAL_BLOCKS"], plan.global_lanes, plan.group * plan.num_partial
     moved = blocks * 2 * length * vector + chunks * lanes * vector
     moved += owners * (tiles_per_row * vector + vector + FP32)
@@ -85,12 +83,10 @@ def _image_forward(plan: PartialGlobalPlan, length: int, rows: Sequence[SliceRow
     return Work(moved, _dots(constants, tiles, blocks * FORWARD_DOTS, FORWARD_DOTS))
 
 
-def _image_backward(
-    plan: PartialGlobalPlan, length: int, rows: Sequence[SliceRow], query: torch.Tensor, grad_lse: bool
-) -> Work:
+def _image_backward(plan: PartialGlobalPlan, length: int, rows: Sequence[SliceRow], dtype: torch.dtype, grad_lse: bool) -> Work:
     """One kv head of one image."""
-    chunks, tiles, tiles_per_row, constants = _tiles(plan, length, rows, query.dtype)
-    vector = plan.head_dim * query.dtype.itemsize
+    chunks, tiles, tiles_per_row, constants = _tiles(plan, length, rows, dtype)
+    vector = plan.head_dim * dtype.itemsize
     blocks, lanes, owners = constants["GLOBAL_BLOCKS"], plan.global_lanes, plan.group * plan.num_partial
     dlse = FP32 if grad_lse else 0
     # query, dO, out and lse of a row

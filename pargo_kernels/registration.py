@@ -11,7 +11,9 @@ torch.func.grad works (jvp and double backward raise instead of giving zeros).
 
 from __future__ import annotations
 
+import functools
 import importlib
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -83,7 +85,15 @@ def call(ops: Ops, tensors: tuple, settings: tuple) -> tuple[torch.Tensor, torch
     # the Function refuses forward-mode AD; the bare op would drop the tangents
     if wants_grad or forward_ad._current_level >= 0:
         return ops.function.apply(*tensors, *settings)
-    return ops.forward(*tensors, *settings)
+    return _below_autograd(ops.forward, *tensors, *settings)
+
+
+def _below_autograd(op, *args):
+    # nothing is recorded here: the op's own autograd kernel, which exported programs need, would cost microseconds
+    if torch.compiler.is_compiling():
+        return op(*args)
+    with torch._C._AutoDispatchBelowAutograd():
+        return op(*args)
 
 
 def lse_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -109,10 +119,15 @@ def _vmap_rule(op):
     return rule
 
 
+@functools.cache
+def _path(impl: str, module: str) -> ModuleType:
+    return importlib.import_module(f"pargo_kernels.{impl}_path.{module}")
+
+
 def _run(module: str, direction: str, args: tuple):
     *inputs, impl = args
     device = args[0].device
-    path = importlib.import_module(f"pargo_kernels.{impl}_path.{module}")
+    path = _path(impl, module)
     if not torch.is_autocast_enabled(device.type):
         return getattr(path, direction)(*inputs)
     with torch.autocast(device.type, enabled=False):
@@ -125,7 +140,7 @@ def _function(name: str, forward_op, backward_op, num_tensors: int) -> type[torc
 
         @staticmethod
         def forward(*args):
-            return forward_op(*args)
+            return _below_autograd(forward_op, *args)
 
         @staticmethod
         def setup_context(ctx, inputs, output):

@@ -1,10 +1,11 @@
-"""Write the launch table: for every line, the first of its candidates that compiles without a spill.
+"""Write the launch table: for every line the fastest of its first candidates that compile without a spill.
 
-    python -m pargo_kernels.tune --arch sm_90
+    python -m pargo_kernels.tune --measure       on a GPU, the lines of its architecture
+    python -m pargo_kernels.tune --arch sm_90    without one: the first candidate that compiles
     python -m pargo_kernels.tune --keep          lines that pass stay: for another version of Triton
 
-The candidates stand in the order of our expectation; without a GPU nothing is timed, and the table says nothing about
-speed. Prints the lines that changed.
+The candidates stand in the order of our expectation; without ``--measure`` the table says nothing about speed. Prints the lines
+that changed.
 """
 
 from __future__ import annotations
@@ -12,17 +13,21 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import product
+from typing import NamedTuple
 
 import torch
+import triton
 
 from pargo_kernels.triton_path import launch_table
 from pargo_kernels.triton_path.compile_ahead import TARGETS, compile_launch
 from pargo_kernels.triton_path.inspect_binary import spills
+from pargo_kernels.triton_path.launch import run
 from pargo_kernels.triton_path.launch_table import Entry
-from pargo_kernels.triton_path.table_cases import FULL, cases
+from pargo_kernels.triton_path.table_cases import FULL, PLAIN, cases
 
 KERNELS = (
     "partial_global_forward",
@@ -61,11 +66,6 @@ def candidates(kernel: str, arch: str, bits: int, block_dim: int, slice_from: in
     return [Entry(kernel, arch, bits, block_dim, slice_from, long, n, g, w, s) for (n, w, s), g in product(tiles, GLOBAL_ROWS)]
 
 
-def line_of(entry: Entry) -> tuple[str, str, int, int]:
-    """(kernel, architecture, width, head dimension): what :func:`choose` decides at a time."""
-    return entry[:4]
-
-
 def passes(entry: Entry) -> bool:
     """Every case of the entry compiles, without a spill, inside the shared memory."""
     limit = TARGETS[entry.arch].shared_limit
@@ -83,26 +83,52 @@ def passes(entry: Entry) -> bool:
     return True
 
 
-def choose(line: tuple[str, str, int, int], present: Sequence[Entry] = ()) -> list[Entry]:
-    """The entries of one kernel, architecture, width and head dimension; those ``present`` that pass stay."""
-    kernel = line[0]
+class Slot(NamedTuple):
+    """What one line of the table is for."""
 
-    def first(slice_from: int, long: bool) -> Entry:
-        mine = [entry for entry in present if (entry.slice_from, entry.long) == (slice_from, long)]
-        return _first([*mine, *candidates(*line, slice_from, long)])
+    kernel: str
+    arch: str
+    bits: int
+    block_dim: int
+    slice_from: int
+    long: bool
 
-    if not kernel.startswith("partial_global"):
-        return [first(1, False)]
-    chosen = [first(slice_from, False) for slice_from in SLICES]
-    # slices of a tile of the last line or more are long
-    return [*chosen, first(chosen[-1].block_n, True)]
+    @classmethod
+    def of(cls, entry: Entry) -> Slot:
+        """The slot that an entry fills."""
+        return cls(*entry[:6])
 
 
-def _first(options: list[Entry]) -> Entry:
-    for entry in options:
-        if passes(entry):
-            return entry
-    raise RuntimeError(f"no candidate of {options[0]} compiles without a spill")
+def passing(slot: Slot, present: Entry | None, count: int) -> list[Entry]:
+    """The first ``count`` entries that pass: the ``present`` one, where it is to stay, then the candidates."""
+    found: list[Entry] = []
+    for entry in [*([present] if present else []), *candidates(*slot)]:
+        if entry not in found and passes(entry):
+            found.append(entry)
+            if len(found) == count:
+                break
+    if not found:
+        raise RuntimeError(f"no candidate of {slot} compiles without a spill")
+    return found
+
+
+def seconds(entry: Entry) -> float:
+    """Time of the entry's plain launches on this machine's GPU."""
+    total = 0.0
+    with launch_table.using((entry, *_others(entry))):
+        for case in cases(entry, "cuda"):
+            if case.variant == PLAIN and case.dtype != torch.float16:
+                total += triton.testing.do_bench(partial(run, [case.launch], torch.device("cuda"))) / 1e3
+    return total
+
+
+def fastest(entries: Sequence[Entry], clock: Callable[[Entry], float] = seconds) -> Entry:
+    """The entry with the least time, with what each takes printed."""
+    times = [clock(entry) for entry in entries]
+    best = min(range(len(entries)), key=times.__getitem__)
+    for index, (entry, taken) in enumerate(zip(entries, times, strict=True)):
+        print(f"  {taken * 1e6:9.1f} us {'*' if index == best else ' '} {entry}", flush=True)
+    return entries[best]
 
 
 def _others(entry: Entry) -> tuple[Entry, ...]:
@@ -118,23 +144,38 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--arch", nargs="+", default=list(TARGETS), choices=list(TARGETS))
     parser.add_argument("--kernel", nargs="+", default=KERNELS, choices=KERNELS, metavar="NAME")
     parser.add_argument("--keep", action="store_true", help="lines that pass stay as they are")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--measure", type=int, nargs="?", const=6, metavar="N", help="time the first N (default: 6) on the GPU")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes that compile (default: one a core)")
     options = parser.parse_args(arguments)
+    if options.measure:
+        if not torch.cuda.is_available():
+            parser.error("--measure needs a GPU, and torch sees none; leave it out to choose by the compiler's verdict")
+        options.arch = [launch_table.architecture(torch.device("cuda"))]
     before = set(launch_table.entries()) if launch_table.TABLE.exists() else set()
-    table: dict[tuple, list[Entry]] = {line_of(entry): [] for entry in before}
-    for entry in before:
-        table[line_of(entry)].append(entry)
+    table = {Slot.of(entry): entry for entry in before}
+
+    def fill(slots: list[Slot]) -> None:
+        kept = [table.get(slot) if options.keep else None for slot in slots]
+        chosen = pool.map(passing, slots, kept, [options.measure or 1] * len(slots))
+        for slot, entries in zip(slots, chosen, strict=True):
+            table[slot] = fastest(entries) if options.measure else entries[0]
+            if table[slot] not in before:
+                print(table[slot], flush=True)
+            launch_table.write(list(table.values()))
+
     lines = list(product(options.kernel, options.arch, (16, 32), BLOCK_DIMS))
-    present = [tuple(table.get(line, ())) if options.keep else () for line in lines]
+    sliced = [line for line in lines if line[0].startswith("partial_global")]
     with ProcessPoolExecutor(options.jobs) as pool:
-        for number, (line, chosen) in enumerate(zip(lines, pool.map(choose, lines, present), strict=True), 1):
-            table[line] = chosen
-            launch_table.write([entry for entries in table.values() for entry in entries])
-            for entry in chosen:
-                if entry not in before:
-                    print(f"[{number}/{len(lines)}] {entry}", flush=True)
-    written = {entry for entries in table.values() for entry in entries}
-    print(f"{len(written - before)} lines changed, {len(written)} in all: {launch_table.TABLE}")
+        fill([Slot(*line, first, False) for line in lines for first in (SLICES if line in sliced else (1,))])
+        # slices of a tile of the last line or more are long
+        tiles = {line: table[Slot(*line, SLICES[-1], False)].block_n for line in sliced}
+        for line in sliced:
+            for slot in [slot for slot in table if slot[:4] == line and slot.long and slot.slice_from != tiles[line]]:
+                del table[slot]
+        fill([Slot(*line, tiles[line], True) for line in sliced])
+    launch_table.write(list(table.values()))
+    changed = set(table.values()) - before
+    print(f"{len(changed)} lines changed, {len(table)} in all: {launch_table.TABLE}")
     return 0
 
 

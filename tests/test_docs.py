@@ -1,5 +1,6 @@
 """The documentation stays true: its Python runs, its commands exist, its links lead somewhere, its counts are recounted."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from bench.problems import Cascaded, PartialGlobal
+from bench.records import read_rows
 from bench.schedule import scheduled_work
 from bench.traffic import least_work
 
@@ -23,7 +25,7 @@ SHORTER = {
     "pargo convert-release": "--help",
     "python bench/run.py": "--dry-run --providers pargo --out {out}",
     "python3 bench/gate.py": "--list",
-    "python -m pargo_kernels.aot": "--sample 1 --arch sm_90",
+    "python -m pargo_kernels.aot": "--sample 1",
     "python -m pargo_kernels.tune": "--help",
     "python -m pargo_kernels.env_report": "",
 }
@@ -68,7 +70,6 @@ def test_command(command, tmp_path):
     else:
         (start,) = [start for start in SHORTER if command.startswith(start)]
         shorter = shlex.split(SHORTER[start].format(out=tmp_path))
-        words = [word for word in words if word not in shorter]
         if words[0] == "pargo":
             words[:1] = ["python", "-m", "pargo_mllm"]
         if "../coco" in command:
@@ -102,3 +103,50 @@ def test_traffic_table_is_what_the_schedule_counts():
         moved = scheduled_work(problems[name], direction, torch.bfloat16, "sm_90").bytes
         least = least_work(problems[name], direction, 2).bytes
         assert figures == [f"{least / 1e6:.1f}", f"{moved / 1e6:.1f}", f"{moved / least:.3f}"]
+
+
+def table_rows(page, start):
+    """Cells of the rows of the table whose header line begins with ``start``."""
+    lines = page.read_text().splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith(start)) + 2
+    last = next(number for number in range(first, len(lines)) if not lines[number].startswith("|"))
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[first:last]]
+
+
+def test_benchmark_table_is_what_was_measured():
+    rows = read_rows(ROOT / "bench/results/amd-epyc/quick.csv")
+    measured = {}
+    for row in rows:
+        # the first group that holds a problem compares all providers on it
+        if row.direction == "forward+backward" and row.status == "ok":
+            measured.setdefault((row.problem, row.provider), row)
+
+    def shown(number):
+        return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
+
+    def time(problem, provider):
+        row = measured[problem, provider]
+        return f"{shown(row.median_ms)} ({shown(row.q20_ms)}–{shown(row.q80_ms)})"
+
+    for problem, ours, compiled, dense, speedup, rival in table_rows(ROOT / "README.md", "| fp32, forward + backward"):
+        assert ours == time(problem, "pargo")
+        assert compiled == time(problem, "pargo-compiled")
+        assert dense == time(problem, "sdpa-mask-flash")
+        assert speedup == shown(measured[problem, "pargo"].speedup_over_dense)
+        # the strongest of all that are not ours
+        others = [row for (name, provider), row in measured.items() if name == problem and not provider.startswith("pargo")]
+        strongest = min(others, key=lambda row: row.median_ms).provider
+        assert rival == f"{strongest}: {time(problem, strongest)}"
+
+
+def test_demo_table_is_what_was_measured():
+    results = json.loads((ROOT / "docs/demo_results.json").read_text())
+    for name, tokens, *shares in table_rows(ROOT / "README.md", "| | tokens | untrained"):
+        (found,) = [projector for projector in results["projectors"] if projector["name"] == name]
+        assert int(tokens) == found["tokens"]
+        assert shares == [f"{100 * found[stage]['mean']:.1f}" for stage in ("before", "stage1", "stage2")]
+    text = " ".join((ROOT / "README.md").read_text().split())
+    constant, hidden, other = (
+        f"{100 * results['baselines'][name]['mean']:.1f}" for name in ("constant", "text_only", "shuffled")
+    )
+    assert f"best constant answer gets {constant}; the trained model gets {hidden} with the picture hidden and {other}" in text

@@ -14,7 +14,7 @@ import torch
 
 from pargo_kernels.intervals import interval_mask, window_bounds
 from pargo_kernels.registration import lse_dtype
-from pargo_kernels.torch_path.head_blocks import head_blocks, load, staging, store
+from pargo_kernels.torch_path.head_blocks import HeadBlock, for_each_block, load, staging, store
 from pargo_kernels.torch_path.softmax import finite_lse, softmax_
 
 
@@ -91,7 +91,8 @@ def forward(query, key, value, window, num_partial, edge, scale):
     out = torch.empty_like(query)
     lse = query.new_empty(query.shape[:3], dtype=lse_dtype(query.dtype))
     layout = bands(query.shape[2], num_partial, window, edge, query.device)
-    for block in head_blocks(query, key):
+
+    def attend(block: HeadBlock) -> None:
         q, k, v = load(block.q(query)), load(block.kv(key)), load(block.kv(value))
         o, s = staging(block.q(out)), staging(block.q(lse))
         for heads, band in steps(layout, len(k)):
@@ -102,6 +103,8 @@ def forward(query, key, value, window, num_partial, edge, scale):
             _put(band.rows_of(s, heads), row_lse)
         store(block.q(out), o)
         store(block.q(lse), s)
+
+    for_each_block(query, key, attend)
     return out, lse
 
 
@@ -109,7 +112,8 @@ def backward(grad_out, grad_lse, query, key, value, out, lse, window, num_partia
     """Returns the gradients of query, key and value. ``grad_lse`` may be None."""
     grads = tuple(torch.empty_like(t) for t in (query, key, value))
     layout = bands(query.shape[2], num_partial, window, edge, query.device)
-    for block in head_blocks(query, key):
+
+    def differentiate(block: HeadBlock) -> None:
         q, o, do = load(block.q(query)), load(block.q(out)), load(block.q(grad_out))
         k, v = load(block.kv(key)), load(block.kv(value))
         row_lse = finite_lse(block.q(lse).flatten(0, 1)).unsqueeze(-1)
@@ -132,6 +136,8 @@ def backward(grad_out, grad_lse, query, key, value, out, lse, window, num_partia
             band.add_keys(dv, heads, torch.bmm(weights.transpose(1, 2), row_grads))
         for place, staged in zip(places, (dq, dk, dv), strict=True):
             store(place, staged)
+
+    for_each_block(query, key, differentiate)
     return grads
 
 

@@ -6,6 +6,7 @@ equal length are a view of the keys; slices that differ by one key are gathered 
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -13,7 +14,7 @@ import torch
 from pargo_kernels.checks import check_offsets
 from pargo_kernels.intervals import partial_owner, partial_slices
 from pargo_kernels.registration import lse_dtype
-from pargo_kernels.torch_path.head_blocks import HeadBlock, head_blocks, load, staging, store
+from pargo_kernels.torch_path.head_blocks import HeadBlock, for_each_block, load, staging, store
 from pargo_kernels.torch_path.softmax import finite_lse, softmax_
 
 # below this many keys a chain of multiply-adds beats a batch of tiny matrix products
@@ -69,8 +70,8 @@ def forward(query, key, value, cu_seqlens_k, num_partial, scale):
             o.zero_(), s.fill_(float("-inf"))
             continue
         slices = _slices(num_partial, k)
-        for block in head_blocks(q, k):
-            _forward_block(block, slices, q, k, v, o, s, num_partial, scale)
+        tensors = (slices, q, k, v, o, s, num_partial, scale)
+        for_each_block(q, k, partial(_forward_block, tensors))
     return out, lse
 
 
@@ -87,8 +88,8 @@ def backward(grad_out, grad_lse, query, key, value, cu_seqlens_k, out, lse, num_
             dq.zero_()
             continue
         slices = _slices(num_partial, k)
-        for block in head_blocks(q, k):
-            _backward_block(block, slices, q, k, v, o, s, do, dlse, dq, dk, dv, num_partial, scale)
+        tensors = (slices, q, k, v, o, s, do, dlse, dq, dk, dv, num_partial, scale)
+        for_each_block(q, k, partial(_backward_block, tensors))
     return grad_query, grad_key, grad_value
 
 
@@ -107,7 +108,8 @@ def _slices(num_partial, key) -> Slices | None:
     return Slices(num_partial, key.shape[2], key.device) if num_partial else None
 
 
-def _forward_block(block: HeadBlock, slices, query, key, value, out, lse, num_partial, scale):
+def _forward_block(tensors: tuple, block: HeadBlock) -> None:
+    slices, query, key, value, out, lse, num_partial, scale = tensors
     q, k, v = load(block.q(query)), load(block.kv(key)), load(block.kv(value))
     o_block, lse_block = block.q(out), block.q(lse)
     o = staging(o_block)
@@ -123,7 +125,8 @@ def _forward_block(block: HeadBlock, slices, query, key, value, out, lse, num_pa
     store(o_block, o)
 
 
-def _backward_block(block, slices, query, key, value, out, lse, grad_out, grad_lse, dq_all, dk_all, dv_all, n_p, scale):
+def _backward_block(tensors: tuple, block: HeadBlock) -> None:
+    slices, query, key, value, out, lse, grad_out, grad_lse, dq_all, dk_all, dv_all, n_p, scale = tensors
     q, o, do = load(block.q(query)), load(block.q(out)), load(block.q(grad_out))
     k, v = load(block.kv(key)), load(block.kv(value))
     row_lse, dlse = finite_lse(block.q(lse).flatten(0, 1)), block.q(grad_lse).flatten(0, 1)

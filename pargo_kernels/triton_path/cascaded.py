@@ -9,8 +9,8 @@ import torch
 from pargo_kernels.registration import lse_dtype
 from pargo_kernels.triton_path.cascaded_backward import cascaded_key_backward, cascaded_query_backward
 from pargo_kernels.triton_path.cascaded_forward import cascaded_forward
-from pargo_kernels.triton_path.launch import Launch, block_dim, dot_precision, run
-from pargo_kernels.triton_path.launch_table import architecture, entry_of
+from pargo_kernels.triton_path.launch import Launch, Parameters, block_dim, dot_precision, run
+from pargo_kernels.triton_path.launch_table import architecture, entry_of, remembered
 from pargo_kernels.triton_path.tiles import Strided
 
 
@@ -35,8 +35,8 @@ def forward_launches(query, key, value, out, lse, window, num_partial, edge, sca
 
     ``arch`` names the launch table's architecture; the query's device by default. Tensors may be on "meta".
     """
-    tensors = tuple(map(Strided.of, (query, key, value, out, lse)))
-    yield _launch(cascaded_forward, tensors, query, key, window, num_partial, edge, scale, arch)
+    layout = (query.shape, key.shape, window, num_partial, edge, query.dtype, arch or architecture(query.device))
+    yield plan(cascaded_forward, *layout).launch(*map(Strided.of, (query, key, value, out, lse)), scale)
 
 
 def backward_launches(
@@ -57,37 +57,37 @@ def backward_launches(
     arch=None,
 ) -> Iterator[Launch]:
     """The launches of a backward: dQ and delta, then dK and dV."""
+    layout = (query.shape, key.shape, window, num_partial, edge, query.dtype, arch or architecture(query.device))
     do, q, k, v, o, s = map(Strided.of, (grad_out, query, key, value, out, lse))
     delta = Strided.of(torch.empty_like(lse))
     dlse = None if grad_lse is None else Strided.of(grad_lse)
-    settings = (query, key, window, num_partial, edge, scale, arch)
-    tensors = (do, dlse, q, k, v, o, s, delta, Strided.of(grad_query))
-    yield _launch(cascaded_query_backward, tensors, *settings, HAS_GRAD_LSE=grad_lse is not None)
-    yield _launch(cascaded_key_backward, (do, q, k, v, s, delta, Strided.of(grad_key), Strided.of(grad_value)), *settings)
+    by_rows = plan(cascaded_query_backward, *layout, has_grad_lse=grad_lse is not None)
+    yield by_rows.launch(do, dlse, q, k, v, o, s, delta, Strided.of(grad_query), scale)
+    by_keys = plan(cascaded_key_backward, *layout)
+    yield by_keys.launch(do, q, k, v, s, delta, Strided.of(grad_key), Strided.of(grad_value), scale)
 
 
-def _launch(kernel, tensors: tuple, query, key, window, num_partial, edge, scale, arch, **constants) -> Launch:
-    batch, num_heads, num_tokens, head_dim = query.shape
-    num_kv_heads = key.shape[1]
-    row = entry_of(kernel.__name__, arch or architecture(query.device), query.dtype, block_dim(head_dim))
+@remembered
+def plan(kernel, query_shape, key_shape, window, num_partial, edge, dtype, arch, has_grad_lse=None) -> Parameters:
+    """A launch of one of the kernels; ``has_grad_lse`` where the kernel asks for it."""
+    batch, num_heads, num_tokens, head_dim = query_shape
+    num_kv_heads = key_shape[1]
+    row = entry_of(kernel.__name__, arch, dtype, block_dim(head_dim))
     by_keys = kernel is cascaded_key_backward
     block = row.block_n if by_keys else row.block
     partial_blocks = -(-num_partial // block)
     num_blocks = partial_blocks + -(-(num_tokens - num_partial) // block)
-    return Launch(
-        kernel,
-        (batch * (num_kv_heads if by_keys else num_heads) * num_blocks,),
-        (*tensors, scale, num_heads, num_partial, num_tokens, window, partial_blocks, num_blocks),
-        constants
-        | {
-            "GROUP": num_heads // num_kv_heads,
-            "HEAD_DIM": head_dim,
-            "BLOCK_D": block_dim(head_dim),
-            "BLOCK_M": row.block,
-            "BLOCK_N": row.block_n,
-            "CLAMP": edge == "clamp",
-            "PRECISION": dot_precision(query.dtype),
-        },
-        row.num_warps,
-        row.num_stages,
-    )
+    constants = {
+        "GROUP": num_heads // num_kv_heads,
+        "HEAD_DIM": head_dim,
+        "BLOCK_D": block_dim(head_dim),
+        "BLOCK_M": row.block,
+        "BLOCK_N": row.block_n,
+        "CLAMP": edge == "clamp",
+        "PRECISION": dot_precision(dtype),
+    }
+    if has_grad_lse is not None:
+        constants["HAS_GRAD_LSE"] = has_grad_lse
+    grid = (batch * (num_kv_heads if by_keys else num_heads) * num_blocks,)
+    sizes = (num_heads, num_partial, num_tokens, window, partial_blocks, num_blocks)
+    return Parameters(kernel, grid, sizes, constants, row.num_warps, row.num_stages)

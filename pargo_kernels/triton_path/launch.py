@@ -20,6 +20,21 @@ class Launch(NamedTuple):
     num_stages: int
 
 
+class Parameters(NamedTuple):
+    """What a launch needs beside its tensors; the same for equal sizes, so it is planned once."""
+
+    kernel: Any
+    grid: tuple[int, ...]
+    sizes: tuple[int, ...]
+    constants: dict[str, Any]
+    num_warps: int
+    num_stages: int
+
+    def launch(self, *tensors) -> Launch:
+        """The launch on these tensors (and the scale)."""
+        return Launch(self.kernel, self.grid, (*tensors, *self.sizes), self.constants, self.num_warps, self.num_stages)
+
+
 def run(launches: Iterable[Launch], device: torch.device) -> None:
     """Run launches in order on ``device`` and its current stream."""
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():

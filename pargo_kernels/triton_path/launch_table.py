@@ -106,8 +106,21 @@ def write(lines: list[Entry]) -> None:
 _override: tuple[Entry, ...] = ()
 
 
+_remembered: list = []
+
+
+def remembered(function):
+    """Cache a function of hashable arguments that looks launch parameters up; forgotten when the table changes.
+
+    Sizes come from users: the least recently used are dropped.
+    """
+    cached = functools.lru_cache(maxsize=4096)(function)
+    _remembered.append(cached)
+    return functools.wraps(function)(cached)
+
+
 def _forget() -> None:
-    for cached in (entries, _slice_rows, _find):
+    for cached in (entries, _slice_rows, _find, *_remembered):
         cached.cache_clear()
 
 

@@ -9,8 +9,8 @@ import torch
 
 from pargo_kernels.registration import lse_dtype
 from pargo_kernels.triton_path.chunks import NOMINAL_ROW, packed_slots, plan_chunks
-from pargo_kernels.triton_path.launch import Launch, block_dim, dot_precision, next_power_of_2, run
-from pargo_kernels.triton_path.launch_table import NO_LIMIT, SliceRow, architecture, entry_of, slice_rows
+from pargo_kernels.triton_path.launch import Launch, Parameters, block_dim, dot_precision, next_power_of_2, run
+from pargo_kernels.triton_path.launch_table import NO_LIMIT, SliceRow, architecture, entry_of, remembered, slice_rows
 from pargo_kernels.triton_path.merge_chunks import merge_chunk_gradients, merge_chunk_outputs
 from pargo_kernels.triton_path.partial_global_backward import partial_global_backward
 from pargo_kernels.triton_path.partial_global_forward import partial_global_forward
@@ -38,11 +38,11 @@ class Problem(NamedTuple):
     longest: int | None
 
     @classmethod
-    def of(cls, query, key, num_partial, cu_seqlens) -> Problem:
-        """Read the sizes off the tensors."""
-        num_images, num_heads, num_query, head_dim = query.shape
-        num_kv_heads, num_keys = key.shape[1], key.shape[2]
-        if cu_seqlens is None:
+    def of(cls, query_shape: torch.Size, key_shape: torch.Size, num_partial: int, packed: bool) -> Problem:
+        """Read the sizes off the shapes."""
+        num_images, num_heads, num_query, head_dim = query_shape
+        num_kv_heads, num_keys = key_shape[1], key_shape[2]
+        if not packed:
             num_rows, rows_per_chunk, chunks = plan_chunks(num_partial, num_keys)
             longest = -(-num_keys // num_rows)
         else:
@@ -56,7 +56,7 @@ class Problem(NamedTuple):
             num_global=num_query - num_partial,
             num_keys=num_keys,
             head_dim=head_dim,
-            packed=cu_seqlens is not None,
+            packed=packed,
             rows_per_chunk=rows_per_chunk,
             chunks_per_image=chunks,
             wide=num_rows > MAX_INT32_ROWS,
@@ -96,13 +96,12 @@ class Problem(NamedTuple):
             self.chunks_per_image,
         )
 
-    def rows(self, kernel: str, query: torch.Tensor, arch: str | None) -> tuple[SliceRow, ...]:
+    def rows(self, kernel: str, dtype: torch.dtype, arch: str) -> tuple[SliceRow, ...]:
         """Rows of the launch table: one, or where the slices differ by image one for every length."""
-        arch = arch or architecture(query.device)
         if self.num_partial == 0:
-            (row,) = slice_rows(kernel, arch, query.dtype, block_dim(self.head_dim), NOMINAL_ROW.value)
+            (row,) = slice_rows(kernel, arch, dtype, block_dim(self.head_dim), NOMINAL_ROW.value)
             return (row._replace(slice_from=0, slice_to=NO_LIMIT),)
-        return slice_rows(kernel, arch, query.dtype, block_dim(self.head_dim), self.longest)
+        return slice_rows(kernel, arch, dtype, block_dim(self.head_dim), self.longest)
 
     def constants(self, row: SliceRow, dtype: torch.dtype) -> dict:
         """Compile-time parameters of the main kernels for one row of the launch table."""
@@ -127,33 +126,33 @@ class Problem(NamedTuple):
             "PRECISION": dot_precision(dtype),
         }
 
-    def merge(self, kernel, args: tuple, query: torch.Tensor, arch: str | None) -> Launch:
+    def main(self, kernel, row: SliceRow, blocks: int, constants: dict) -> Parameters:
+        """A launch of a main kernel, with programs for ``blocks`` blocks of global rows."""
+        grid = (self.slots * self.num_kv_heads, blocks)
+        sizes = (*self.sizes(), row.slice_from, row.slice_to)
+        return Parameters(kernel, grid, sizes, constants, row.num_warps, row.num_stages)
+
+    def merge(self, kernel, dtype: torch.dtype, arch: str) -> Parameters:
         """A merge of the global rows' chunks, one program a row."""
-        arch = arch or architecture(query.device)
-        entry = entry_of(kernel.__name__, arch, query.dtype, block_dim(self.head_dim))
-        return Launch(
-            kernel,
-            (self.num_images * self.num_kv_heads * self.global_lanes,),
-            (
-                *args,
-                self.num_kv_heads * self.group,
-                self.num_partial,
-                self.num_global,
-                self.num_keys,
-                self.rows_per_chunk,
-                self.chunks_per_image,
-            ),
-            {
-                "GROUP": self.group,
-                "HEAD_DIM": self.head_dim,
-                "BLOCK_D": block_dim(self.head_dim),
-                "BLOCK_C": entry.block_n,
-                "HAS_PARTIAL": self.num_partial > 0,
-                "PACKED": self.packed,
-            },
-            entry.num_warps,
-            entry.num_stages,
+        entry = entry_of(kernel.__name__, arch, dtype, block_dim(self.head_dim))
+        sizes = (
+            self.num_kv_heads * self.group,
+            self.num_partial,
+            self.num_global,
+            self.num_keys,
+            self.rows_per_chunk,
+            self.chunks_per_image,
         )
+        constants = {
+            "GROUP": self.group,
+            "HEAD_DIM": self.head_dim,
+            "BLOCK_D": block_dim(self.head_dim),
+            "BLOCK_C": entry.block_n,
+            "HAS_PARTIAL": self.num_partial > 0,
+            "PACKED": self.packed,
+        }
+        grid = (self.num_images * self.num_kv_heads * self.global_lanes,)
+        return Parameters(kernel, grid, sizes, constants, entry.num_warps, entry.num_stages)
 
 
 def forward(query, key, value, cu_seqlens_k, num_partial, scale):
@@ -172,27 +171,48 @@ def backward(grad_out, grad_lse, query, key, value, cu_seqlens_k, out, lse, num_
     return grads
 
 
+@remembered
+def plan_forward(query_shape, key_shape, num_partial, packed, dtype, arch) -> tuple[Problem, tuple[Parameters, ...]]:
+    """The main launches of a forward: one for each launch-table row that the slices may need."""
+    problem = Problem.of(query_shape, key_shape, num_partial, packed)
+    launches = []
+    for row in problem.rows("partial_global_forward", dtype, arch):
+        constants = problem.constants(row, dtype)
+        launches.append(problem.main(partial_global_forward, row, constants["GLOBAL_BLOCKS"], constants))
+    return problem, tuple(launches)
+
+
+@remembered
+def plan_backward(
+    query_shape, key_shape, num_partial, packed, has_grad_lse, dtype, arch
+) -> tuple[Problem, tuple[Parameters, ...]]:
+    """The main launches of a backward: one or two (see the kernel) for each row that the slices may need."""
+    problem = Problem.of(query_shape, key_shape, num_partial, packed)
+    launches = []
+    for row in problem.rows("partial_global_backward", dtype, arch):
+        constants = problem.constants(row, dtype) | {"HAS_GRAD_LSE": has_grad_lse}
+        blocks = constants["GLOBAL_BLOCKS"]
+        passes = [(True, problem.num_global > 0)] if blocks == 1 else [(True, False), (False, True)]
+        for key_grads, global_query_grads in passes:
+            work = constants | {"KEY_GRADS": key_grads, "GLOBAL_QUERY_GRADS": global_query_grads}
+            launches.append(problem.main(partial_global_backward, row, blocks if global_query_grads else 1, work))
+    return problem, tuple(launches)
+
+
 def forward_launches(query, key, value, cu_seqlens, out, lse, num_partial, scale, arch=None) -> Iterator[Launch]:
-    """The launches of a forward: one for each launch-table row that the slices may need, then the merge.
+    """The launches of a forward, the merge included.
 
     ``arch`` names the table's architecture; the query's device by default. Tensors may be on "meta".
     """
-    problem = Problem.of(query, key, num_partial, cu_seqlens)
+    arch = arch or architecture(query.device)
+    problem, launches = plan_forward(query.shape, key.shape, num_partial, cu_seqlens is not None, query.dtype, arch)
     chunk_out = problem.chunk_buffer(query.device, problem.head_dim)
     chunk_lse = problem.chunk_buffer(query.device)
     q, k, v, o, s = map(Strided.of, (query, key, value, out, lse))
-    for row in problem.rows("partial_global_forward", query, arch):
-        constants = problem.constants(row, query.dtype)
-        yield Launch(
-            partial_global_forward,
-            (problem.slots * problem.num_kv_heads, constants["GLOBAL_BLOCKS"]),
-            (q, k, v, o, s, chunk_out, chunk_lse, cu_seqlens, scale, *problem.sizes(), row.slice_from, row.slice_to),
-            constants,
-            row.num_warps,
-            row.num_stages,
-        )
+    for parameters in launches:
+        yield parameters.launch(q, k, v, o, s, chunk_out, chunk_lse, cu_seqlens, scale)
     if chunk_out is not None:
-        yield problem.merge(merge_chunk_outputs, (chunk_out, chunk_lse, o, s, cu_seqlens), query, arch)
+        yield problem.merge(merge_chunk_outputs, query.dtype, arch).launch(chunk_out, chunk_lse, o, s, cu_seqlens)
 
 
 def backward_launches(
@@ -211,27 +231,18 @@ def backward_launches(
     scale,
     arch=None,
 ) -> Iterator[Launch]:
-    """The launches of a backward: one or two (see the kernel) for each row that the slices may need, then the merge."""
-    problem = Problem.of(query, key, num_partial, cu_seqlens)
+    """The launches of a backward, the merge included."""
+    arch = arch or architecture(query.device)
+    sizes = (query.shape, key.shape, num_partial, cu_seqlens is not None, grad_lse is not None)
+    problem, launches = plan_backward(*sizes, query.dtype, arch)
     chunk_grad = problem.chunk_buffer(query.device, problem.head_dim)
     dq = Strided.of(grad_query)
-    tensors = tuple(
-        None if t is None else Strided.of(t)
-        for t in (grad_out, grad_lse, query, key, value, out, lse, grad_query, grad_key, grad_value)
-    )
-    for row in problem.rows("partial_global_backward", query, arch):
-        constants = problem.constants(row, query.dtype) | {"HAS_GRAD_LSE": grad_lse is not None}
-        args = (*tensors, chunk_grad, cu_seqlens, scale, *problem.sizes(), row.slice_from, row.slice_to)
-        blocks = constants["GLOBAL_BLOCKS"]
-        passes = [(True, problem.num_global > 0)] if blocks == 1 else [(True, False), (False, True)]
-        for key_grads, global_query_grads in passes:
-            yield Launch(
-                partial_global_backward,
-                (problem.slots * problem.num_kv_heads, blocks if global_query_grads else 1),
-                args,
-                constants | {"KEY_GRADS": key_grads, "GLOBAL_QUERY_GRADS": global_query_grads},
-                row.num_warps,
-                row.num_stages,
-            )
+    dlse = None if grad_lse is None else Strided.of(grad_lse)
+    tensors = (
+        Strided.of(grad_out), dlse, *map(Strided.of, (query, key, value, out, lse)), dq, Strided.of(grad_key),
+        Strided.of(grad_value),
+    )  # fmt: skip
+    for parameters in launches:
+        yield parameters.launch(*tensors, chunk_grad, cu_seqlens, scale)
     if chunk_grad is not None:
-        yield problem.merge(merge_chunk_gradients, (chunk_grad, dq, cu_seqlens), query, arch)
+        yield problem.merge(merge_chunk_gradients, query.dtype, arch).launch(chunk_grad, dq, cu_seqlens)

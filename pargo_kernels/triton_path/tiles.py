@@ -26,8 +26,8 @@ class Strided(NamedTuple):
     @classmethod
     def of(cls, tensor: torch.Tensor) -> Strided:
         """The tensor and its real strides: nothing is made contiguous."""
-        strides = tensor.stride()
-        return cls(tensor, strides[0], strides[1], strides[2], strides[3] if len(strides) == 4 else 0)
+        batch, head, row, *dim = tensor.stride()
+        return cls(tensor, batch, head, row, dim[0] if dim else 0)
 
 
 class Rows(NamedTuple):

@@ -18,19 +18,28 @@ def add_parser(commands) -> None:
         "demo",
         help="train a miniature through both stages and judge it on held-out pictures",
         description="Train a small encoder, ParGo and a small Llama through both stages and judge them on held-out pictures.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     demo.add_argument(
         "--data",
         type=Path,
         metavar="FOLDER",
-        help="COCO-style photographs: images/, captions.json, instances.json (default: scenes)",
+        help="COCO-style photographs: images/, captions.json, instances.json (default: generated scenes)",
     )
-    demo.add_argument("--compare", nargs="+", choices=COMPARABLE, default=(), help="projectors to train beside ParGo")
-    demo.add_argument("--out", type=Path, default=Path("pargo-demo"), metavar="FOLDER", help="report, results and models")
+    demo.add_argument(
+        "--compare", nargs="+", choices=COMPARABLE, default=(), help="projectors to train the same way beside ParGo"
+    )
+    demo.add_argument(
+        "--out",
+        type=Path,
+        default=Path("pargo-demo"),
+        metavar="FOLDER",
+        help="report, results and models (default: pargo-demo)",
+    )
     demo.add_argument("--cache", type=Path, metavar="FOLDER", help="finished phases (default: ~/.cache/pargo)")
-    demo.add_argument("--seed", type=_seed, default=0, help="of pictures, projector and order of training")
-    demo.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: the GPU where there is one")
+    demo.add_argument("--seed", type=_seed, default=0, help="of pictures, projector and order of training (default: 0)")
+    demo.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto, the GPU where there is one"
+    )
     demo.add_argument(
         "--scale", choices=tuple(SCALES), default="demo", help="tiny: learns nothing, checks in seconds that all runs"
     )

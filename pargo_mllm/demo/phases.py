@@ -18,6 +18,7 @@ from transformers import LlamaForCausalLM, SiglipVisionModel
 from pargo_mllm.assembly import assemble
 from pargo_mllm.data.conversations import ConversationEncoder
 from pargo_mllm.data.datasets import ImageInputs, PackedDataset, cached_features
+from pargo_mllm.data.pictures import PictureError
 from pargo_mllm.data.samples import Question, Sample, Source
 from pargo_mllm.demo.miniature import Miniature, build_config, build_encoder, build_language_model, build_processor
 from pargo_mllm.evaluation.constant import best_constant_score
@@ -156,9 +157,10 @@ class Phases:
 
     def _train_encoder(self, folder: Path) -> dict[str, Any]:
         samples, labels, num_labels = self.lessons.patch_lessons(self.size.patches)
-        pixels, kept, _ = read_pixels(
+        pixels, kept, skipped = read_pixels(
             self.processor.image_processor, samples, title="stage 0a: pictures", position=self.position
         )
+        _check_readable("train", kept, skipped)
         torch.manual_seed(self.size.encoder.seed)
         encoder = build_encoder(self.size)
         dataset = PatchLabelDataset(pixels, labels[kept])
@@ -177,6 +179,7 @@ class Phases:
                 title=f"features of the {split} pictures",
                 position=self.position,
             )
+            _check_readable(split, encoded.kept, encoded.skipped)
             save_file({"features": encoded.features}, folder / f"{split}.safetensors")
             report["readable"][split] = encoded.kept
             report["skipped"].update(encoded.skipped)
@@ -274,6 +277,13 @@ def load_trained(folder: Path) -> tuple[ParGoForConditionalGeneration, ParGoProc
 def read_report(phase: Path) -> dict[str, Any]:
     """What a phase reported beside its weights: losses, accuracies, and the seconds it took."""
     return json.loads((phase / REPORT).read_text())
+
+
+def _check_readable(split: str, kept: list[int], skipped: dict[str, str]) -> None:
+    if not kept:
+        raise PictureError(
+            f"none of the {len(skipped)} {split} pictures can be read; the first: {next(iter(skipped.values()))}"
+        )
 
 
 def _shares(score: Score) -> dict[str, Any]:

@@ -20,8 +20,6 @@ import transformers
 from tqdm.auto import tqdm
 
 import pargo_kernels
-from pargo_mllm.data.pictures import PictureError
-from pargo_mllm.data.samples import Sample
 from pargo_mllm.demo.miniature import SCALES, STAGE0_SEED
 from pargo_mllm.demo.phases import Phases, load_trained, read_report
 from pargo_mllm.demo.side_by_side import beside, cores, one_thread
@@ -85,17 +83,19 @@ def prepare(options: DemoOptions) -> Phases:
             raise DemoError(f"pargo demo needs {package}, which is not installed: pip install 'pargo[demo]'")
     device = _device(options.device)
     cache = options.cache or default_cache()
-    for argument, folder in (("--out", options.out), ("--cache", cache)):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DemoError(f"{argument} {folder} is no folder that can be written to: {error.strerror}.") from error
     size = SCALES[options.scale].on(device, options.seed)
     source = size.source(options.data, options.seed)
     phases = Phases(size, source, size.source(options.data, STAGE0_SEED), cache, device)
     if options.data is not None:
         # an encoder learns nothing from photographs that nobody labelled: said now, not after the language model
         phases.lessons.patch_lessons(size.patches)
+    for argument, folder in (("--out", options.out), ("--cache", cache)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DemoError(f"{argument} {folder} cannot be made: {error.strerror}.") from error
+        if not os.access(folder, os.W_OK):
+            raise DemoError(f"{argument} {folder} cannot be written to; choose another folder.")
     return phases
 
 
@@ -175,7 +175,7 @@ def draw(phases: Phases, options: DemoOptions) -> list[str]:
     from pargo_mllm.data.photographs import photograph
     from pargo_mllm.pictures.attention import draw_token_attention
 
-    held_out = _drawable(phases.held_out())
+    held_out = phases.held_out()
     if options.data is None:
         # the first one with details in it: some scenes are a photograph and nothing else
         scene = next((sample for sample in held_out if len(sample.questions) > 1), held_out[0])
@@ -214,12 +214,6 @@ def _quiet() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-
-
-def _drawable(samples: list[Sample]) -> list[Sample]:
-    if not samples:
-        raise PictureError("none of the held-out pictures can be read.")
-    return samples
 
 
 def _publish(phases: Phases, projectors: tuple[str, ...], out: Path) -> None:

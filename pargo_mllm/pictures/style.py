@@ -15,7 +15,7 @@ PAPER = "#ffffff"
 ACCENT = "#d9480f"
 # for bars and lines: apart in lightness too, so that they survive a grey print
 SERIES = ("#1f4e8c", "#e07b39", "#3a9a78", "#8e6bbf", "#c2577a", "#7a7f87", "#b59a2c", "#3f9fbf")
-DPI = 150
+DPI = 110
 
 
 def new_figure(width: float, height: float) -> Figure:

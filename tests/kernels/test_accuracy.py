@@ -102,6 +102,14 @@ def test_cascaded_partial_attention(backend, data):
     check_accuracy(data.draw(cascaded_problems(MAX_TOKENS, backend.dtypes)), backend)
 
 
+@pytest.mark.long
+@given(data=st.data())
+@settings(max_examples=5 * EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+def test_many_more_layouts(backend, data):
+    problems = (partial_global_problems(MAX_KEYS, backend.dtypes), cascaded_problems(MAX_TOKENS, backend.dtypes))
+    check_accuracy(data.draw(st.one_of(*problems)), backend)
+
+
 def partial_global(num_partial, num_global, num_keys, dim=32, heads=2, kv_heads=1, batch=1, **extra):
     arguments = {"num_partial": num_partial, "scale": None} | extra
     return Problem("partial_global", batch, heads, kv_heads, num_partial + num_global, num_keys, dim, arguments)

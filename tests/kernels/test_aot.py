@@ -41,7 +41,7 @@ def table():
     ("change", "verdict"),
     [
         ({"block_n": 128, "num_warps": 4}, "SPILLS"),
-        ({"num_stages": 12}, "TOO MUCH SHARED MEMORY"),
+        ({"num_stages": 40}, "TOO MUCH SHARED MEMORY"),
         ({"num_warps": 3}, "FAILED"),
     ],
     ids=lambda x: x if isinstance(x, str) else "",
@@ -57,6 +57,21 @@ def test_faults_are_found(change, verdict):
         report = aot.compile_case((number, 0))
     assert not report.passed
     assert verdict in report.line
+
+
+@pytest.mark.parametrize("arch", ("sm_80", "sm_90"))
+@pytest.mark.parametrize(("kernel", "vectors"), (("partial_global_forward", 2), ("partial_global_backward", 2)))
+def test_rows_are_moved_16_bytes_at_a_time(kernel, vectors, arch):
+    """K, V, dK, dV and all other rows; only the lse of the global and of the partial rows is narrower."""
+    from pargo_kernels.triton_path.compile_ahead import compile_launch
+    from pargo_kernels.triton_path.inspect_binary import inspect_binary
+    from pargo_kernels.triton_path.table_cases import PLAIN, cases
+
+    entry = next(line for line in table() if line[:5] == (kernel, arch, 16, 64, 2))
+    case = next(case for case in cases(entry) if case.variant == PLAIN)
+    cost = inspect_binary(compile_launch(case.launch, arch))
+    assert cost.wide_accesses > 0
+    assert cost.global_accesses - cost.wide_accesses <= vectors
 
 
 def test_every_call_finds_its_line():
@@ -79,3 +94,17 @@ def test_every_call_finds_its_line():
                     assert [r.long for r in rows] == [False] * (len(rows) - 1) + [True]
                 for kernel in {entry.kernel for entry in table()} - {"partial_global_forward", "partial_global_backward"}:
                     assert launch_table.entry_of(kernel, arch, dtype, block_dim).block_dim >= block_dim
+
+
+def test_tuning_takes_the_fastest_of_what_passes(monkeypatch, capsys):
+    from pargo_kernels import tune
+    from pargo_kernels.tune import Slot
+
+    slot = Slot("merge_chunk_outputs", "sm_90", 16, 64, 1, False)
+    first, second = tune.candidates(*slot)
+    monkeypatch.setattr(tune, "candidates", lambda *slot: [first._replace(num_warps=3), first, second])
+    # three warps do not compile
+    assert tune.passing(slot, None, 2) == [first, second]
+    assert tune.passing(slot, second, 1) == [second]
+    assert tune.fastest([first, second], {first: 2e-6, second: 1e-6}.get) == second
+    assert "1.0 us *" in capsys.readouterr().out

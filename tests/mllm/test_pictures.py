@@ -100,8 +100,8 @@ def test_every_projector_that_attends_can_be_drawn(make_model, processor, pictur
 def test_the_picture_file(make_model, processor, pictures, tmp_path):
     path = draw_token_attention(make_model(), processor, pictures[0], tmp_path / "new" / "a.png", title="scene")
     height, width, _ = on_disk(path).shape
-    assert width == 1950
-    assert 1500 < height < 6000
+    assert width == 1430
+    assert 1100 < height < 4400
     assert [file.name for file in path.parent.iterdir()] == ["a.png"]
 
 
@@ -251,8 +251,8 @@ def test_the_report_carries_its_pictures(page, tmp_path):
     assert embedded == [(tmp_path / name).read_bytes() for name in ("accuracy.png", "attention.png", "loss.png")]
     for name in ("accuracy.png", "loss.png"):
         height, width, _ = on_disk(tmp_path / name).shape
-        assert width == 1650
-        assert 500 < height < 1500
+        assert width == 1210
+        assert 370 < height < 1100
     assert not [file for file in tmp_path.iterdir() if "partial" in file.name]
 
 
