@@ -16,6 +16,29 @@ TOKEN_ORDERS = ("raster", "tiles")
 PROJECTOR_ATTENTION = ("pargo", "sdpa", "eager")
 # encoders whose tokens are all patches: to drop the first would lose one
 WITHOUT_CLASS_TOKEN = ("eva02_clip_vision_model", "siglip_vision_model", "siglip2_vision_model")
+# the parts of a configuration that names none, near the paper's: CLIP ViT-L/14 at 336 pixels with its 576 patches, and
+# Vicuna-7B v1.5, whose 32,000 tokens are followed by the image token
+_CLIP_LARGE_336 = {
+    "model_type": "clip_vision_model",
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 336,
+    "patch_size": 14,
+    "projection_dim": 768,
+}
+_VICUNA_7B = {
+    "model_type": "llama",
+    "vocab_size": 32001,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-5,
+    "pad_token_id": 0,
+}
 
 
 class ParGoProjectorConfig(PreTrainedConfig):
@@ -173,11 +196,14 @@ class ParGoProjectorConfig(PreTrainedConfig):
 class ParGoConfig(PreTrainedConfig):
     """Configuration of the whole model: vision encoder, projector and language model.
 
+    Without arguments it has the paper's size: an encoder with 576 patches, six layers of ParGo with 288 + 16 tokens, and
+    Vicuna-7B.
+
     Args:
         vision_config: of EVA-02-CLIP (``pargo_mllm.vision``), or of any CLIP or SigLIP vision model of transformers (a config,
-            or a dict with ``model_type``).
+            or a dict with ``model_type``); CLIP ViT-L/14-336 when None.
         projector_config: a :class:`ParGoProjectorConfig` or a dict of its arguments.
-        text_config: of any causal language model of transformers.
+        text_config: of any causal language model of transformers; Vicuna-7B when None.
         image_token_id: the token whose embeddings the projected tokens replace.
         vision_feature_layer: -1 for the encoder's last hidden state, or an index into its hidden states.
         vision_feature_select_strategy: "default" drops the encoder's first token, its class token, "full" keeps every token.
@@ -203,8 +229,8 @@ class ParGoConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
-        self.vision_config = _sub_config("vision_config", self.vision_config, "clip_vision_model")
-        self.text_config = _sub_config("text_config", self.text_config, "llama")
+        self.vision_config = _sub_config("vision_config", self.vision_config, _CLIP_LARGE_336)
+        self.text_config = _sub_config("text_config", self.text_config, _VICUNA_7B)
         if self.vision_feature_select_strategy is None:
             no_class_token = self.vision_config.model_type in WITHOUT_CLASS_TOKEN
             self.vision_feature_select_strategy = "full" if no_class_token else "default"
@@ -289,11 +315,11 @@ def expand_attention(value):
     return {"": value, "vision_config": value, "text_config": value}
 
 
-def _sub_config(name: str, value, default_type: str):
+def _sub_config(name: str, value, default: dict[str, Any]):
     if isinstance(value, PreTrainedConfig):
         return value
-    fields = dict(value or {})
-    model_type = fields.pop("model_type", default_type)
+    fields = dict(default if value is None else value)
+    model_type = fields.pop("model_type", default["model_type"])
     if model_type not in CONFIG_MAPPING:
         raise ValueError(
             f"{name} has model_type={model_type!r}, which transformers does not know; see transformers.CONFIG_MAPPING."

@@ -102,6 +102,16 @@ def test_everything_survives_saving_and_loading(make_config, tmp_path):
     assert loaded.projector_config.layer_windows == [2, 8, 5]
 
 
+def test_without_arguments_it_has_the_papers_size(tmp_path):
+    """transformers builds the default too, to save what differs from it."""
+    config = ParGoConfig()
+    assert (config.num_visual_tokens, config.num_image_tokens) == (576, 304)
+    assert (config.vision_config.hidden_size, config.text_config.hidden_size, config.image_token_id) == (1024, 4096, 32000)
+    config.save_pretrained(tmp_path)
+    loaded = AutoConfig.from_pretrained(tmp_path)
+    assert {**loaded.to_dict(), "_name_or_path": ""} == config.to_dict()
+
+
 def implementations(model):
     config = model.config
     return tuple(part._attn_implementation for part in (config.vision_config, config.projector_config, config.text_config))

@@ -2,8 +2,8 @@
 
 import pytest
 
+from pargo_mllm import ParGoConfig
 from pargo_mllm.language.lora import LoraSettings, add_lora
-from pargo_mllm.presets import pargo_7b
 from pargo_mllm.training.memory import GIB, estimate_memory, meta_model
 from pargo_mllm.training.parts import count_parameters, freeze_all_but
 
@@ -23,7 +23,7 @@ LORA = 32 * 256 * (4 * (4096 + 4096) + 3 * (4096 + 11008))
 
 @pytest.fixture(scope="module")
 def model():
-    model = meta_model(pargo_7b())
+    model = meta_model(ParGoConfig())
     freeze_all_but(model, "projector")
     return model
 
@@ -51,7 +51,7 @@ def test_stage_1_by_hand(model, gpus):
 
 
 def test_stage_2_with_lora():
-    model = meta_model(pargo_7b())
+    model = meta_model(ParGoConfig())
     freeze_all_but(model, "projector")
     adapted = add_lora(model, LoraSettings())
     one, many = (estimate_memory(adapted, gpus) for gpus in (1, 32))
