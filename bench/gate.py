@@ -38,12 +38,12 @@ COMPILE_PROCESSES = 16
 # beside gate.json
 KEPT = (
     "flagship.csv",
-    "flagship_time.png",
     "full.csv",
     "full_pgp_time_by_visual_tokens.png",
     "full_cpp_time_by_window.png",
     "band.csv",
     "band_cpp_time_by_window.png",
+    "projector.csv",
 )
 
 PASSED, FAILED, UNAVAILABLE = "passed", "failed", "unavailable"
@@ -148,7 +148,14 @@ def band(place: Place) -> list[Step]:
     return [Step("band", place.bench("band", *few), {})]
 
 
-PARTS: dict[str, Callable[[Place], list[Step]]] = {part.__name__: part for part in (flagship, kernels, memory, peers, band)}
+def projector(place: Place) -> list[Step]:
+    """What does a training step of the whole projector gain?"""
+    return [Step("projector", place.bench("projector"), {})]
+
+
+PARTS: dict[str, Callable[[Place], list[Step]]] = {
+    part.__name__: part for part in (flagship, kernels, memory, peers, band, projector)
+}
 
 
 class Gate:

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 
@@ -85,7 +86,7 @@ class Bench:
         gc.collect()
         contenders: list[Contender] = []
         rows: list[Row] = []
-        for problem in case.problems:
+        for problem in cast(tuple[Problem, ...], case.problems):
             built, refused = self._prepare(problem, _wanted(providers, problem, case))
             contenders += built
             rows += refused

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -87,7 +88,7 @@ def _panel_of_points(axis, rows: list[Row]) -> None:
         found = [row for row in rows if row.direction == direction]
         for row in found:
             low, middle, high = times[row.provider, direction]
-            place, colour = order.index(row.provider) + shift, _COLOURS[row.provider]
+            place, colour = order.index(row.provider) + shift, _colour(row.provider)
             axis.errorbar(
                 middle, place, xerr=[[middle - low], [high - middle]], fmt="o", color=colour,
                 markerfacecolor=colour if filled else "white", markersize=7 if row.provider.startswith("pargo") else 5,
@@ -109,11 +110,11 @@ def _panel_of_curves(axis, rows: list[Row], value: Callable[[Row], float | None]
         # a size measured in several groups counts once
         points = sorted({_x(row): row for row in found}.items())
         sizes = [size for size, _ in points]
-        style = {"color": _COLOURS[name], "linewidth": 2.5 if name.startswith("pargo") else 1.5}
+        style = {"color": _colour(name), "linewidth": 2.5 if name.startswith("pargo") else 1.5}
         axis.plot(sizes, [value(row) for _, row in points], "o-", label=name, markersize=4, **style)
         if with_floor:
             low, high = ([getattr(row, end) for _, row in points] for end in ("q20_ms", "q80_ms"))
-            axis.fill_between(sizes, low, high, color=_COLOURS[name], alpha=0.2, linewidth=0)
+            axis.fill_between(sizes, low, high, color=_colour(name), alpha=0.2, linewidth=0)
     if with_floor:
         floors = sorted({_x(row): _floor(row) for row in rows}.items())
         axis.plot(*zip(*floors, strict=True), "k--", linewidth=1, label="floor: least traffic or work")
@@ -124,6 +125,11 @@ def _panel_of_curves(axis, rows: list[Row], value: Callable[[Row], float | None]
     axis.minorticks_off()
     axis.grid(True, which="major", alpha=0.3)
     axis.legend(fontsize=8)
+
+
+def _colour(provider: str):
+    # the ways of the projector's suite are no providers
+    return _COLOURS.get(provider) or plt.get_cmap("tab10")(zlib.crc32(provider.encode()) % 10)
 
 
 def _time(row: Row) -> float | None:

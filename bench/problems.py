@@ -97,6 +97,30 @@ class Cascaded:
         return f"CPP B{self.batch} H{self.num_heads} D{self.head_dim} n {self.num_keys} w {self.window}{edge}"
 
 
+@dataclass(frozen=True)
+class ProjectorStep:
+    """Forward and backward of the whole ParGo projector, as wide as the encoder; the paper's has six layers."""
+
+    batch: int
+    num_keys: int
+    num_partial: int = 288
+    num_global: int = 16
+    num_layers: int = 6
+    width: int = 1024
+    num_heads: int = 16
+    op: ClassVar[str] = "projector"
+
+    def shrunk(self, step: int) -> ProjectorStep:
+        """The same, tiny."""
+        return replace(
+            self, batch=2, num_keys=40 + 10 * step, num_partial=20, num_global=3, num_layers=2, width=32, num_heads=2
+        )
+
+    def __str__(self) -> str:
+        layers = f"{self.num_layers} layers, {self.width} wide, {self.num_heads} heads"
+        return f"projector B{self.batch} n_v {self.num_keys} n_p {self.num_partial} n_g {self.num_global}, {layers}"
+
+
 Problem = PartialGlobal | Cascaded
 
 
@@ -107,7 +131,7 @@ class Case:
     Usually one problem, whose providers are compared. Several problems when a provider's times are compared with each other.
     """
 
-    problems: tuple[Problem, ...]
+    problems: tuple[Problem | ProjectorStep, ...]
     providers: tuple[str, ...] | None = None
 
 
@@ -139,7 +163,7 @@ def _bands(num_tokens: int, windows: tuple[int, ...], batch: int, num_heads: int
     return tuple(Cascaded(batch, num_heads, 64, num_tokens, window) for window in windows)
 
 
-def _cases(*problems: Problem) -> tuple[Case, ...]:
+def _cases(*problems: Problem | ProjectorStep) -> tuple[Case, ...]:
     return tuple(Case((problem,)) for problem in problems)
 
 
@@ -193,6 +217,13 @@ SUITES = {
             "flagship",
             "how near the floor are the two shapes that matter most?",
             _cases(_PAPER_PGP, PartialGlobal(1, 16, 64, 65536, 32768)),
+        ),
+        Suite(
+            "projector",
+            "what does a training step of the whole projector gain?",
+            (Case((ProjectorStep(32, 576),)), Case((ProjectorStep(4, 9216),))),
+            providers=(),
+            seconds=10.0,
         ),
         Suite("paper", "what does it gain at the paper's shape, layer by layer?", _cases(_PAPER_PGP, *_PAPER_CPP)),
         Suite(

@@ -16,6 +16,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import cast
 
 if __package__ in (None, ""):
     # run as a script: the repository's root takes the place of this folder, so that nothing need be installed
@@ -33,7 +34,7 @@ from bench import plots, report
 from bench.compare import compare
 from bench.measure import DTYPES, LAYOUTS, Bench, Setting
 from bench.peers import PROVIDERS
-from bench.problems import SUITES, Case, Suite
+from bench.problems import SUITES, Case, ProjectorStep, Suite
 from bench.provider import Place, Provider
 from bench.records import ROOT, Environment, ResultFile, environment, slug
 from bench.timing import copy_bandwidth, matmul_rate, meter_for
@@ -81,7 +82,17 @@ def main(argv: list[str] | None = None) -> int:
     with ResultFile(out / f"{suite.name}.csv", machine) as results, tqdm(cases, unit="case", disable=None) as progress:
         bench = Bench(setting, progress.set_postfix_str)
         for group, case in enumerate(progress):
-            rows = bench.measure(case, group, providers)
+            if isinstance(case.problems[0], ProjectorStep):
+                # needs the model, which those who use the kernels alone may not have installed
+                from bench.projector import measure_projector
+
+                rows = [
+                    row
+                    for problem in case.problems
+                    for row in measure_projector(cast(ProjectorStep, problem), group, setting, bench.say)
+                ]
+            else:
+                rows = bench.measure(case, group, providers)
             for row in rows:
                 results.add(row)
             tqdm.write(report.summary(rows))
@@ -118,7 +129,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def chosen_providers(names: list[str] | None, suite: Suite) -> list[Provider]:
     """Those named on the command line, else the suite's, else all."""
-    wanted = names or suite.providers or tuple(PROVIDERS)
+    wanted = names or (tuple(PROVIDERS) if suite.providers is None else suite.providers)
     return [provider for name, provider in PROVIDERS.items() if name in wanted]
 
 
