@@ -121,7 +121,34 @@ class ProjectorStep:
         return f"projector B{self.batch} n_v {self.num_keys} n_p {self.num_partial} n_g {self.num_global}, {layers}"
 
 
+@dataclass(frozen=True)
+class AnyResolution:
+    """Partial-global attention of pictures with ``lengths`` visual tokens."""
+
+    lengths: tuple[int, ...]
+    num_heads: int
+    head_dim: int
+    num_partial: int = 288
+    num_global: int = 16
+    op: ClassVar[str] = "anyres"
+
+    @property
+    def num_query(self) -> int:
+        return self.num_partial + self.num_global
+
+    def shrunk(self, step: int) -> AnyResolution:
+        """The same, tiny."""
+        lengths = tuple(20 + 3 * index + step for index, _ in enumerate(self.lengths[:3]))
+        return replace(self, lengths=lengths, num_heads=2, head_dim=16, num_partial=12, num_global=3)
+
+    def __str__(self) -> str:
+        pictures = f"{len(self.lengths)} pictures of n_v {min(self.lengths)}-{max(self.lengths)}"
+        return f"anyres {pictures}, H{self.num_heads} D{self.head_dim} n_p {self.num_partial} n_g {self.num_global}"
+
+
 Problem = PartialGlobal | Cascaded
+# measured by modules of their own
+OtherProblem = ProjectorStep | AnyResolution
 
 
 @dataclass(frozen=True)
@@ -131,7 +158,7 @@ class Case:
     Usually one problem, whose providers are compared. Several problems when a provider's times are compared with each other.
     """
 
-    problems: tuple[Problem | ProjectorStep, ...]
+    problems: tuple[Problem | OtherProblem, ...]
     providers: tuple[str, ...] | None = None
 
 
@@ -163,7 +190,7 @@ def _bands(num_tokens: int, windows: tuple[int, ...], batch: int, num_heads: int
     return tuple(Cascaded(batch, num_heads, 64, num_tokens, window) for window in windows)
 
 
-def _cases(*problems: Problem | ProjectorStep) -> tuple[Case, ...]:
+def _cases(*problems: Problem | OtherProblem) -> tuple[Case, ...]:
     return tuple(Case((problem,)) for problem in problems)
 
 
@@ -222,6 +249,17 @@ SUITES = {
             "projector",
             "what does a training step of the whole projector gain?",
             (Case((ProjectorStep(32, 576),)), Case((ProjectorStep(4, 9216),))),
+            providers=(),
+            seconds=10.0,
+        ),
+        Suite(
+            "anyres",
+            "what does packing pictures of different sizes gain over padding them?",
+            (
+                # one to five tiles of 576 tokens, most pictures small
+                Case((AnyResolution(tuple(576 * tiles for tiles in (1, 1, 1, 2, 2, 3, 4, 5)), 16, 64),)),
+                Case((AnyResolution(tuple(range(300, 4000, 460)), 16, 64),)),
+            ),
             providers=(),
             seconds=10.0,
         ),

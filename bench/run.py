@@ -34,9 +34,9 @@ from bench import plots, report
 from bench.compare import compare
 from bench.measure import DTYPES, LAYOUTS, Bench, Setting
 from bench.peers import PROVIDERS
-from bench.problems import SUITES, Case, ProjectorStep, Suite
+from bench.problems import SUITES, AnyResolution, Case, ProjectorStep, Suite
 from bench.provider import Place, Provider
-from bench.records import ROOT, Environment, ResultFile, environment, slug
+from bench.records import ROOT, Environment, ResultFile, Row, environment, slug
 from bench.timing import copy_bandwidth, matmul_rate, meter_for
 
 
@@ -82,17 +82,7 @@ def main(argv: list[str] | None = None) -> int:
     with ResultFile(out / f"{suite.name}.csv", machine) as results, tqdm(cases, unit="case", disable=None) as progress:
         bench = Bench(setting, progress.set_postfix_str)
         for group, case in enumerate(progress):
-            if isinstance(case.problems[0], ProjectorStep):
-                # needs the model, which those who use the kernels alone may not have installed
-                from bench.projector import measure_projector
-
-                rows = [
-                    row
-                    for problem in case.problems
-                    for row in measure_projector(cast(ProjectorStep, problem), group, setting, bench.say)
-                ]
-            else:
-                rows = bench.measure(case, group, providers)
+            rows = bench.measure(case, group, providers) if suite.providers != () else measure_other(case, group, bench)
             for row in rows:
                 results.add(row)
             tqdm.write(report.summary(rows))
@@ -100,6 +90,22 @@ def main(argv: list[str] | None = None) -> int:
     drawn = plots.draw(results.path, out)
     print(f"\n{time.perf_counter() - begin:.0f} s; {results.path}", *(path.name for path in drawn), sep="\n  ")
     return 0
+
+
+def measure_other(case: Case, group: int, bench: Bench) -> list[Row]:
+    """Rows of problems that are not attention on query, key and value alone."""
+    rows: list[Row] = []
+    for problem in case.problems:
+        if isinstance(problem, ProjectorStep):
+            # needs the model, which those who use the kernels alone may not have installed
+            from bench.projector import measure_projector
+
+            rows += measure_projector(problem, group, bench.setting, bench.say)
+        else:
+            from bench.anyres import measure_anyres
+
+            rows += measure_anyres(cast(AnyResolution, problem), group, bench.setting, bench.say)
+    return rows
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -1,9 +1,10 @@
-"""The whole projector as a benchmark: what is wrong is found before it is timed, and the bound leaves nothing behind."""
+"""The projector's step and packed pictures as benchmarks: what is wrong is found before it is timed."""
 
 import pytest
 import torch
 
-from bench.problems import ProjectorStep
+from bench import anyres
+from bench.problems import AnyResolution, ProjectorStep
 from bench.projector import BOUND, WAYS, computed, measure_projector
 from pargo_mllm.projectors.attention import PartialGlobal, ProjectorAttention
 
@@ -30,7 +31,7 @@ def test_a_wrong_attention_is_not_timed(setting, monkeypatch):
     monkeypatch.setattr(PartialGlobal, "attend", lambda self, *args, **options: 1.001 * right(self, *args, **options))
     found = {row.provider: row for row in measure_projector(TINY, 0, setting) if row.direction == "forward+backward"}
     assert found["pargo"].status == "wrong"
-    assert "twice the dense projector's" in found["pargo"].reason
+    assert "twice the dense way's" in found["pargo"].reason
     assert found["pargo"].median_ms is None
     assert found["sdpa"].status == "ok"
 
@@ -47,3 +48,19 @@ def test_the_bound_is_put_back_after_an_error():
     with pytest.raises(RuntimeError, match="inside"), computed(projector, BOUND):
         fail()
     assert ProjectorAttention._attend is before
+
+
+def test_packed_padded_and_single_pictures_agree_and_are_measured(setting):
+    rows = anyres.measure_anyres(AnyResolution((576, 1152, 2880), 16, 64).shrunk(1), 0, setting)
+    assert len({row.num_keys for row in rows}) == 1
+    assert {row.provider for row in rows} == {"pargo", "sdpa-padded", "sdpa-one-by-one"}
+    assert all(row.status == "ok" and row.error < 1e-5 for row in rows)
+
+
+def test_a_packing_that_leaks_is_not_timed(setting, monkeypatch):
+    # the second picture begins a token too early
+    right = anyres.packed
+    monkeypatch.setattr(anyres, "packed", lambda problem, setting: right(AnyResolution((22, 25, 22), 2, 16, 12, 3), setting))
+    problem = AnyResolution((23, 24, 22), 2, 16, 12, 3)
+    found = {row.provider: row.status for row in anyres.measure_anyres(problem, 0, setting)}
+    assert found == {"pargo": "wrong", "sdpa-padded": "ok", "sdpa-one-by-one": "ok"}
