@@ -23,7 +23,7 @@ SHORTER = {
     "pargo merge": "--help",
     "pargo chat": "--help",
     "pargo convert-release": "--help",
-    "python bench/run.py": "--dry-run --providers pargo --out {out}",
+    "python bench/run.py": "--dry-run --out {out}",
     "python3 bench/gate.py": "--list",
     "python -m pargo_kernels.aot": "--sample 1",
     "python -m pargo_kernels.tune": "--help",
