@@ -97,25 +97,32 @@ class Recipe:
                 raise RecipeError(f"{name}={value} must be at least {least}.")
         try:
             self.lora()
-            self.settings(None, "cpu")
         except ValueError as error:
-            raise RecipeError(str(error)) from error
+            raise RecipeError(f"lora_{error}") from error
+        self.settings(None, "cpu")
 
     def lora(self) -> LoraSettings:
         """LoRA of stage 2."""
         return LoraSettings(self.lora_rank, self.lora_alpha, self.lora_dropout, self.lora_target_modules)
 
     def settings(self, pictures: int | None, device: str) -> StageSettings:
-        """What the stage trains with on so many pictures; None where their number is not known."""
+        """What the stage trains with on so many pictures; None where their number is not known.
+
+        Raises:
+            RecipeError: for values that cannot train.
+        """
         own = {field.name for field in fields(self)}
         shared = {field.name: getattr(self, field.name) for field in fields(StageSettings) if field.name in own}
         steps = self.steps
-        if steps is None:
+        if self.epochs is not None:
             # an unknown number refuses nothing
             each = 10**9 if pictures is None else -(-pictures // self.batch_size)
             steps = self.epochs * each
         bf16 = computes_bf16(device) if self.bf16 is None else self.bf16
-        return StageSettings(**{**shared, "steps": steps, "bf16": bf16, "use_cpu": device == "cpu"})
+        try:
+            return StageSettings(**{**shared, "steps": steps, "bf16": bf16, "use_cpu": device == "cpu"})
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
 
     def identity(self) -> dict[str, Any]:
         """What decides the weights that training ends with, as JSON."""

@@ -18,6 +18,7 @@ from pargo_mllm.configuration import ParGoConfig
 from pargo_mllm.data.datasets import PackedDataset, about_pictures, cached_features, pixels_when_needed
 from pargo_mllm.data.folder_source import FolderSource
 from pargo_mllm.data.pictures import PictureError
+from pargo_mllm.data.samples import Sample
 from pargo_mllm.demo.miniature import SCALES, STAGE0_SEED, build_config, build_encoder, build_language_model
 from pargo_mllm.demo.phases import Phases
 from pargo_mllm.demo.run import default_cache
@@ -48,6 +49,9 @@ def run_recipe(recipe: Recipe, dry_run: bool = False, say: Callable[[str], None]
             before a model is loaded.
     """
     source = _source(recipe, dry_run)
+    samples = [] if source is None else source.samples("train")
+    if source is not None:
+        recipe.settings(len(samples), "cpu")
     config = _config(recipe)
     model = _planned(recipe, config)
     say(f"stage {recipe.stage}: {_story(recipe)}\n{describe_parts(model)}")
@@ -58,36 +62,51 @@ def run_recipe(recipe: Recipe, dry_run: bool = False, say: Callable[[str], None]
         say(f"memory in bf16{zero}, {micro_batch} sequences of {recipe.max_length} tokens at once\n{estimate.describe()}")
     if source is not None and recipe.output is not None:
         identity = {**recipe.identity(), "content": source.settings()["content"]}
+        work = recipe.output.with_name(f".{recipe.output.name}.partial")
         if _is_finished(recipe.output, identity):
             say(f"{recipe.output} is finished already; nothing is trained")
             return
-        work = _work(recipe.output, identity)
+        _check_work(work, recipe.output, identity)
     if dry_run:
         say("dry run: nothing was computed")
         return
+    assert source is not None
+    assert recipe.output is not None
+    for reason, count in source.folder.skipped.items():
+        say(f"skipped {count:,} entries of {recipe.data}: {reason}")
     with _alone(work):
         (work / STARTED).write_text(json.dumps(identity))
-        _train(recipe, source, work, say)
-        for leftover in (work / "trainer", work / STARTED, work / LOCK):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        write_manifest(work, identity)
-        os.rename(work, recipe.output)
+        _complete(work, recipe.output, identity, lambda folder: _train(recipe, samples, folder, say))
+    shutil.rmtree(work)
     say(f"finished: {recipe.output} holds model and processor")
 
 
-def _train(recipe: Recipe, source: FolderSource, work: Path, say: Callable[[str], None]) -> None:
+def _complete(work: Path, output: Path, identity: dict[str, Any], build: Callable[[Path], None]) -> None:
+    """Build a folder below ``work`` and rename it; until then its checkpoints stay, wherever it is killed."""
+    folder, checkpoints = work / "model", work / "checkpoints"
+    folder.mkdir(exist_ok=True)
+    if checkpoints.exists():
+        os.rename(checkpoints, folder / "trainer")
+    build(folder)
+    os.rename(folder / "trainer", checkpoints)
+    write_manifest(folder, identity)
+    os.rename(folder, output)
+
+
+def _train(recipe: Recipe, samples: list[Sample], folder: Path, say: Callable[[str], None]) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, processor = _start(recipe, device)
-    dataset = _dataset(recipe, source, model.to(device), processor, say)
+    model.to(torch.device(device))  # type: ignore[arg-type]
+    dataset = _dataset(recipe, samples, model, processor, say)
     settings = recipe.settings(len(dataset), device)
     tokens = sum(len(row.input_ids) for row in dataset.rows) / len(dataset) * settings.batch_size
     say(
         f"{settings.steps:,} steps of {settings.batch_size} pictures, {tokens:,.0f} tokens a step on average (padding left out)"
     )
     if recipe.stage == 1:
-        stage1(model, processor, dataset, settings, work, say)
+        stage1(model, processor, dataset, settings, folder, say)
     else:
-        stage2(model, processor, dataset, settings, recipe.lora(), work, say)
+        stage2(model, processor, dataset, settings, recipe.lora(), folder, say)
 
 
 def _story(recipe: Recipe) -> str:
@@ -114,19 +133,19 @@ def _config(recipe: Recipe) -> ParGoConfig:
     """The model's configuration, without its weights."""
     if recipe.model is not None:
         return _folder_config(recipe.model)
-    try:
-        if recipe.miniature is None:
-            return ParGoConfig(**recipe.architecture)
-        phases = _phases(recipe, "cpu")
-        # an encoder learns nothing from photographs that nobody labelled
-        phases.lessons.patch_lessons(phases.size.patches)
-        tokenizer = phases.processor.tokenizer
-        with torch.device("meta"):
-            encoder = build_encoder(phases.size)
-            language_model = build_language_model(phases.size, len(tokenizer), tokenizer.pad_token_id)
-        return build_config(phases.size, encoder.config, language_model.config, phases.processor.image_token_id)
-    except TypeError as error:
-        raise RecipeError(f"architecture: {error}") from error
+    if recipe.miniature is None:
+        try:
+            return ParGoConfig(**(recipe.architecture or {}))
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f"architecture: {error}") from error
+    phases = _phases(recipe, "cpu")
+    # an encoder learns nothing from photographs that nobody labelled
+    phases.lessons.patch_lessons(phases.size.patches)
+    tokenizer = phases.processor.tokenizer
+    with torch.device("meta"):
+        encoder = build_encoder(phases.size)
+        language_model = build_language_model(phases.size, len(tokenizer), tokenizer.pad_token_id)
+    return build_config(phases.size, encoder.config, language_model.config, phases.processor.image_token_id)
 
 
 def _folder_config(folder: Path) -> ParGoConfig:
@@ -177,13 +196,12 @@ def _start(recipe: Recipe, device: str) -> tuple[ParGoForConditionalGeneration, 
 
 def _dataset(
     recipe: Recipe,
-    source: FolderSource,
+    samples: list[Sample],
     model: ParGoForConditionalGeneration,
     processor: ParGoProcessor,
     say: Callable[[str], None],
 ) -> PackedDataset:
     """Captions or questions about the pictures that can be read."""
-    samples = source.samples("train")
     if recipe.cache_features:
         encoded = encode_samples(model.model, processor.image_processor, samples)
         kept, skipped, inputs = encoded.kept, encoded.skipped, cached_features(encoded.features)
@@ -220,19 +238,16 @@ def _is_finished(output: Path, identity: dict[str, Any]) -> bool:
     return True
 
 
-def _work(output: Path, identity: dict[str, Any]) -> Path:
-    """Where the folder is built; what an earlier run of the same recipe left there is gone on from."""
+def _check_work(work: Path, output: Path, identity: dict[str, Any]) -> None:
+    """What an earlier run of the same recipe left in ``work`` is gone on from; another recipe's is not."""
     if not os.access(next(parent for parent in output.resolve().parents if parent.exists()), os.W_OK):
         raise RecipeError(f"--output: {output} cannot be written to; choose another folder.")
-    work = output.with_name(f".{output.name}.partial")
-    if (work / STARTED).is_file():
-        try:
-            before = json.loads((work / STARTED).read_text())
-        except ValueError:
-            # killed while it was written: nothing was trained yet
-            return work
-        _same(before, identity, f"--output: {work} was begun")
-    return work
+    try:
+        before = json.loads((work / STARTED).read_text())
+    except (OSError, ValueError):
+        # absent, or killed while it was written: nothing was trained yet
+        return
+    _same(before, identity, f"--output: {work} was begun")
 
 
 def _same(before: Any, identity: dict[str, Any], what: str) -> None:

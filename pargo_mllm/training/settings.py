@@ -85,7 +85,7 @@ class StageSettings:
     def training_arguments(self, folder: Path, **changes) -> TrainingArguments:
         """The same for transformers' Trainer; it runs on the GPU where there is one, unless ``use_cpu``."""
         use_cpu = self.use_cpu or not torch.cuda.is_available()
-        schedule, shape = self.schedule, {}
+        schedule, shape = self.schedule, dict[str, float]()
         if schedule == "warmup_stable_decay":
             shape = {"num_decay_steps": max(1, round(0.3 * self.steps))}
         elif self.min_learning_rate:
