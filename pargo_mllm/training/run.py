@@ -183,14 +183,14 @@ def _phases(recipe: Recipe, device: str) -> Phases:
 
 
 def _start(recipe: Recipe, device: str) -> tuple[ParGoForConditionalGeneration, ParGoProcessor]:
-    """The model before the stage. What trains is kept in fp32, what is frozen as it was saved."""
+    """The model before the stage. With bf16, what trains is in fp32 and what is frozen as it was saved; else all is fp32."""
     if recipe.model is None:
         model, processor = _phases(recipe, device).untrained("pargo")
         model.set_attn_implementation(recipe.attention)
     else:
         model = ParGoForConditionalGeneration.from_pretrained(recipe.model, attn_implementation=recipe.attention)
         processor = ParGoProcessor.from_pretrained(recipe.model)
-    model.model.projector.float()
+    (model.model.projector if recipe.settings(None, device).bf16 else model).float()
     return model, processor
 
 

@@ -110,8 +110,6 @@ class StageSettings:
             "seed": self.seed,
             "data_seed": self.seed,
             "remove_unused_columns": False,
-            "gradient_checkpointing": self.gradient_checkpointing,
-            "gradient_checkpointing_kwargs": {"use_reentrant": False} if self.gradient_checkpointing else None,
             "save_strategy": "steps" if self.save_steps else "no",
             "save_steps": self.save_steps or self.steps,
             "save_total_limit": 2,
@@ -119,4 +117,6 @@ class StageSettings:
             "report_to": "none",
             "disable_tqdm": True,
         }
+        if self.gradient_checkpointing:
+            arguments |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
         return TrainingArguments(**{**arguments, **changes})

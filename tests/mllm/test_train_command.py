@@ -222,6 +222,31 @@ def test_how_it_is_computed_does_not_change_the_weights(gentle, data, tmp_path, 
         torch.testing.assert_close(second[name], tensor, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(("bf16", "cached"), [("true", "true"), ("false", "false")])
+def test_model_saved_in_bf16(stages, data, tmp_path, bf16, cached):
+    AutoModelForImageTextToText.from_pretrained(stages[0], dtype=torch.bfloat16).save_pretrained(tmp_path / "half")
+    AutoProcessor.from_pretrained(stages[0]).save_pretrained(tmp_path / "half")
+    more = ["--bf16", bf16, "--cache-features", cached, "--steps", "2"]
+    assert train(*mini2(data, tmp_path / "half", tmp_path / "out", *more)) == 0
+    half, out = weights(tmp_path / "half"), weights(tmp_path / "out")
+    # rates far below the steps of bf16 would be lost in bf16
+    assert {out[name].dtype for name in out if ".projector." in name} == {torch.float32}
+    frozen = [name for name in out if "vision_tower" in name or "lm_head" in name]
+    assert frozen
+    assert all(torch.equal(out[name].float(), half[name].float()) for name in frozen)
+
+
+def test_paper_recipes_train_a_small_model(stages, data, tmp_path):
+    # bf16, checkpointing, accumulation, dropout and a cosine with an end, as the recipes have them
+    small = ["--data", data, "--steps", "2", "--warmup-steps", "0", "--batch-size", "4", "--micro-batch-size", "2"]
+    first, second = tmp_path / "stage1", tmp_path / "stage2"
+    assert train("vicuna-7b-stage1", "--model", stages[0], "--output", first, *small) == 0
+    assert train("vicuna-7b-stage2", "--model", first, "--output", second, *small, "--lora-rank", "4") == 0
+    assert changed(stages[0], first)
+    assert all(".projector." in name for name in changed(stages[0], first))
+    assert any(".language_model." in name for name in changed(first, second))
+
+
 def test_own_recipe(tmp_path, data, capsys):
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump({"extends": "mini-stage1", "miniature": "tiny", "epochs": 3, "data": str(data)}))
