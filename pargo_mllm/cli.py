@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import pargo_kernels
 from pargo_mllm.checkpoints import convert_release
-from pargo_mllm.commands import chat, demo, merge
+from pargo_mllm.commands import chat, demo, merge, train
 
-COMMANDS = (demo, chat, merge, convert_release)
+COMMANDS = (demo, train, chat, merge, convert_release)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

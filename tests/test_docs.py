@@ -20,6 +20,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 # how a command of the documentation is tried without its hour: what is put behind it
 SHORTER = {
     "pargo demo": "--scale tiny --out {out} --cache {out}/cache",
+    "pargo train": "--dry-run",
     "pargo merge": "--help",
     "pargo chat": "--help",
     "pargo convert-release": "--help",

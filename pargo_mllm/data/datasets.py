@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from pargo_mllm.data.conversations import EncodedConversation
+from pargo_mllm.data.conversations import ConversationEncoder, EncodedConversation
 from pargo_mllm.data.packing import PackedSequence, pack, pad_packed
+from pargo_mllm.data.samples import Question, Sample
 
 ImageInputs = Callable[[int], dict[str, torch.Tensor]]
 
@@ -54,3 +55,38 @@ class PackedCollator:
 def cached_features(features: torch.Tensor) -> ImageInputs:
     """Image inputs from the encoder's features ``[N, n_v, c]`` of every picture."""
     return lambda index: {"vision_features": features[index]}
+
+
+def pixels_when_needed(image_processor, samples: list[Sample]) -> ImageInputs:
+    """Image inputs that read each picture when it is asked for."""
+
+    def read(index: int) -> dict[str, torch.Tensor]:
+        return {"pixel_values": image_processor(samples[index].load(), return_tensors="pt")["pixel_values"][0]}
+
+    return read
+
+
+def about_pictures(
+    processor, samples: list[Sample], what: str, image_inputs: ImageInputs, max_length: int | None = None
+) -> tuple[PackedDataset, list[int]]:
+    """``what`` is said about pictures ("captions" or "questions"), packed by picture.
+
+    Args:
+        image_inputs: of ``samples``, by their index.
+        max_length: leave out pictures with more tokens.
+
+    Returns:
+        The dataset, and the index in ``samples`` of each of its items. Pictures about which nothing is said are left out.
+    """
+    said: dict[int, tuple[Question, ...]] = {
+        index: getattr(sample, what) for index, sample in enumerate(samples) if getattr(sample, what)
+    }
+    encoder = ConversationEncoder(processor)
+    rows = {index: encoder.encode_questions(about_one) for index, about_one in said.items()}
+    dataset = PackedDataset(list(rows.values()), lambda row: image_inputs(kept[row]), processor.image_token_id)
+    kept = list(rows)
+    if max_length is not None:
+        fits = [len(row.input_ids) <= max_length for row in dataset.rows]
+        dataset.rows = [row for row, short in zip(dataset.rows, fits, strict=True) if short]
+        kept = [index for index, short in zip(kept, fits, strict=True) if short]
+    return dataset, kept

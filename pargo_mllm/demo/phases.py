@@ -17,9 +17,9 @@ from transformers import LlamaForCausalLM, SiglipVisionModel
 
 from pargo_mllm.assembly import assemble
 from pargo_mllm.data.conversations import ConversationEncoder
-from pargo_mllm.data.datasets import ImageInputs, PackedDataset, cached_features
+from pargo_mllm.data.datasets import ImageInputs, PackedDataset, about_pictures, cached_features
 from pargo_mllm.data.pictures import PictureError
-from pargo_mllm.data.samples import Question, Sample, Source
+from pargo_mllm.data.samples import Sample, Source
 from pargo_mllm.demo.miniature import Miniature, build_config, build_encoder, build_language_model, build_processor
 from pargo_mllm.evaluation.constant import best_constant_score
 from pargo_mllm.evaluation.exact_match import Score, exact_match, shuffled
@@ -186,7 +186,7 @@ class Phases:
         return report
 
     def _train_stage1(self, projector: str, folder: Path) -> dict[str, Any]:
-        model, processor = self._untrained(projector)
+        model, processor = self.untrained(projector)
         captions, _ = self._dataset("train", "captions", processor)
         settings = self.size.with_projector(projector).captions
         log = stage1(model, processor, captions, settings, folder / "model", tqdm.write, self.position)
@@ -201,7 +201,7 @@ class Phases:
 
     def _evaluate(self, projector: str) -> dict[str, Any]:
         stages = {
-            "before": self._untrained(projector),
+            "before": self.untrained(projector),
             "stage1": load_trained(self.stage1(projector) / "model"),
             "stage2": load_trained(self.stage2(projector) / "model"),
         }
@@ -230,7 +230,8 @@ class Phases:
             position=self.position,
         )
 
-    def _untrained(self, projector: str) -> tuple[ParGoForConditionalGeneration, ParGoProcessor]:
+    def untrained(self, projector: str) -> tuple[ParGoForConditionalGeneration, ParGoProcessor]:
+        """The parts of stage 0 around a fresh projector, and the processor."""
         encoder = SiglipVisionModel.from_pretrained(self.encoder() / "encoder")
         model = self._around(encoder, LlamaForCausalLM.from_pretrained(self.language_model() / "llm"), projector)
         return model, build_processor(self.processor.tokenizer, model.config.num_image_tokens)
@@ -259,13 +260,8 @@ class Phases:
     def _dataset(self, split: str, what: str, processor: ParGoProcessor) -> tuple[PackedDataset, list[list[str]]]:
         """Captions or questions of a split, packed by picture, and the kind of each; pictures without any are left out."""
         samples, image_inputs = self._readable(split)
-        said: dict[int, tuple[Question, ...]] = {
-            index: getattr(sample, what) for index, sample in enumerate(samples) if getattr(sample, what)
-        }
-        encoder, indices = ConversationEncoder(processor), list(said)
-        conversations = [encoder.encode_questions(about_one) for about_one in said.values()]
-        dataset = PackedDataset(conversations, lambda row: image_inputs(indices[row]), processor.image_token_id)
-        return dataset, [[question.kind for question in about_one] for about_one in said.values()]
+        dataset, kept = about_pictures(processor, samples, what, image_inputs)
+        return dataset, [[question.kind for question in getattr(samples[index], what)] for index in kept]
 
 
 def load_trained(folder: Path) -> tuple[ParGoForConditionalGeneration, ParGoProcessor]:

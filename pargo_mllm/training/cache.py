@@ -70,7 +70,7 @@ class FolderCache:
         aside = self.root / f".{folder.name}.{os.getpid()}.partial"
         aside.mkdir()
         build(aside)
-        _write_manifest(aside, settings)
+        write_manifest(aside, settings)
         if folder.exists():
             # broken, or finished by another process in the meantime
             if what_is_wrong(folder) is None:
@@ -122,7 +122,8 @@ def _digest(file) -> str:
     return digest.hexdigest()
 
 
-def _write_manifest(folder: Path, settings: dict[str, Any]) -> None:
+def write_manifest(folder: Path, settings: dict[str, Any]) -> None:
+    """Make a folder complete: its settings and a checksum of every file, written through to the disk."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     for path in files:
         _sync(path)

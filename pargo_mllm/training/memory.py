@@ -54,13 +54,14 @@ class MemoryEstimate:
         return sum(part.total for part in self.parts)
 
     def describe(self) -> str:
-        """A table in GiB, a line a part."""
+        """A table in GiB (in MiB where all is less than one), a line a part."""
+        unit, size = ("GiB", GIB) if self.total >= GIB else ("MiB", 2**20)
         kinds = ("weights", "gradients", "optimizer", "activations", "total")
-        lines = [f"{'GiB a GPU, ' + str(self.gpus) + ' in all':<24}" + "".join(f"{kind:>13}" for kind in kinds)]
+        lines = [f"{unit + ' a GPU, ' + str(self.gpus) + ' in all':<24}" + "".join(f"{kind:>13}" for kind in kinds)]
         for part in self.parts:
-            lines.append(f"  {part.part:<22}" + "".join(f"{getattr(part, kind) / GIB:>13.2f}" for kind in kinds))
+            lines.append(f"  {part.part:<22}" + "".join(f"{getattr(part, kind) / size:>13.2f}" for kind in kinds))
         sums = [sum(getattr(part, kind) for part in self.parts) for kind in kinds]
-        lines.append(f"  {'all':<22}" + "".join(f"{value / GIB:>13.2f}" for value in sums))
+        lines.append(f"  {'all':<22}" + "".join(f"{value / size:>13.2f}" for value in sums))
         return "\n".join(lines)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +16,18 @@ class StageSettings:
 
     Args:
         steps: optimizer steps.
-        batch_size: pictures (or texts) a step.
+        batch_size: pictures (or texts) an optimizer step.
+        micro_batch_size: of them computed at once; gradients add up over the rest. None for all.
         learning_rate: of every trained part that has no rate of its own.
         projector_learning_rate: of the projector, where it is not ``learning_rate``.
+        min_learning_rate: where a cosine ends, for ``learning_rate``; other rates fall by the same factor.
         warmup: share of the steps over which the rate rises.
+        warmup_steps: the same as a number of steps, in place of ``warmup``.
         schedule: "cosine", or "warmup_stable_decay" with its last 30 % for the decay.
-        weight_decay, adam_beta2, max_grad_norm: AdamW and gradient clipping.
+        weight_decay, adam_beta2, adam_epsilon, max_grad_norm: AdamW and gradient clipping.
         bf16: autocast to bfloat16; weights stay fp32.
+        gradient_checkpointing: layers keep their input alone and are computed again.
+        save_steps: steps between checkpoints, from which training goes on after it was killed; None writes none.
         use_cpu: train on the CPU even where there is a GPU.
         seed: of the data's order and of what is initialised in this stage.
 
@@ -32,22 +38,45 @@ class StageSettings:
     steps: int
     batch_size: int
     learning_rate: float
+    micro_batch_size: int | None = None
     projector_learning_rate: float | None = None
+    min_learning_rate: float = 0.0
     warmup: float = 0.05
+    warmup_steps: int | None = None
     schedule: str = "cosine"
     weight_decay: float = 0.01
     adam_beta2: float = 0.999
+    adam_epsilon: float = 1e-8
     max_grad_norm: float = 1.0
     bf16: bool = True
+    gradient_checkpointing: bool = False
+    save_steps: int | None = None
     use_cpu: bool = False
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate={self.learning_rate} must be positive.")
+        for name in ("steps", "batch_size", "micro_batch_size", "save_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} must be at least 1.")
+        if self.batch_size % (self.micro_batch_size or self.batch_size):
+            raise ValueError(
+                f"micro_batch_size={self.micro_batch_size} does not divide batch_size={self.batch_size}; choose a divisor."
+            )
+        for name in ("learning_rate", "projector_learning_rate", "adam_epsilon", "max_grad_norm"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name}={value} must be positive.")
+        if not 0 <= self.min_learning_rate <= self.learning_rate:
+            raise ValueError(f"min_learning_rate={self.min_learning_rate} must lie in [0, learning_rate={self.learning_rate}].")
+        if self.min_learning_rate and self.schedule != "cosine":
+            raise ValueError(f"min_learning_rate={self.min_learning_rate} is for schedule='cosine', not {self.schedule!r}.")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay={self.weight_decay} must not be negative.")
+        if not 0 <= self.adam_beta2 < 1:
+            raise ValueError(f"adam_beta2={self.adam_beta2} must lie in [0, 1).")
+        if self.warmup_steps is not None and not 0 <= self.warmup_steps < self.steps:
+            raise ValueError(f"warmup_steps={self.warmup_steps} must lie in [0, steps={self.steps}).")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup={self.warmup} must lie in [0, 1): it is the share of the steps.")
         if self.schedule not in ("cosine", "warmup_stable_decay"):
@@ -56,17 +85,24 @@ class StageSettings:
     def training_arguments(self, folder: Path, **changes) -> TrainingArguments:
         """The same for transformers' Trainer; it runs on the GPU where there is one, unless ``use_cpu``."""
         use_cpu = self.use_cpu or not torch.cuda.is_available()
-        decay = {"num_decay_steps": max(1, round(0.3 * self.steps))} if self.schedule == "warmup_stable_decay" else {}
+        schedule, shape = self.schedule, dict[str, float]()
+        if schedule == "warmup_stable_decay":
+            shape = {"num_decay_steps": max(1, round(0.3 * self.steps))}
+        elif self.min_learning_rate:
+            schedule, shape = "cosine_with_min_lr", {"min_lr": self.min_learning_rate}
+        micro = self.micro_batch_size or self.batch_size
         arguments = {
             "output_dir": str(folder),
             "max_steps": self.steps,
-            "per_device_train_batch_size": self.batch_size,
+            "per_device_train_batch_size": micro,
+            "gradient_accumulation_steps": self.batch_size // micro,
             "learning_rate": self.learning_rate,
-            "lr_scheduler_type": self.schedule,
-            "lr_scheduler_kwargs": decay,
-            "warmup_steps": round(self.warmup * self.steps),
+            "lr_scheduler_type": schedule,
+            "lr_scheduler_kwargs": shape,
+            "warmup_steps": round(self.warmup * self.steps) if self.warmup_steps is None else self.warmup_steps,
             "weight_decay": self.weight_decay,
             "adam_beta2": self.adam_beta2,
+            "adam_epsilon": self.adam_epsilon,
             "max_grad_norm": self.max_grad_norm,
             "bf16": self.bf16,
             "use_cpu": use_cpu,
@@ -74,9 +110,13 @@ class StageSettings:
             "seed": self.seed,
             "data_seed": self.seed,
             "remove_unused_columns": False,
-            "save_strategy": "no",
+            "save_strategy": "steps" if self.save_steps else "no",
+            "save_steps": self.save_steps or self.steps,
+            "save_total_limit": 2,
             "logging_steps": max(1, self.steps // 20),
             "report_to": "none",
             "disable_tqdm": True,
         }
+        if self.gradient_checkpointing:
+            arguments |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
         return TrainingArguments(**{**arguments, **changes})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.training_args import ParallelMode
 
+from pargo_mllm.training.cache import what_is_wrong, write_manifest
 from pargo_mllm.training.settings import StageSettings
 
 
@@ -66,6 +69,24 @@ class ParGoTrainer(Trainer):
             )
         return self.optimizer
 
+    def _save_checkpoint(self, model, trial):
+        super()._save_checkpoint(model, trial)
+        # what was interrupted before this line is never gone on from
+        folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        write_manifest(folder, {"step": self.state.global_step})
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint below ``folder``, or None. Newer ones that were cut short are removed."""
+    found = folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
+    for checkpoint in sorted(found, key=lambda path: int(path.name.rsplit("-", 1)[1]), reverse=True):
+        problem = what_is_wrong(checkpoint)
+        if problem is None:
+            return checkpoint
+        tqdm.write(f"{checkpoint} is not used: {problem}")
+        shutil.rmtree(checkpoint)
+    return None
+
 
 def is_projector(parameter_name: str) -> bool:
     """Whether a parameter of a model belongs to its projector."""
@@ -82,7 +103,7 @@ def train(
     position: int = 0,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> list[dict[str, float]]:
-    """Train ``model`` in place.
+    """Train ``model`` in place. With ``settings.save_steps`` it goes on from the newest complete checkpoint in ``folder``.
 
     Args:
         collate: makes a batch (the model's keyword arguments) of a list of the dataset's items.
@@ -106,5 +127,8 @@ def train(
         projector_learning_rate=settings.projector_learning_rate,
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train()
+    checkpoint = last_checkpoint(folder) if settings.save_steps else None
+    if checkpoint is not None:
+        tqdm.write(f"goes on from {checkpoint.name.replace('-', ' at step ')}")
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     return [{"step": entry["step"], "loss": float(entry["loss"])} for entry in trainer.state.log_history if "loss" in entry]

@@ -1,0 +1,48 @@
+"""``pargo train``."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from dataclasses import fields
+
+import transformers
+
+from pargo_mllm.data.coco import FolderError
+from pargo_mllm.data.pictures import PictureError
+from pargo_mllm.training.recipes import Recipe, RecipeError, load_recipe, names
+from pargo_mllm.training.run import run_recipe
+
+_HELP = {
+    "data": ("FOLDER", "COCO-style: images/, captions.json, instances.json; a fifth of the photographs is held out"),
+    "model": ("DIR", "model and processor to start from; stage 2 starts from the folder of stage 1"),
+    "output": ("DIR", "the folder that training ends with; the same command again goes on or says that it is finished"),
+    "seed": ("N", "of the projector, the views and the order of training"),
+}
+
+
+def add_parser(commands) -> None:
+    """Add the command."""
+    train = commands.add_parser(
+        "train",
+        help="train one stage as a recipe says",
+        description=f"Train one stage. Recipes: {', '.join(names())}; or a YAML file with the keys below "
+        "(and extends: RECIPE).",
+        allow_abbrev=False,
+    )
+    train.add_argument("recipe", metavar="RECIPE|FILE.yaml", help="a recipe's name, or a file")
+    train.add_argument("--dry-run", action="store_true", help="check everything and say what would be done; compute nothing")
+    for field in fields(Recipe):
+        # the recipe's keys, spelled with - or _
+        spellings = dict.fromkeys((f"--{field.name.replace('_', '-')}", f"--{field.name}"))
+        metavar, text = _HELP.get(field.name, ("VALUE", f"in place of the recipe's {field.name}"))
+        train.add_argument(*spellings, dest=f"key_{field.name}", default=argparse.SUPPRESS, metavar=metavar, help=text)
+    train.set_defaults(run=_run, errors=(RecipeError, FolderError, PictureError))
+
+
+def _run(options: argparse.Namespace) -> None:
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    changes = {name.removeprefix("key_"): value for name, value in vars(options).items() if name.startswith("key_")}
+    run_recipe(load_recipe(options.recipe, changes), options.dry_run)

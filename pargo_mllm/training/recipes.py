@@ -1,0 +1,226 @@
+"""Recipes: what ``pargo train`` runs, as short YAML files, checked before anything is loaded."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pargo_mllm.demo.miniature import SCALES, computes_bf16
+from pargo_mllm.language.lora import LoraSettings
+from pargo_mllm.training.settings import StageSettings
+
+PACKAGED = Path(__file__).resolve().parent.parent / "recipes"
+ATTENTION = ("sdpa", "eager", "flash_attention_2")
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot run; the message names the key, its value and the rule."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One stage of training.
+
+    Args:
+        stage: 1 (the projector learns from captions) or 2 (projector and LoRA learn to answer).
+        data: a COCO-style folder.
+        model: the folder that training starts from, model and processor.
+        output: the folder that training ends with.
+        architecture: arguments of ParGoConfig, for a dry run without ``model``.
+        miniature: "demo" or "tiny": without ``model``, start from the parts that stage 0 of the demonstration trains.
+        views: about so many views (crops) of the photographs are made; 0 for each photograph once, whole.
+        max_length: pictures with more tokens, their own included, are left out and counted.
+        cache_features: run the frozen encoder once, before training, and keep its features in memory.
+        attention: of encoder and language model.
+        steps, epochs: how long; one of the two.
+        bf16: None for yes where the device has instructions for it.
+        lora_rank, lora_alpha, lora_dropout, lora_target_modules: of stage 2; see :class:`LoraSettings`.
+        seed: of the projector, the views and the order of training.
+
+    The others are those of :class:`StageSettings`.
+    """
+
+    stage: int
+    data: Path | None = None
+    model: Path | None = None
+    output: Path | None = None
+    architecture: dict | None = None
+    miniature: str | None = None
+    views: int = 0
+    max_length: int = 1024
+    cache_features: bool = False
+    attention: str = "sdpa"
+    steps: int | None = None
+    epochs: int | None = None
+    batch_size: int = 16
+    micro_batch_size: int | None = None
+    learning_rate: float = 1e-4
+    projector_learning_rate: float | None = None
+    min_learning_rate: float = 0.0
+    warmup: float = 0.05
+    warmup_steps: int | None = None
+    schedule: str = "cosine"
+    weight_decay: float = 0.01
+    adam_beta2: float = 0.999
+    adam_epsilon: float = 1e-8
+    max_grad_norm: float = 1.0
+    bf16: bool | None = None
+    gradient_checkpointing: bool = False
+    save_steps: int = 1000
+    lora_rank: int = 256
+    lora_alpha: int = 512
+    lora_dropout: float = 0.05
+    lora_target_modules: str | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.stage not in (1, 2):
+            raise RecipeError(f"stage={self.stage} must be 1 or 2.")
+        if (self.steps is None) == (self.epochs is None):
+            raise RecipeError(f"steps={self.steps}, epochs={self.epochs}: exactly one of the two must be given.")
+        if self.attention not in ATTENTION:
+            raise RecipeError(f"attention={self.attention!r} is unknown; it must be one of {', '.join(ATTENTION)}.")
+        if self.miniature is not None and self.miniature not in SCALES:
+            raise RecipeError(f"miniature={self.miniature!r} is unknown; it must be one of {', '.join(SCALES)}.")
+        if self.stage == 2 and self.miniature:
+            raise RecipeError("miniature is for stage 1; stage 2 starts from --model, the folder of stage 1.")
+        for name, least in (("epochs", 1), ("max_length", 1), ("views", 0), ("seed", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise RecipeError(f"{name}={value} must be at least {least}.")
+        try:
+            self.lora()
+        except ValueError as error:
+            raise RecipeError(f"lora_{error}") from error
+        self.settings(None, "cpu")
+
+    def lora(self) -> LoraSettings:
+        """LoRA of stage 2."""
+        return LoraSettings(self.lora_rank, self.lora_alpha, self.lora_dropout, self.lora_target_modules)
+
+    def settings(self, pictures: int | None, device: str) -> StageSettings:
+        """What the stage trains with on so many pictures; None where their number is not known.
+
+        Raises:
+            RecipeError: for values that cannot train.
+        """
+        own = {field.name for field in fields(self)}
+        shared = {field.name: getattr(self, field.name) for field in fields(StageSettings) if field.name in own}
+        steps = self.steps
+        if self.epochs is not None:
+            # an unknown number refuses nothing
+            each = 10**9 if pictures is None else -(-pictures // self.batch_size)
+            steps = self.epochs * each
+        bf16 = computes_bf16(device) if self.bf16 is None else self.bf16
+        try:
+            return StageSettings(**{**shared, "steps": steps, "bf16": bf16, "use_cpu": device == "cpu"})
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the weights that training ends with, as JSON."""
+        paths = {name: None if (path := getattr(self, name)) is None else str(path.resolve()) for name in ("data", "model")}
+        decisive = {**asdict(self), **paths}
+        for name in ("output", "save_steps"):
+            del decisive[name]
+        return decisive
+
+
+def names() -> list[str]:
+    """The packaged recipes."""
+    return sorted(path.stem for path in PACKAGED.glob("*.yaml"))
+
+
+def load_recipe(recipe: str, changes: Mapping[str, str] | None = None) -> Recipe:
+    """A packaged recipe, or one of the user's.
+
+    Args:
+        recipe: the name of a packaged recipe, or a YAML file.
+        changes: values for keys, as text.
+
+    Raises:
+        RecipeError: for an unknown recipe or key, or a value that its key does not take.
+    """
+    settings = _read(PACKAGED / f"{recipe}.yaml" if recipe in names() else Path(recipe), recipe)
+    _merge(settings, {key: _value(key, text) for key, text in (changes or {}).items()})
+    kinds = typing.get_type_hints(Recipe)
+    checked = {}
+    for key, value in settings.items():
+        if key not in kinds:
+            near = get_close_matches(str(key), kinds, n=1)
+            raise RecipeError(f"{key} is no key of a recipe" + (f"; {near[0]}?" if near else f": {', '.join(kinds)}."))
+        checked[key] = _typed(key, value, kinds[key])
+    if "stage" not in checked:
+        raise RecipeError(f"{recipe} has no stage; it must be 1 or 2.")
+    return Recipe(**checked)
+
+
+def _read(file: Path, called: str) -> dict[str, Any]:
+    if not file.is_file():
+        raise RecipeError(f"{called} is neither a recipe ({', '.join(names())}) nor a file.")
+    try:
+        own = yaml.safe_load(file.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(own, dict):
+        raise RecipeError(f"{file} must hold keys and values, one a line.")
+    extends = own.pop("extends", [])
+    settings: dict[str, Any] = {}
+    for part in [extends] if isinstance(extends, str) else list(extends):
+        # packaged files alone: a part leads to no file of the user's, and to no circle
+        if part not in [*names(), *(f"parts/{path.stem}" for path in PACKAGED.glob("parts/*.yaml"))]:
+            raise RecipeError(f"extends: {part!r} is no packaged recipe; there are {', '.join(names())}.")
+        _merge(settings, _read(PACKAGED / f"{part}.yaml", str(part)))
+    _merge(settings, own)
+    return settings
+
+
+def _merge(settings: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """What says how long replaces the other way to say it, and so does the warm-up."""
+    for one, other in (("steps", "epochs"), ("warmup", "warmup_steps")):
+        for new, old in ((one, other), (other, one)):
+            if new in changes and old not in changes:
+                settings.pop(old, None)
+    settings.update(changes)
+
+
+def _value(key: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{key}={text!r} cannot be read as a value.") from error
+
+
+def _typed(key: str, value: Any, kind: Any) -> Any:
+    """``value`` as the type of its key."""
+    optional = isinstance(kind, types.UnionType) and type(None) in kind.__args__
+    if value is None and optional:
+        return None
+    if optional:
+        kind = kind.__args__[0]
+    if kind in (Path, str) and isinstance(value, (str, int, float, Path)) and not isinstance(value, bool):
+        return Path(str(value)).expanduser() if kind is Path else str(value)
+    if kind is float and not isinstance(value, bool):
+        try:
+            # YAML takes 1e-4 for a word
+            return float(value)
+        except (TypeError, ValueError):
+            pass
+    elif isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    words = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        Path: "a path",
+        str: "text",
+        dict: "keys and values",
+    }
+    raise RecipeError(f"{key}={value!r} must be {words[kind]}.")

@@ -1,0 +1,277 @@
+"""One run of a recipe, told in a straight line: check, say what will happen, train, leave a folder."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from pargo_mllm.configuration import ParGoConfig
+from pargo_mllm.data.datasets import PackedDataset, about_pictures, cached_features, pixels_when_needed
+from pargo_mllm.data.folder_source import FolderSource
+from pargo_mllm.data.pictures import PictureError
+from pargo_mllm.data.samples import Sample
+from pargo_mllm.demo.miniature import SCALES, STAGE0_SEED, build_config, build_encoder, build_language_model
+from pargo_mllm.demo.phases import Phases
+from pargo_mllm.demo.run import default_cache
+from pargo_mllm.language.lora import add_lora
+from pargo_mllm.modeling import ParGoForConditionalGeneration
+from pargo_mllm.processing import ParGoProcessor
+from pargo_mllm.training.cache import MANIFEST, what_is_wrong, write_manifest
+from pargo_mllm.training.features import encode_samples, read_pixels
+from pargo_mllm.training.memory import estimate_memory, meta_model
+from pargo_mllm.training.parts import describe_parts, freeze_all_but
+from pargo_mllm.training.recipes import Recipe, RecipeError
+from pargo_mllm.training.stages import stage1, stage2
+
+EVERY_PHOTOGRAPH = 2**31
+STARTED = "started.json"
+LOCK = "lock"
+
+
+def run_recipe(recipe: Recipe, dry_run: bool = False, say: Callable[[str], None] = tqdm.write) -> None:
+    """Train as a recipe says; what was killed goes on, what is finished is left alone.
+
+    Args:
+        dry_run: check and say everything, compute and write nothing.
+        say: gets the lines.
+
+    Raises:
+        RecipeError, FolderError, PictureError: if it cannot run as asked; all but pictures that cannot be read are found
+            before a model is loaded.
+    """
+    source = _source(recipe, dry_run)
+    samples = [] if source is None else source.samples("train")
+    if source is not None:
+        recipe.settings(len(samples), "cpu")
+    config = _config(recipe)
+    model = _planned(recipe, config)
+    say(f"stage {recipe.stage}: {_story(recipe)}\n{describe_parts(model)}")
+    for gpus in (1, 32) if dry_run else (1,):
+        micro_batch = recipe.micro_batch_size or recipe.batch_size
+        estimate = estimate_memory(model, gpus, micro_batch, recipe.max_length, recipe.gradient_checkpointing)
+        zero = " under ZeRO-2" if gpus > 1 else ""
+        say(f"memory in bf16{zero}, {micro_batch} sequences of {recipe.max_length} tokens at once\n{estimate.describe()}")
+    if source is not None and recipe.output is not None:
+        identity = {**recipe.identity(), "content": source.settings()["content"]}
+        work = recipe.output.with_name(f".{recipe.output.name}.partial")
+        if _is_finished(recipe.output, identity):
+            say(f"{recipe.output} is finished already; nothing is trained")
+            return
+        _check_work(work, recipe.output, identity)
+    if dry_run:
+        say("dry run: nothing was computed")
+        return
+    assert source is not None
+    assert recipe.output is not None
+    for reason, count in source.folder.skipped.items():
+        say(f"skipped {count:,} entries of {recipe.data}: {reason}")
+    with _alone(work):
+        (work / STARTED).write_text(json.dumps(identity))
+        _complete(work, recipe.output, identity, lambda folder: _train(recipe, samples, folder, say))
+    shutil.rmtree(work)
+    say(f"finished: {recipe.output} holds model and processor")
+
+
+def _complete(work: Path, output: Path, identity: dict[str, Any], build: Callable[[Path], None]) -> None:
+    """Build a folder below ``work`` and rename it; until then its checkpoints stay, wherever it is killed."""
+    folder, checkpoints = work / "model", work / "checkpoints"
+    folder.mkdir(exist_ok=True)
+    if checkpoints.exists():
+        os.rename(checkpoints, folder / "trainer")
+    build(folder)
+    os.rename(folder / "trainer", checkpoints)
+    write_manifest(folder, identity)
+    os.rename(folder, output)
+
+
+def _train(recipe: Recipe, samples: list[Sample], folder: Path, say: Callable[[str], None]) -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model, processor = _start(recipe, device)
+    model.to(torch.device(device))  # type: ignore[arg-type]
+    dataset = _dataset(recipe, samples, model, processor, say)
+    settings = recipe.settings(len(dataset), device)
+    tokens = sum(len(row.input_ids) for row in dataset.rows) / len(dataset) * settings.batch_size
+    say(
+        f"{settings.steps:,} steps of {settings.batch_size} pictures, {tokens:,.0f} tokens a step on average (padding left out)"
+    )
+    if recipe.stage == 1:
+        stage1(model, processor, dataset, settings, folder, say)
+    else:
+        stage2(model, processor, dataset, settings, recipe.lora(), folder, say)
+
+
+def _story(recipe: Recipe) -> str:
+    trains = "the projector learns from captions" if recipe.stage == 1 else "projector and LoRA learn to answer questions"
+    length = f"{recipe.steps:,} steps" if recipe.steps is not None else f"{recipe.epochs} epochs"
+    return f"{trains}; {length} of {recipe.batch_size} pictures, learning rate {recipe.learning_rate:g}"
+
+
+def _source(recipe: Recipe, dry_run: bool) -> FolderSource | None:
+    """The pictures; a dry run needs none."""
+    for name in ("data", "output"):
+        if getattr(recipe, name) is None and not dry_run:
+            raise RecipeError(f"--{name} is missing.")
+    if recipe.model is None and recipe.miniature is None and (recipe.architecture is None or not dry_run):
+        raise RecipeError("--model is missing: give the folder of a model and its processor to start from.")
+    if recipe.data is None:
+        if recipe.miniature is not None and recipe.model is None:
+            raise RecipeError("--data is missing: the miniature's vocabulary comes from the folder.")
+        return None
+    return FolderSource(recipe.data, EVERY_PHOTOGRAPH, recipe.views, seed=recipe.seed)
+
+
+def _config(recipe: Recipe) -> ParGoConfig:
+    """The model's configuration, without its weights."""
+    if recipe.model is not None:
+        return _folder_config(recipe.model)
+    if recipe.miniature is None:
+        try:
+            return ParGoConfig(**(recipe.architecture or {}))
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f"architecture: {error}") from error
+    phases = _phases(recipe, "cpu")
+    # an encoder learns nothing from photographs that nobody labelled
+    phases.lessons.patch_lessons(phases.size.patches)
+    tokenizer = phases.processor.tokenizer
+    with torch.device("meta"):
+        encoder = build_encoder(phases.size)
+        language_model = build_language_model(phases.size, len(tokenizer), tokenizer.pad_token_id)
+    return build_config(phases.size, encoder.config, language_model.config, phases.processor.image_token_id)
+
+
+def _folder_config(folder: Path) -> ParGoConfig:
+    for name in ("config.json", "processor_config.json"):
+        if not (folder / name).is_file():
+            raise RecipeError(f"--model: {folder} has no {name}; give a folder that holds a model and its processor.")
+    if not any(folder.glob("*.safetensors")):
+        raise RecipeError(f"--model: {folder} has no weights (*.safetensors).")
+    try:
+        kind = json.loads((folder / "config.json").read_text()).get("model_type")
+    except (ValueError, AttributeError) as error:
+        raise RecipeError(f"--model: {folder / 'config.json'} is no configuration: {error}.") from error
+    if kind != ParGoConfig.model_type:
+        raise RecipeError(f"--model: {folder} holds a model of type {kind!r}; pargo train trains ParGo models.")
+    return ParGoConfig.from_pretrained(folder)
+
+
+def _planned(recipe: Recipe, config: ParGoConfig):
+    """The model as the stage trains it, without memory for its weights."""
+    model = meta_model(config)
+    freeze_all_but(model, "projector")
+    if recipe.stage == 1:
+        return model
+    try:
+        return add_lora(model, recipe.lora())
+    except ValueError as error:
+        raise RecipeError(f"lora_target_modules: {error}") from error
+
+
+def _phases(recipe: Recipe, device: str) -> Phases:
+    assert recipe.miniature is not None
+    size = SCALES[recipe.miniature].on(device, recipe.seed)
+    lessons = size.source(recipe.data, STAGE0_SEED)
+    return Phases(size, lessons, lessons, default_cache(), device)
+
+
+def _start(recipe: Recipe, device: str) -> tuple[ParGoForConditionalGeneration, ParGoProcessor]:
+    """The model before the stage. With bf16, what trains is in fp32 and what is frozen as it was saved; else all is fp32."""
+    if recipe.model is None:
+        model, processor = _phases(recipe, device).untrained("pargo")
+        model.set_attn_implementation(recipe.attention)
+    else:
+        model = ParGoForConditionalGeneration.from_pretrained(recipe.model, attn_implementation=recipe.attention)
+        processor = ParGoProcessor.from_pretrained(recipe.model)
+    (model.model.projector if recipe.settings(None, device).bf16 else model).float()
+    return model, processor
+
+
+def _dataset(
+    recipe: Recipe,
+    samples: list[Sample],
+    model: ParGoForConditionalGeneration,
+    processor: ParGoProcessor,
+    say: Callable[[str], None],
+) -> PackedDataset:
+    """Captions or questions about the pictures that can be read."""
+    if recipe.cache_features:
+        encoded = encode_samples(model.model, processor.image_processor, samples)
+        kept, skipped, inputs = encoded.kept, encoded.skipped, cached_features(encoded.features)
+        samples = [samples[index] for index in kept]
+    else:
+        # every picture is opened once, so that a damaged one does not end a week of training; its pixels are not kept
+        _, kept, skipped = read_pixels(
+            processor.image_processor, samples, 16, "checking pictures", transform=lambda pixels: pixels[:, :0, :0, :0]
+        )
+        samples = [samples[index] for index in kept]
+        inputs = pixels_when_needed(processor.image_processor, samples)
+    for name, problem in skipped.items():
+        say(f"skipped {name}: {problem}")
+    if not samples:
+        raise PictureError(f"none of the {len(skipped)} pictures of {recipe.data} can be read.")
+    what = "captions" if recipe.stage == 1 else "questions"
+    everything, _ = about_pictures(processor, samples, what, inputs)
+    dataset, _ = about_pictures(processor, samples, what, inputs, recipe.max_length)
+    if len(dataset) < len(everything):
+        say(f"left out {len(everything) - len(dataset):,} pictures with more than max_length={recipe.max_length} tokens")
+    if not len(dataset):
+        raise RecipeError(f"max_length={recipe.max_length} leaves no picture with {what}; allow more tokens.")
+    return dataset
+
+
+def _is_finished(output: Path, identity: dict[str, Any]) -> bool:
+    if not output.exists():
+        return False
+    problem = what_is_wrong(output) if output.is_dir() else "it is a file"
+    if problem is not None:
+        raise RecipeError(f"--output: {output} exists and is no finished training ({problem}); choose another folder.")
+    before = json.loads((output / MANIFEST).read_text())["settings"]
+    _same(before, identity, f"--output: {output} was trained")
+    return True
+
+
+def _check_work(work: Path, output: Path, identity: dict[str, Any]) -> None:
+    """What an earlier run of the same recipe left in ``work`` is gone on from; another recipe's is not."""
+    if not os.access(next(parent for parent in output.resolve().parents if parent.exists()), os.W_OK):
+        raise RecipeError(f"--output: {output} cannot be written to; choose another folder.")
+    try:
+        before = json.loads((work / STARTED).read_text())
+    except (OSError, ValueError):
+        # absent, or killed while it was written: nothing was trained yet
+        return
+    _same(before, identity, f"--output: {work} was begun")
+
+
+def _same(before: Any, identity: dict[str, Any], what: str) -> None:
+    known = json.loads(json.dumps(identity))
+    before = before if isinstance(before, dict) else {}
+    for key in sorted({*before, *known}):
+        if before.get(key) != known.get(key):
+            raise RecipeError(
+                f"{what} with {key}={before.get(key)!r}, not {known.get(key)!r}; give the same settings to go on, or choose "
+                "another --output."
+            )
+
+
+@contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """One process at a time builds a folder; the lock ends with the process, however that ends."""
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        lock = open(work / LOCK, "w")  # noqa: SIM115 (held until the end)
+    except OSError as error:
+        raise RecipeError(f"--output: {work} cannot be made: {error.strerror}.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RecipeError(f"--output: another process is building {work}.") from error
+        yield

@@ -1,0 +1,335 @@
+"""pargo train through the command line: recipes, two stages in sequence, resumption, errors."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from pargo_mllm.cli import main
+from pargo_mllm.training.cache import what_is_wrong
+from pargo_mllm.training.recipes import load_recipe, names
+from tests.mllm.test_demo import write_photographs
+
+PAPER = {"vicuna-7b": 6_738_415_616, "llama-3-8b": 8_030_261_248, "internlm2-7b": 7_737_708_544}
+SHORT = ["--steps", "12", "--save-steps", "4", "--batch-size", "4", "--views", "12", "--bf16", "false"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_photographs(tmp_path_factory.mktemp("data") / "photographs", count=9)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """Stage 0 is trained once for all tests."""
+    before = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    os.environ.pop("XDG_CACHE_HOME")
+    if before is not None:
+        os.environ["XDG_CACHE_HOME"] = before
+
+
+def train(*arguments):
+    return main(["train", *map(str, arguments)])
+
+
+def mini1(data, output, *more):
+    return ["mini-stage1", "--miniature", "tiny", "--data", data, "--output", output, *SHORT, *more]
+
+
+def mini2(data, model, output, *more):
+    return ["mini-stage2", "--data", data, "--model", model, "--output", output, *SHORT, "--lora-rank", "4", *more]
+
+
+@pytest.fixture(scope="module")
+def stages(data, tmp_path_factory):
+    """Folders of both stages, trained without interruption."""
+    root = tmp_path_factory.mktemp("run")
+    assert train(*mini1(data, root / "stage1")) == 0
+    # dropout: resumption must restore the random numbers too
+    assert train(*mini2(data, root / "stage1", root / "stage2", "--lora-dropout", "0.1")) == 0
+    return root / "stage1", root / "stage2"
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def changed(first, second):
+    first, second = weights(first), weights(second)
+    assert set(first) == set(second)
+    return {name for name in first if not torch.equal(first[name], second[name])}
+
+
+def test_paper_settings():
+    for model in PAPER:
+        first, second = load_recipe(f"{model}-stage1"), load_recipe(f"{model}-stage2")
+        assert (first.stage, first.steps, first.epochs) == (1, 100_000, None)
+        assert (second.stage, second.steps, second.epochs, second.lora_rank) == (2, None, 2, 256)
+        projector = first.architecture["projector_config"]
+        assert projector == {"num_hidden_layers": 6, "num_partial_tokens": 288, "num_global_tokens": 16}
+        arguments = first.settings(1000, "cpu").training_arguments("unused")
+        assert arguments.gradient_accumulation_steps * arguments.per_device_train_batch_size == 256
+        assert (arguments.warmup_steps, arguments.lr_scheduler_kwargs) == (2000, {"min_lr": 1e-5})
+        # two epochs of 100,000 pictures, 128 at a time
+        assert second.settings(100_000, "cpu").steps == 2 * 782
+
+
+@pytest.mark.parametrize("model", PAPER)
+def test_dry_run_at_paper_size(model, capsys):
+    for stage in (1, 2):
+        assert train(f"{model}-stage{stage}", "--dry-run") == 0
+        said = capsys.readouterr()
+        text = said.out + said.err
+        counts = {line.split()[0]: int(line.split()[1].replace(",", "")) for line in text.splitlines() if "parameters" in line}
+        lora = 0
+        if stage == 2:
+            (lora,) = [int(line.split()[-3].replace(",", "")) for line in text.splitlines() if "of them" in line]
+        # the published sizes, and the image token's row in embeddings and head
+        assert counts["language_model"] + counts["lm_head"] - lora == PAPER[model] + 2 * 4096
+        assert "1 in all" in text
+        assert "32 in all" in text
+        assert "ZeRO-2" in text
+
+
+def test_every_recipe_is_known():
+    assert set(names()) == {"mini-stage1", "mini-stage2", *(f"{model}-stage{stage}" for model in PAPER for stage in (1, 2))}
+
+
+def test_dry_run_computes_nothing(stages, data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert train(*mini1(data, tmp_path / "out", "--dry-run")) == 0
+    assert train(*mini2(data, stages[0], tmp_path / "out", "--dry-run")) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_stages(stages, data, capsys):
+    stage1, stage2 = stages
+    for folder in stages:
+        assert what_is_wrong(folder) is None
+        assert not (folder / "trainer").exists()
+        assert not list(folder.parent.glob(".*.partial"))
+        AutoProcessor.from_pretrained(folder)
+        AutoModelForImageTextToText.from_pretrained(folder)
+    moved = changed(stage1, stage2)
+    assert {name for name in weights(stage1) if ".projector." in name} & moved
+    linear = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    assert {name.split(".")[-2] for name in moved if ".language_model." in name} == set(linear)
+    assert not [name for name in moved if "vision_tower" in name or "lm_head" in name or "embed" in name]
+
+
+def test_stage_1_moves_the_projector_alone(stages, data, tmp_path):
+    # the learning rate decides nothing that is frozen
+    assert train(*mini1(data, tmp_path / "other", "--learning-rate", "1e-5")) == 0
+    moved = changed(stages[0], tmp_path / "other")
+    assert moved
+    assert all(".projector." in name for name in moved)
+
+
+def test_again_is_finished(stages, data, capsys):
+    written = (stages[0] / "manifest.json").stat().st_mtime_ns
+    assert train(*mini1(data, stages[0])) == 0
+    said = capsys.readouterr()
+    assert "finished already" in said.out + said.err
+    assert (stages[0] / "manifest.json").stat().st_mtime_ns == written
+    assert train(*mini1(data, stages[0], "--learning-rate", "0.5")) == 2
+    assert "was trained with learning_rate=0.002, not 0.5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_goes_on_after_kill(stages, data, tmp_path, stage, capsys):
+    arguments = (
+        mini1(data, tmp_path / "out") if stage == 1 else mini2(data, stages[0], tmp_path / "out", "--lora-dropout", "0.1")
+    )
+    checkpoints = tmp_path / ".out.partial" / "model" / "trainer"
+    command = [sys.executable, "-m", "pargo_mllm", "train", *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not (checkpoints / "checkpoint-4" / "manifest.json").exists():
+            assert process.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline, "no checkpoint was written"
+            time.sleep(0.001)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert not (tmp_path / "out").exists()
+    complete = [path for path in checkpoints.iterdir() if what_is_wrong(path) is None]
+    newest = max(int(path.name.split("-")[1]) for path in complete)
+    # a newer checkpoint that was cut short
+    cut = checkpoints / f"checkpoint-{newest + 1}"
+    shutil.copytree(checkpoints / f"checkpoint-{newest}", cut)
+    next(cut.glob("*.safetensors")).write_bytes(b"half")
+    assert train(*arguments, "--learning-rate", "0.5") == 2
+    assert "was begun with learning_rate=0.002, not 0.5" in capsys.readouterr().err
+    assert train(*arguments) == 0
+    said = capsys.readouterr()
+    assert f"{cut.name} is not used" in said.out + said.err
+    assert f"goes on from checkpoint at step {newest}\n" in said.out + said.err
+    assert changed(stages[stage - 1], tmp_path / "out") == set()
+
+
+def test_stopped_between_training_and_the_finished_folder(stages, data, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pargo_mllm.training.run.write_manifest", stop)
+        assert train(*mini1(data, tmp_path / "out")) == 130
+    assert not (tmp_path / "out").exists()
+    assert train(*mini1(data, tmp_path / "out")) == 0
+    assert changed(stages[0], tmp_path / "out") == set()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.fixture(scope="module")
+def gentle(data, tmp_path_factory):
+    """Arguments with which Adam's steps are nearly proportional to the gradient: rounding stays as small as it is."""
+    root = tmp_path_factory.mktemp("gentle")
+    arguments = ["--learning-rate", "0.5", "--adam-epsilon", "1.0"]
+    assert train(*mini1(data, root / "whole", *arguments)) == 0
+    assert train(*mini1(data, root / "start", "--learning-rate", "1e-12")) == 0
+    whole, start = weights(root / "whole"), weights(root / "start")
+    assert max(float((whole[name] - start[name]).abs().max()) for name in whole) > 0.1
+    return whole, arguments
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--micro-batch-size", "1"],
+        ["--cache-features", "false"],
+        ["--gradient-checkpointing", "true"],
+        ["--attention", "sdpa"],
+    ],
+    ids=lambda more: more[0],
+)
+def test_how_it_is_computed_does_not_change_the_weights(gentle, data, tmp_path, more):
+    first, arguments = gentle
+    assert train(*mini1(data, tmp_path / "other", *arguments, *more)) == 0
+    second = weights(tmp_path / "other")
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("bf16", "cached"), [("true", "true"), ("false", "false")])
+def test_model_saved_in_bf16(stages, data, tmp_path, bf16, cached):
+    AutoModelForImageTextToText.from_pretrained(stages[0], dtype=torch.bfloat16).save_pretrained(tmp_path / "half")
+    AutoProcessor.from_pretrained(stages[0]).save_pretrained(tmp_path / "half")
+    more = ["--bf16", bf16, "--cache-features", cached, "--steps", "2"]
+    assert train(*mini2(data, tmp_path / "half", tmp_path / "out", *more)) == 0
+    half, out = weights(tmp_path / "half"), weights(tmp_path / "out")
+    # rates far below the steps of bf16 would be lost in bf16
+    assert {out[name].dtype for name in out if ".projector." in name} == {torch.float32}
+    frozen = [name for name in out if "vision_tower" in name or "lm_head" in name]
+    assert frozen
+    assert all(torch.equal(out[name].float(), half[name].float()) for name in frozen)
+
+
+def test_paper_recipes_train_a_small_model(stages, data, tmp_path):
+    # bf16, checkpointing, accumulation, dropout and a cosine with an end, as the recipes have them
+    small = ["--data", data, "--steps", "2", "--warmup-steps", "0", "--batch-size", "4", "--micro-batch-size", "2"]
+    first, second = tmp_path / "stage1", tmp_path / "stage2"
+    assert train("vicuna-7b-stage1", "--model", stages[0], "--output", first, *small) == 0
+    assert train("vicuna-7b-stage2", "--model", first, "--output", second, *small, "--lora-rank", "4") == 0
+    assert changed(stages[0], first)
+    assert all(".projector." in name for name in changed(stages[0], first))
+    assert any(".language_model." in name for name in changed(first, second))
+
+
+def test_own_recipe(tmp_path, data, capsys):
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump({"extends": "mini-stage1", "miniature": "tiny", "epochs": 3, "data": str(data)}))
+    recipe = load_recipe(str(file), {"learning_rate": "1e-4"})
+    assert (recipe.epochs, recipe.steps, recipe.learning_rate, recipe.miniature) == (3, None, 1e-4, "tiny")
+    # 3 epochs of 33 pictures, 16 at a time
+    assert recipe.settings(33, "cpu").steps == 9
+
+
+ERRORS = {
+    "unknown recipe": (["vicuna"], "vicuna is neither a recipe"),
+    "no data": (["mini-stage2", "--model", "{stage1}", "--output", "{out}"], "--data is missing"),
+    "no output": (["mini-stage1", "--data", "{data}"], "--output is missing"),
+    "no model": (["vicuna-7b-stage1", "--data", "{data}", "--output", "{out}"], "--model is missing"),
+    "stage 2 from nothing": (["mini-stage2", "--dry-run"], "--model is missing"),
+    "data absent": (["mini-stage1", "--data", "{out}", "--output", "{out}"], "is no COCO-style folder"),
+    "model absent": (["mini-stage2", "--data", "{data}", "--model", "{out}", "--output", "{out}"], "has no config.json"),
+    "output taken": (["mini-stage1", "--data", "{data}", "--output", "{data}"], "exists and is no finished training"),
+    "type": (["vicuna-7b-stage1", "--dry-run", "--steps", "many"], "steps='many' must be a whole number"),
+    "number": (["vicuna-7b-stage1", "--dry-run", "--learning-rate", "fast"], "learning_rate='fast' must be a number"),
+    "rate": (["mini-stage1", "--learning-rate", "-1"], "learning_rate=-1.0 must be positive"),
+    "not a rate": (["mini-stage1", "--learning-rate", "nan"], "learning_rate=nan must be positive"),
+    "split": (["mini-stage1", "--micro-batch-size", "3"], "micro_batch_size=3 does not divide batch_size=16"),
+    "two lengths": (["mini-stage1", "--steps", "2", "--epochs", "2"], "exactly one of the two"),
+    "warm-up": (["vicuna-7b-stage1", "--dry-run", "--steps", "10"], "warmup_steps=2000 must lie in [0, steps=10)"),
+    "miniature": (["mini-stage1", "--miniature", "huge"], "miniature='huge' is unknown"),
+    "stage": (["mini-stage1", "--stage", "3"], "stage=3 must be 1 or 2"),
+    "seed": (["mini-stage1", "--seed", "-1"], "seed=-1 must be at least 0"),
+    "LoRA target": (["vicuna-7b-stage2", "--dry-run", "--lora-target-modules", "no_such"], "lora_target_modules: "),
+    "LoRA rank": (["vicuna-7b-stage2", "--dry-run", "--lora-rank", "0"], "lora_rank=0 must be at least 1"),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_errors(case, stages, data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("pargo_mllm.training.run._start", lambda *_: pytest.fail("a model was loaded"))
+    arguments, says = ERRORS[case]
+    assert train(*(word.format(data=data, out=tmp_path / "out", stage1=stages[0]) for word in arguments)) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("stage: 1\nlerning_rate: 1.0", "lerning_rate is no key of a recipe; learning_rate?"),
+        ("steps: 1", "has no stage"),
+        ("stage: [", "cannot be read as YAML"),
+        ("- 1", "must hold keys and values"),
+        ("extends: ../../secret", "'../../secret' is no packaged recipe"),
+        ("extends: mini-stage1\nbf16: 7", "bf16=7 must be true or false"),
+        ("extends: vicuna-7b-stage1\narchitecture: {vision_config: {model_type: nonsense}}", "'nonsense'"),
+        ("extends: vicuna-7b-stage1\narchitecture: {projector_config: {num_partial_tokens: 999}}", "num_partial_tokens=999"),
+    ],
+)
+def test_unusable_files(tmp_path, capsys, text, says):
+    (tmp_path / "mine.yaml").write_text(text)
+    assert train(tmp_path / "mine.yaml", "--dry-run") == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("\n") == 1
+
+
+def test_unknown_key_on_the_command_line(capsys):
+    with pytest.raises(SystemExit) as error:
+        train("mini-stage1", "--lerning-rate", "1")
+    assert error.value.code == 2
+    assert "--lerning-rate" in capsys.readouterr().err
+
+
+def test_damaged_output_is_not_taken_for_finished(stages, data, tmp_path, capsys):
+    shutil.copytree(stages[0], tmp_path / "copy")
+    (tmp_path / "copy" / "model.safetensors").write_bytes(b"")
+    assert train(*mini1(data, tmp_path / "copy")) == 2
+    assert "model.safetensors is not what was written" in capsys.readouterr().err
+
+
+def test_unreadable_pictures_and_long_ones(data, tmp_path, capsys):
+    assert train(*mini1(data, tmp_path / "out", "--max-length", "3")) == 2
+    said = capsys.readouterr()
+    assert "max_length=3 leaves no picture with captions" in said.err
+    assert "3.jpg cannot be read" in said.out + said.err
+    # nothing was left that a shorter recipe could take for its own
+    assert json.loads((tmp_path / ".out.partial" / "started.json").read_text())["max_length"] == 3
