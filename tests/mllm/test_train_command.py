@@ -153,7 +153,9 @@ def test_goes_on_after_kill(stages, data, tmp_path, stage, capsys):
     )
     checkpoints = tmp_path / ".out.partial" / "model" / "trainer"
     command = [sys.executable, "-m", "pargo_mllm", "train", *map(str, arguments)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # as many threads as this process: sums of another number of parts round differently
+    threads = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=threads)
     try:
         deadline = time.monotonic() + 120
         while not (checkpoints / "checkpoint-4" / "manifest.json").exists():
