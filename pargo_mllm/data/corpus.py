@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from PIL import Image
 
 from pargo_mllm.data.conversations import Conversation
@@ -25,11 +26,13 @@ class Example:
             same pictures and do not see each other.
         pictures: open the RGB pictures in the order in which the text shows them; each is opened only when it is called, and
             raises :class:`pargo_mllm.data.pictures.PictureError` for a file that is no usable picture.
+        features: where a frozen encoder has run already: what it gave for each picture, ``[tiles, n_v, c]``.
     """
 
     name: str
     conversations: tuple[Conversation, ...]
     pictures: tuple[Callable[[], Image.Image], ...] = ()
+    features: tuple[Callable[[], torch.Tensor], ...] | None = None
 
 
 class Corpus(Protocol):

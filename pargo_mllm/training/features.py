@@ -25,6 +25,19 @@ class EncodedSamples:
     skipped: dict[str, str]
 
 
+def frozen_features(model: ParGoModel, pixels: torch.Tensor, bf16: bool) -> torch.Tensor:
+    """What the frozen encoder gives for pixels ``[images, 3, s, s]``: ``[images, n_v, c]``, without gradient.
+
+    Args:
+        bf16: under autocast, as training runs.
+    """
+    device = model.device
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        features = model.get_vision_features(pixels.to(device, model.vision_tower.dtype))
+    # a tensor of inference mode cannot be kept for a backward pass
+    return features.clone()
+
+
 @torch.no_grad()
 def encode_samples(
     model: ParGoModel,

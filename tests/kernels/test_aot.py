@@ -41,7 +41,7 @@ def table():
     ("change", "verdict"),
     [
         ({"block_n": 128, "num_warps": 4}, "SPILLS"),
-        ({"num_stages": 40}, "TOO MUCH SHARED MEMORY"),
+        ({"num_stages": 15}, "TOO MUCH SHARED MEMORY"),
         ({"num_warps": 3}, "FAILED"),
     ],
     ids=lambda x: x if isinstance(x, str) else "",
