@@ -78,7 +78,7 @@ class FolderCache:
                 return folder
             shutil.rmtree(folder)
         os.rename(aside, folder)
-        _sync(self.root)
+        sync(self.root)
         return folder
 
     def _remove_leftovers(self, name: str) -> None:
@@ -124,16 +124,19 @@ def _digest(file) -> str:
 
 def write_manifest(folder: Path, settings: dict[str, Any]) -> None:
     """Make a folder complete: its settings and a checksum of every file, written through to the disk."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    aside = folder / f".{MANIFEST}.partial"
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path not in (aside, folder / MANIFEST))
     for path in files:
-        _sync(path)
+        sync(path)
     manifest = {"settings": settings, "files": {str(path.relative_to(folder)): file_digest(path) for path in files}}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2))
-    _sync(folder / MANIFEST)
-    _sync(folder)
+    aside.write_text(json.dumps(manifest, indent=2))
+    sync(aside)
+    os.replace(aside, folder / MANIFEST)
+    sync(folder)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Write a file or a folder's entries through to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,20 +1,13 @@
-"""What ends a run before it does harm: gradients that are no numbers, a disk that takes no more."""
+"""What ends a run before it does harm: gradients that are no numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from transformers import TrainerCallback
 
-from pargo_mllm.training.trainer import newest_step
-
-
-class TrainingStopped(RuntimeError):
-    """Training cannot go on; the message says at which step, why, and what is safe."""
+from pargo_mllm.training.checkpoints import TrainingStopped, safe_so_far
 
 
 class FiniteGradients(TrainerCallback):
@@ -35,30 +28,6 @@ class FiniteGradients(TrainerCallback):
         if local and not torch.isfinite(torch.nn.utils.get_total_norm(local)):
             raise TrainingStopped(
                 f"step {state.global_step + 1}: the gradient holds NaN or infinity, and was not applied. "
-                f"{_safe(self.checkpoints)} The same settings would meet it again: try a lower learning_rate or max_grad_norm, "
-                "or bf16: false, with another --output."
+                f"{safe_so_far(self.checkpoints)} The same settings would meet it again: try a lower learning_rate, or bf16: "
+                "false, with another --output."
             )
-
-
-@contextmanager
-def writing_checkpoint(step: int, checkpoints: Path) -> Iterator[None]:
-    """Says what is safe when a checkpoint cannot be written.
-
-    Raises:
-        TrainingStopped: for what the disk refused.
-    """
-    try:
-        yield
-    except (OSError, SafetensorError, RuntimeError) as error:
-        # torch.save reports a full disk as a RuntimeError of its own
-        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error) and "enforce fail" not in str(error):
-            raise
-        raise TrainingStopped(
-            f"step {step}: its checkpoint cannot be written: {' '.join(str(error).split())}. {_safe(checkpoints)} Make room, "
-            "and the same command goes on."
-        ) from error
-
-
-def _safe(checkpoints: Path) -> str:
-    step = newest_step(checkpoints)
-    return "There is no checkpoint yet." if step is None else f"The newest checkpoint is of step {step}."
