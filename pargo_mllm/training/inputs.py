@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from pargo_mllm.data.corpus import Corpus
-from pargo_mllm.data.datasets import RowCollator, TrainingSet
-from pargo_mllm.data.encoding import ExampleEncoder
+from pargo_mllm.data.collation import RowCollator
+from pargo_mllm.data.corpus import Corpus, CorpusError
+from pargo_mllm.data.encoding import ExampleEncoder, TrainingSet
 from pargo_mllm.data.open_corpus import open_corpus
 from pargo_mllm.data.order import LengthGrouped, SampleOrder
-from pargo_mllm.data.pictures import PictureError
 from pargo_mllm.processing import ParGoProcessor
 from pargo_mllm.training.recipes import Recipe, RecipeError
 
@@ -53,8 +53,8 @@ class TrainingInputs:
     collate: RowCollator
 
 
-def open_data(recipe: Recipe, say: Callable[[str], None]) -> OpenedData:
-    """Open what ``recipe.data`` names.
+def open_data(recipe: Recipe) -> OpenedData:
+    """Open what ``recipe.data`` names; ``skipped`` says by reason how many entries could not be used.
 
     Raises:
         CorpusError, FolderError: if it cannot be opened.
@@ -62,17 +62,31 @@ def open_data(recipe: Recipe, say: Callable[[str], None]) -> OpenedData:
     assert recipe.data is not None
     train, held_out = [], []
     for part in recipe.data:
-        for split, corpora in (("train", train), ("test", held_out)):
-            corpus = open_corpus(part.path, recipe.stage, split, views=recipe.views, seed=recipe.seed)
-            for reason, count in getattr(corpus, "skipped", {}).items() if split == "train" else ():
-                say(f"skipped {count:,} entries of {part.path}: {reason}")
-            corpora.append(corpus)
+        settings: dict[str, Any] = {"held_out": recipe.held_out, "views": recipe.views, "seed": recipe.seed}
+        train.append(open_corpus(part.path, recipe.stage, "train", **settings))
+        if recipe.eval_steps is not None:
+            held_out += _opened_test(part.path, recipe, settings)
+    if recipe.eval_steps is not None and not held_out:
+        raise RecipeError(f"eval_steps={recipe.eval_steps}, but nothing is held out of the data; give held_out: 0.01, say.")
     weights = None if recipe.data[0].weight is None else tuple(part.weight for part in recipe.data)
-    return OpenedData(tuple(train), weights, tuple(corpus for corpus in held_out if len(corpus)))
+    return OpenedData(tuple(train), weights, tuple(held_out))  # type: ignore[arg-type]
+
+
+def _opened_test(path, recipe: Recipe, settings: dict[str, Any]) -> list[Corpus]:
+    try:
+        corpus = open_corpus(path, recipe.stage, "test", **settings)
+    except CorpusError:
+        # what it holds out has nothing to say in this stage
+        return []
+    return [corpus] if len(corpus) else []
 
 
 def training_inputs(
-    recipe: Recipe, data: OpenedData, processor: ParGoProcessor, steps: int, encode: Callable[[Corpus], Corpus] | None
+    recipe: Recipe,
+    data: OpenedData,
+    processor: ParGoProcessor,
+    steps: int,
+    encode: Callable[[Corpus], Corpus] = lambda corpus: corpus,
 ) -> TrainingInputs:
     """Datasets and collator.
 
@@ -81,28 +95,37 @@ def training_inputs(
         encode: gives a corpus the features of its pictures, where they are kept.
     """
     encoder = ExampleEncoder(processor, recipe.max_length, template=recipe.template)
-    corpora = [corpus if encode is None else encode(corpus) for corpus in data.train]
+    corpora = [encode(corpus) for corpus in data.train]
     order: Any = SampleOrder([corpus.parts for corpus in corpora], data.weights, recipe.seed)
     if recipe.group_by_length:
-        order = LengthGrouped(order, lambda corpus, index: corpora[corpus].length_hint(index), recipe.batch_size, GROUPED_BATCHES)
+        order = LengthGrouped(order, partial(_length, corpora), recipe.batch_size, GROUPED_BATCHES)
+    held_out = None
+    if data.held_out:
+        judged = [encode(corpus) for corpus in data.held_out]
+        # the same examples each time, of every corpus
+        examples = SampleOrder([corpus.parts for corpus in judged], None, seed=0)
+        held_out = TrainingSet(judged, examples, encoder, min(recipe.eval_examples, sum(map(len, judged))))
     layout = "documents" if recipe.attention == "flash_attention_2" else "shared"
     return TrainingInputs(
         TrainingSet(corpora, order, encoder, steps * recipe.batch_size),
-        _held_out(recipe, data.held_out, encoder, encode),
+        held_out,
         RowCollator(processor.tokenizer.pad_token_id, recipe.pack, recipe.max_length, layout),
     )
 
 
-def probe(inputs: TrainingInputs, say: Callable[[str], None]) -> float:
-    """Read a few examples as training will: tokens an example, on average.
+def _length(corpora: list[Corpus], corpus: int, index: int) -> int:
+    return corpora[corpus].length_hint(index)
+
+
+def tokens_an_example(inputs: TrainingInputs) -> float:
+    """Read a few examples as training will: their tokens, on average.
 
     Raises:
-        RecipeError, PictureError: if none of them can be used.
+        RecipeError: if none of them can be used.
     """
     items = [inputs.train[position] for position in range(min(PROBE, len(inputs.train)))]
-    skipped = [item["skipped"] for item in items if "skipped" in item]
-    if len(skipped) == len(items):
-        name, reason = skipped[0]
+    usable = [len(item["packed"]) for item in items if "skipped" not in item]
+    if not usable:
+        name, reason = items[0]["skipped"]
         raise RecipeError(f"--data: none of the first {len(items)} examples can be used; {name}: {reason}")
-    lengths = [len(item["packed"].input_ids) for item in items if "skipped" not in item]
-    return sum(lengths) / len(lengths)
+    return sum(usable) / len(usable)

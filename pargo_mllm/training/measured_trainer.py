@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from peft import PeftModel
 from torch.utils.data import DataLoader, SequentialSampler
 from tqdm.auto import tqdm
 from transformers import Trainer
 
 from pargo_mllm.data.contents import BatchContents
-from pargo_mllm.data.datasets import TrainingSet
+from pargo_mllm.data.encoding import TrainingSet
+from pargo_mllm.training.features import frozen_features
+from pargo_mllm.training.flops import StepFlops
+from pargo_mllm.training.parts import part_of
 from pargo_mllm.training.throughput import ThroughputMeter
 
 # each example that is skipped is named, up to so many
@@ -117,3 +122,22 @@ class MeasuredTrainer(Trainer):
             if name not in self._named and len(self._named) < NAMED:
                 self._named.add(name)
                 tqdm.write(f"skipped {name}: {reason}")
+
+
+def measurement(model: torch.nn.Module, bf16: bool) -> dict[str, Any]:
+    """Arguments of :class:`MeasuredTrainer` for a ParGo model, bare or inside PEFT's.
+
+    Args:
+        bf16: encode under autocast, as the model is trained.
+    """
+    bare: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    lora_parameters = sum(
+        weight.numel()
+        for name, weight in model.named_parameters()
+        if weight.requires_grad and part_of(name) == "language_model"
+    )
+    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    return {
+        "meter": ThroughputMeter(StepFlops(bare.config, lora_parameters), device),
+        "encode": partial(frozen_features, bare.model, bf16=bf16),
+    }
