@@ -92,16 +92,17 @@ class MeasuredTrainer(Trainer):
         loader = DataLoader(
             dataset, batch_sampler=mine, collate_fn=self.data_collator, num_workers=self.args.dataloader_num_workers
         )
-        was_training = self.model.training
-        self.model.eval()
+        model: Any = self.model
+        was_training = model.training
+        model.eval()
         sums = torch.zeros(2, dtype=torch.float64)
         one = torch.ones((), device=self.args.device)
         for turn, batch in enumerate(loader):
             contents = batch.pop("contents")
-            loss = self.model(**self._prepare_inputs(batch), num_items_in_batch=one).loss
+            loss = model(**self._prepare_inputs(batch), num_items_in_batch=one).loss
             if turn * processes + self.args.process_index < len(batches) and contents.labels:
                 sums += torch.tensor([loss.item(), contents.labels], dtype=torch.float64)
-        self.model.train(was_training)
+        model.train(was_training)
         if dist.is_available() and dist.is_initialized():
             sums = sums.to(self.args.device)
             dist.all_reduce(sums)

@@ -189,7 +189,7 @@ def load_recipe(recipe: str, changes: Mapping[str, str] | None = None) -> Recipe
     settings = _read(PACKAGED / f"{recipe}.yaml" if recipe in names() else Path(recipe), recipe)
     _merge(settings, {key: _value(key, text) for key, text in (changes or {}).items()})
     kinds = typing.get_type_hints(Recipe)
-    checked = {}
+    checked: dict[str, Any] = {}
     for key, value in settings.items():
         if key not in kinds:
             near = get_close_matches(str(key), kinds, n=1)

@@ -136,7 +136,7 @@ def _check_paths(recipe: Recipe, dry_run: bool) -> None:
     if recipe.model is None and recipe.miniature is not None:
         if recipe.data is None:
             raise RecipeError("--data is missing: the miniature's vocabulary comes from the folder.")
-        if len(recipe.data) > 1 or not recipe.data[0].path.is_dir():
+        if len(recipe.data) > 1:
             raise RecipeError(
                 "--data: without --model the miniature's vocabulary comes from one COCO-style folder; give one, or a --model."
             )

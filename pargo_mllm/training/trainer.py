@@ -78,7 +78,8 @@ class ParGoTrainer(MeasuredTrainer):
         return self.optimizer
 
     def _get_output_dir(self, trial) -> str:
-        return str(Path(self.args.output_dir) / ASIDE) if self._saving else self.args.output_dir
+        folder = super()._get_output_dir(trial)
+        return str(Path(folder) / ASIDE) if self._saving else folder
 
     def _save_checkpoint(self, model, trial):
         folder, step = Path(self.args.output_dir), self.state.global_step
