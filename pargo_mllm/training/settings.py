@@ -112,7 +112,6 @@ class StageSettings:
             "remove_unused_columns": False,
             "save_strategy": "steps" if self.save_steps else "no",
             "save_steps": self.save_steps or self.steps,
-            "save_total_limit": 2,
             "logging_steps": max(1, self.steps // 20),
             "report_to": "none",
             "disable_tqdm": True,

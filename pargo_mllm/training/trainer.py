@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.training_args import ParallelMode
 
-from pargo_mllm.training.cache import what_is_wrong, write_manifest
+from pargo_mllm.training.checkpoints import ASIDE, last_checkpoint, publish
 from pargo_mllm.training.settings import StageSettings
 
 
@@ -49,6 +48,7 @@ class ParGoTrainer(Trainer):
     def __init__(self, *args, projector_learning_rate: float | None = None, **kwargs):
         super().__init__(*args, **kwargs)
         self.projector_learning_rate = projector_learning_rate
+        self._saves_aside = False
 
     def create_optimizer(self, *args, **kwargs):
         """AdamW over what trains, in groups by weight decay and learning rate."""
@@ -70,22 +70,20 @@ class ParGoTrainer(Trainer):
         return self.optimizer
 
     def _save_checkpoint(self, model, trial):
+        folder = Path(self._get_output_dir(trial=trial))
+        self._saves_aside = True
         super()._save_checkpoint(model, trial)
-        # what was interrupted before this line is never gone on from
-        folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        write_manifest(folder, {"step": self.state.global_step})
+        self._saves_aside = False
+        # every process has written its part
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            written = folder / ASIDE / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            publish(written, folder, {"step": self.state.global_step})
+        self.accelerator.wait_for_everyone()
 
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint below ``folder``, or None. Newer ones that were cut short are removed."""
-    found = folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
-    for checkpoint in sorted(found, key=lambda path: int(path.name.rsplit("-", 1)[1]), reverse=True):
-        problem = what_is_wrong(checkpoint)
-        if problem is None:
-            return checkpoint
-        tqdm.write(f"{checkpoint} is not used: {problem}")
-        shutil.rmtree(checkpoint)
-    return None
+    def _get_output_dir(self, trial):
+        folder = super()._get_output_dir(trial=trial)
+        return str(Path(folder) / ASIDE) if self._saves_aside else folder
 
 
 def is_projector(parameter_name: str) -> bool:
@@ -127,7 +125,7 @@ def train(
         projector_learning_rate=settings.projector_learning_rate,
     )
     trainer.remove_callback(PrinterCallback)
-    checkpoint = last_checkpoint(folder) if settings.save_steps else None
+    checkpoint = last_checkpoint(folder, tqdm.write) if settings.save_steps else None
     if checkpoint is not None:
         tqdm.write(f"goes on from {checkpoint.name.replace('-', ' at step ')}")
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
