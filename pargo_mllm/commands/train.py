@@ -10,7 +10,7 @@ import transformers
 
 from pargo_mllm.data.coco import FolderError
 from pargo_mllm.data.corpus import CorpusError
-from pargo_mllm.training.checkpoints import TrainingStopped
+from pargo_mllm.training.guards import TrainingStopped
 from pargo_mllm.training.recipes import Recipe, RecipeError, load_recipe, names
 from pargo_mllm.training.run import run_recipe
 from pargo_mllm.training.trackers import TrackerError

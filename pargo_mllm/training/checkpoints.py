@@ -1,47 +1,37 @@
-"""Checkpoints of a run: written aside and renamed, so that what has a checkpoint's name is complete."""
+"""Checkpoints of a stage: ``checkpoint-N`` is complete, or is not there.
+
+Trainer writes into a folder aside, which becomes ``checkpoint-N`` by a rename, after its manifest. What a killed save left
+aside is removed at the next start; a checkpoint that the disk damaged later on is told by its checksums.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from safetensors import SafetensorError
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from pargo_mllm.training.cache import sync, what_is_wrong, write_manifest
 
+ASIDE = ".checkpoint.partial"
 KEPT = 2
-ASIDE = ".saving"
 
 
-class TrainingStopped(RuntimeError):
-    """Training cannot go on; the message says at which step, why, and what is safe."""
-
-
-def checkpoint_name(step: int) -> str:
-    """The folder's name, the one that Trainer gives it."""
-    return f"{PREFIX_CHECKPOINT_DIR}-{step}"
-
-
-def publish(folder: Path, step: int) -> None:
-    """Give the checkpoint that was written into ``folder / ASIDE`` its manifest and its name; older ones are removed."""
-    name = checkpoint_name(step)
-    write_manifest(folder / ASIDE / name, {"step": step})
-    shutil.rmtree(folder / name, ignore_errors=True)
-    os.rename(folder / ASIDE / name, folder / name)
-    sync(folder)
-    for old in _steps(folder)[KEPT:]:
-        shutil.rmtree(folder / checkpoint_name(old))
+def newest_step(folder: Path) -> int | None:
+    """The step of the newest checkpoint below ``folder``, or None."""
+    return max((step_of(checkpoint) for checkpoint in _checkpoints(folder)), default=None)
 
 
 def last_checkpoint(folder: Path, say: Callable[[str], None]) -> Path | None:
-    """The newest complete checkpoint below ``folder``, or None. What was cut short is removed."""
+    """The newest checkpoint below ``folder`` whose files are what was written, or None.
+
+    Newer ones that are not, and what a killed save left aside, are removed; ``say`` gets a line for each of the former.
+    """
     shutil.rmtree(folder / ASIDE, ignore_errors=True)
-    for step in _steps(folder):
-        checkpoint = folder / checkpoint_name(step)
+    for checkpoint in sorted(_checkpoints(folder), key=step_of, reverse=True):
         problem = what_is_wrong(checkpoint)
         if problem is None:
             return checkpoint
@@ -50,33 +40,23 @@ def last_checkpoint(folder: Path, say: Callable[[str], None]) -> Path | None:
     return None
 
 
-def safe_so_far(folder: Path) -> str:
-    """A sentence that says where training can go on from."""
-    steps = _steps(folder)
-    return f"The newest checkpoint is of step {steps[0]}." if steps else "There is no checkpoint yet."
+def publish(written: Path, folder: Path, settings: dict[str, Any]) -> None:
+    """Make the files of ``written``, a folder ``checkpoint-N`` aside, the newest checkpoint below ``folder``.
 
-
-@contextmanager
-def writing(folder: Path, step: int) -> Iterator[None]:
-    """Says what is safe when a checkpoint cannot be written.
-
-    Raises:
-        TrainingStopped: for what the disk refused.
+    The newest ``KEPT`` stay; older ones are removed once the new one is safely on the disk.
     """
-    try:
-        yield
-    except (OSError, SafetensorError, RuntimeError) as error:
-        # torch.save reports a full disk in words of its own
-        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
-            raise
-        shutil.rmtree(folder / ASIDE, ignore_errors=True)
-        raise TrainingStopped(
-            f"step {step}: its checkpoint cannot be written: {' '.join(str(error).split())}. {safe_so_far(folder)} Make room, "
-            "and the same command goes on."
-        ) from error
+    write_manifest(written, settings)
+    os.rename(written, folder / written.name)
+    sync(folder)
+    shutil.rmtree(folder / ASIDE)
+    for checkpoint in sorted(_checkpoints(folder), key=step_of)[:-KEPT]:
+        shutil.rmtree(checkpoint)
 
 
-def _steps(folder: Path) -> list[int]:
-    """Steps of the checkpoints, newest first."""
-    names = [path.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-") for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")]
-    return sorted((int(name) for name in names if name.isdigit()), reverse=True)
+def step_of(checkpoint: Path) -> int:
+    """N of ``checkpoint-N``."""
+    return int(checkpoint.name.rsplit("-", 1)[1])
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return [path for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.rsplit("-", 1)[1].isdigit()]

@@ -1,13 +1,21 @@
-"""What ends a run before it does harm: gradients that are no numbers."""
+"""What ends a run before it does harm: gradients that are no numbers, a disk that takes no more."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import TrainerCallback
 
-from pargo_mllm.training.checkpoints import TrainingStopped, safe_so_far
+from pargo_mllm.training.checkpoints import ASIDE, newest_step
+
+
+class TrainingStopped(RuntimeError):
+    """Training cannot go on; the message says at which step, why, and what is safe."""
 
 
 class FiniteGradients(TrainerCallback):
@@ -28,6 +36,31 @@ class FiniteGradients(TrainerCallback):
         if local and not torch.isfinite(torch.nn.utils.get_total_norm(local)):
             raise TrainingStopped(
                 f"step {state.global_step + 1}: the gradient holds NaN or infinity, and was not applied. "
-                f"{safe_so_far(self.checkpoints)} The same settings would meet it again: try a lower learning_rate, or bf16: "
+                f"{_safe_so_far(self.checkpoints)} The same settings would meet it again: try a lower learning_rate, or bf16: "
                 "false, with another --output."
             )
+
+
+@contextmanager
+def writing(checkpoints: Path, step: int) -> Iterator[None]:
+    """Says what is safe when a checkpoint cannot be written; what was written of it is removed to make room.
+
+    Raises:
+        TrainingStopped: for what the disk refused.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        # torch.save reports a full disk in words of its own
+        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+            raise
+        shutil.rmtree(checkpoints / ASIDE, ignore_errors=True)
+        raise TrainingStopped(
+            f"step {step}: its checkpoint cannot be written: {' '.join(str(error).split())}. {_safe_so_far(checkpoints)} Make "
+            "room, and the same command goes on."
+        ) from error
+
+
+def _safe_so_far(checkpoints: Path) -> str:
+    step = newest_step(checkpoints)
+    return "There is no checkpoint yet." if step is None else f"The newest checkpoint is of step {step}."

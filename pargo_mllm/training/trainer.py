@@ -10,11 +10,12 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.training_args import ParallelMode
 
 from pargo_mllm.data.collation import RowCollator
-from pargo_mllm.training.checkpoints import ASIDE, last_checkpoint, publish, writing
-from pargo_mllm.training.guards import FiniteGradients
+from pargo_mllm.training.checkpoints import ASIDE, last_checkpoint, publish
+from pargo_mllm.training.guards import FiniteGradients, writing
 from pargo_mllm.training.measured_trainer import MeasuredTrainer, measurement
 from pargo_mllm.training.settings import StageSettings
 from pargo_mllm.training.trackers import trackers
@@ -56,7 +57,7 @@ class ParGoTrainer(MeasuredTrainer):
     def __init__(self, *args, projector_learning_rate: float | None = None, **kwargs):
         super().__init__(*args, **kwargs)
         self.projector_learning_rate = projector_learning_rate
-        self._saving = False
+        self._saves_aside = False
 
     def create_optimizer(self, *args, **kwargs):
         """AdamW over what trains, in groups by weight decay and learning rate."""
@@ -77,23 +78,26 @@ class ParGoTrainer(MeasuredTrainer):
             )
         return self.optimizer
 
-    def _get_output_dir(self, trial) -> str:
-        folder = super()._get_output_dir(trial)
-        return str(Path(folder) / ASIDE) if self._saving else folder
-
     def _save_checkpoint(self, model, trial):
-        folder, step = Path(self.args.output_dir), self.state.global_step
+        folder, step = Path(self._get_output_dir(trial=trial)), self.state.global_step
         with writing(folder, step):
-            self._saving = True
+            self._saves_aside = True
             try:
                 super()._save_checkpoint(model, trial)
             finally:
-                self._saving = False
+                self._saves_aside = False
             # every process has written its part
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
-                publish(folder, step)
+                publish(folder / ASIDE / f"{PREFIX_CHECKPOINT_DIR}-{step}", folder, {"step": step})
         self.accelerator.wait_for_everyone()
+        if self.meter is not None:
+            # no time of training
+            self.meter.restart()
+
+    def _get_output_dir(self, trial):
+        folder = super()._get_output_dir(trial=trial)
+        return str(Path(folder) / ASIDE) if self._saves_aside else folder
 
 
 def is_projector(parameter_name: str) -> bool:
