@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from pargo_mllm.data.collation import RowCollator
-from pargo_mllm.data.corpus import Corpus, CorpusError
+from pargo_mllm.data.corpus import Corpus
 from pargo_mllm.data.encoding import ExampleEncoder, TrainingSet
 from pargo_mllm.data.open_corpus import open_corpus
 from pargo_mllm.data.order import LengthGrouped, SampleOrder
@@ -75,8 +75,8 @@ def open_data(recipe: Recipe) -> OpenedData:
 def _opened_test(path, recipe: Recipe, settings: dict[str, Any]) -> list[Corpus]:
     try:
         corpus = open_corpus(path, recipe.stage, "test", **settings)
-    except CorpusError:
-        # what it holds out has nothing to say in this stage
+    except ValueError:
+        # its training part was opened with the same settings: nothing is held out, or nothing that this stage needs
         return []
     return [corpus] if len(corpus) else []
 
