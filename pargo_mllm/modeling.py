@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import accumulate
 
 import torch
 from torch import nn
@@ -13,6 +12,9 @@ from transformers.utils import can_return_tuple
 
 from pargo_mllm.configuration import ParGoConfig, expand_attention
 from pargo_mllm.projectors import build_projector
+
+# what belongs to the pictures of a prompt
+VISUAL_INPUTS = ("pixel_values", "vision_features", "tile_counts", "picture_index")
 
 
 @dataclass
@@ -150,6 +152,7 @@ class ParGoModel(ParGoPreTrainedModel):
         pixel_values: torch.Tensor | None = None,
         vision_features: torch.Tensor | None = None,
         tile_counts: torch.Tensor | None = None,
+        picture_index: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
@@ -163,8 +166,14 @@ class ParGoModel(ParGoPreTrainedModel):
             input_ids: ``[B, L]`` with every image token expanded; or ``inputs_embeds`` ``[B, L, text width]``.
             pixel_values, vision_features, tile_counts: as in :meth:`get_image_features`, all pictures of the batch in order;
                 none for text alone.
+            picture_index: int64 ``[shown]``, where the text shows pictures more than once or in another order: which of the
+                pictures each run of placeholders stands for. Each is encoded and projected once all the same.
             attention_mask: ``[B, L]``, 1 for tokens and 0 for padding; or bool ``[B, 1, L, L]``, True where the row's
                 token may see the column's (packed conversations).
+            position_ids: ``[B, L]``. Without a mask, documents packed one behind the other do not see each other: each begins
+                where the positions do not go on.
+            use_cache: keep keys and values for what comes next. With ``position_ids`` and no mask only where asked for:
+                transformers does not tell documents apart while it fills a cache.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds.")
@@ -173,7 +182,10 @@ class ParGoModel(ParGoPreTrainedModel):
         image_tokens = None
         if pixel_values is not None or vision_features is not None:
             image_tokens = self.get_image_features(pixel_values, vision_features, tile_counts).pooler_output
-            inputs_embeds = self.insert_image_tokens(input_ids, inputs_embeds, image_tokens)
+            shown = image_tokens if picture_index is None else self._shown(image_tokens, picture_index, tile_counts)
+            inputs_embeds = self.insert_image_tokens(input_ids, inputs_embeds, shown)
+        if use_cache is None and past_key_values is None and position_ids is not None and attention_mask is None:
+            use_cache = False
         outputs = self.language_model(
             attention_mask=self._language_mask(attention_mask, inputs_embeds.dtype),
             position_ids=position_ids,
@@ -189,6 +201,12 @@ class ParGoModel(ParGoPreTrainedModel):
             attentions=outputs.attentions,
             image_hidden_states=image_tokens,
         )
+
+    def _shown(self, image_tokens: torch.Tensor, picture_index: torch.Tensor, tile_counts: torch.Tensor | None) -> torch.Tensor:
+        if tile_counts is None or self.config.projector_config.reads_tiles_together:
+            return image_tokens[picture_index]
+        pictures = image_tokens.split(tile_counts.tolist())
+        return torch.cat([pictures[index] for index in picture_index.tolist()])
 
     def insert_image_tokens(
         self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor, image_tokens: torch.Tensor
@@ -207,8 +225,8 @@ class ParGoModel(ParGoPreTrainedModel):
         if implementation == "sdpa":
             return mask
         raise ValueError(
-            f"attn_implementation={implementation!r} of the language model takes no 4-D mask, which packed conversations need; "
-            "use 'sdpa' or 'eager', or do not pack."
+            f"attn_implementation={implementation!r} of the language model takes no 4-D mask, which conversations that share "
+            "pictures need; use 'sdpa' or 'eager', or RowCollator(layout='documents')."
         )
 
 
@@ -248,6 +266,7 @@ class ParGoForConditionalGeneration(ParGoPreTrainedModel, GenerationMixin):
         pixel_values: torch.Tensor | None = None,
         vision_features: torch.Tensor | None = None,
         tile_counts: torch.Tensor | None = None,
+        picture_index: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
@@ -268,6 +287,7 @@ class ParGoForConditionalGeneration(ParGoPreTrainedModel, GenerationMixin):
             pixel_values=pixel_values,
             vision_features=vision_features,
             tile_counts=tile_counts,
+            picture_index=picture_index,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
@@ -299,37 +319,32 @@ class ParGoForConditionalGeneration(ParGoPreTrainedModel, GenerationMixin):
         kwargs["is_first_iteration"] = is_first_iteration
         inputs = super().prepare_inputs_for_generation(*args, **kwargs)  # type: ignore[misc]
         if not is_first_iteration and inputs.get("use_cache", True):
-            inputs.pop("pixel_values", None)
-            inputs.pop("vision_features", None)
-            inputs.pop("tile_counts", None)
+            for name in VISUAL_INPUTS:
+                inputs.pop(name, None)
         return inputs
 
     def _expand_inputs_for_generation(self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids=None, **kwargs):
-        """For beams and several answers: every copy of a prompt gets its own copy of its pictures, in order."""
-        names = [name for name in ("pixel_values", "vision_features", "tile_counts") if kwargs.get(name) is not None]
-        visual = {name: kwargs.pop(name) for name in names}
+        """For beams and several answers: every copy of a prompt shows the prompt's pictures again, each encoded once."""
+        visual = {name: kwargs.pop(name) for name in VISUAL_INPUTS if kwargs.get(name) is not None}
         if expand_size > 1 and visual and input_ids is not None:
-            visual = self._copy_pictures(visual, input_ids, expand_size)
+            visual["picture_index"] = self._show_again(visual, input_ids, expand_size)
         input_ids, kwargs = super()._expand_inputs_for_generation(  # type: ignore[misc]
             expand_size, is_encoder_decoder, input_ids, **kwargs
         )
         return input_ids, {**kwargs, **visual}
 
-    def _copy_pictures(self, visual: dict[str, torch.Tensor], input_ids: torch.Tensor, copies: int) -> dict[str, torch.Tensor]:
+    def _show_again(self, visual: dict[str, torch.Tensor], input_ids: torch.Tensor, copies: int) -> torch.Tensor:
+        """``picture_index`` of prompts ``input_ids`` ``[B, L]``, each taken ``copies`` times in a row."""
         images = visual["pixel_values" if "pixel_values" in visual else "vision_features"]
         counts = visual["tile_counts"].tolist() if "tile_counts" in visual else [1] * len(images)
-        ends = [0, *accumulate(counts)]
-        projector, per_image = self.config.projector_config, self.config.num_image_tokens
-        placeholders = [per_image * (1 if projector.reads_tiles_together else count) for count in counts]
-        taken, order = 0, []
-        for wanted in (input_ids == self.config.image_token_id).sum(-1).tolist():
-            first = taken
-            while wanted > 0 and taken < len(counts):
-                wanted -= placeholders[taken]
-                taken += 1
-            order += list(range(first, taken)) * copies
-        index = [image for picture in order for image in range(ends[picture], ends[picture + 1])]
-        copied = {name: tensor[index] for name, tensor in visual.items() if name != "tile_counts"}
-        if "tile_counts" in visual:
-            copied["tile_counts"] = visual["tile_counts"][order]
-        return copied
+        shown = visual["picture_index"].tolist() if "picture_index" in visual else range(len(counts))
+        together, per_image = self.config.projector_config.reads_tiles_together, self.config.num_image_tokens
+        index: list[int] = []
+        remaining = iter(shown)
+        for placeholders in (input_ids == self.config.image_token_id).sum(-1).tolist():
+            of_prompt: list[int] = []
+            while placeholders > 0 and (picture := next(remaining, None)) is not None:
+                of_prompt.append(picture)
+                placeholders -= per_image * (1 if together else counts[picture])
+            index += of_prompt * copies
+        return torch.tensor(index, device=input_ids.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -68,8 +69,12 @@ class ParGoProcessor(ProcessorMixin):
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:
         """The text that one picture's placeholder becomes."""
-        tiles = int(image_inputs["tile_counts"][image_idx]) if self.tokens_per_tile and "tile_counts" in image_inputs else 1
-        return self.image_token * (self.num_image_tokens * tiles)
+        tiles = int(image_inputs["tile_counts"][image_idx]) if "tile_counts" in image_inputs else 1
+        return self.image_token * self.num_placeholders(tiles)
+
+    def num_placeholders(self, tiles: int) -> int:
+        """How many image tokens a picture of so many tiles becomes."""
+        return self.num_image_tokens * (tiles if self.tokens_per_tile else 1)
 
     def tile_side(self) -> int:
         """Side of a tile in pixels: what the image processor gives the encoder.
@@ -88,9 +93,26 @@ class ParGoProcessor(ProcessorMixin):
     def _process_images(self, images, **kwargs):
         if self.max_tiles == 1:
             return super()._process_images(images, **kwargs)
+        tiles, counts = self._cut(make_flat_list_of_images(images))
+        processed = BatchFeature({**self.image_processor(tiles, **kwargs), "tile_counts": torch.tensor(counts)})
+        return processed, [self.replace_image_token(processed, index) for index in range(len(counts))]
+
+    def encode_pictures(self, pictures: Sequence[Image.Image]) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the encoder gets of at least one RGB picture: pixels ``[tiles, 3, s, s]``, and tiles a picture, int64
+        ``[pictures]``.
+
+        Raises:
+            PictureError: for a picture that is too small or too large.
+        """
+        for picture in pictures:
+            check_size(picture.size, "a picture")
+        tiles, counts = (list(pictures), [1] * len(pictures)) if self.max_tiles == 1 else self._cut(pictures)
+        return self.image_processor(tiles, return_tensors="pt")["pixel_values"], torch.tensor(counts)
+
+    def _cut(self, pictures) -> tuple[list[Image.Image], list[int]]:
         side = self.tile_side()
         tiles, counts = [], []
-        for picture in make_flat_list_of_images(images):
+        for picture in pictures:
             if not isinstance(picture, Image.Image):
                 raise TypeError(
                     f"images holds a {type(picture).__name__}; tiles are cut from PIL pictures: use Image.fromarray."
@@ -98,8 +120,7 @@ class ParGoProcessor(ProcessorMixin):
             cut = cut_tiles(picture.convert("RGB"), side, self.max_tiles, self.overview_tile)
             tiles += cut
             counts.append(len(cut))
-        processed = BatchFeature({**self.image_processor(tiles, **kwargs), "tile_counts": torch.tensor(counts)})
-        return processed, [self.replace_image_token(processed, index) for index in range(len(counts))]
+        return tiles, counts
 
     @property
     def model_input_names(self) -> list[str]:
@@ -138,11 +159,14 @@ class ParGoProcessor(ProcessorMixin):
         """What serving engines ask: tokens and rows of pixels of pictures of given (height, width)."""
         if image_sizes is None:
             return MultiModalData()
-        tiles = [1] * len(image_sizes) if self.max_tiles == 1 else [self._num_tiles(*size) for size in image_sizes]
-        tokens = [self.num_image_tokens * (count if self.tokens_per_tile else 1) for count in tiles]
+        tiles = [self.num_tiles(*size) for size in image_sizes]
+        tokens = [self.num_placeholders(count) for count in tiles]
         return MultiModalData(num_image_tokens=tokens, num_image_patches=tiles)
 
-    def _num_tiles(self, height: int, width: int) -> int:
+    def num_tiles(self, height: int, width: int) -> int:
+        """How many tiles a picture of ``height x width`` pixels becomes."""
+        if self.max_tiles == 1:
+            return 1
         rows, columns = tile_grid(width, height, self.tile_side(), self.max_tiles)
         return rows * columns + (self.overview_tile and rows * columns > 1)
 

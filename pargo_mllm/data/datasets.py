@@ -81,10 +81,9 @@ def about_pictures(
     said: dict[int, tuple[Question, ...]] = {
         index: getattr(sample, what) for index, sample in enumerate(samples) if getattr(sample, what)
     }
-    encoder = ConversationEncoder(processor)
-    rows = {index: encoder.encode_questions(about_one) for index, about_one in said.items()}
-    dataset = PackedDataset(list(rows.values()), lambda row: image_inputs(kept[row]), processor.image_token_id)
-    kept = list(rows)
+    encoded = ConversationEncoder(processor).encode_questions(list(said.values()))
+    dataset = PackedDataset(encoded, lambda row: image_inputs(kept[row]), processor.image_token_id)
+    kept = list(said)
     if max_length is not None:
         fits = [len(row.input_ids) <= max_length for row in dataset.rows]
         dataset.rows = [row for row, short in zip(dataset.rows, fits, strict=True) if short]

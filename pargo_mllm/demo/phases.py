@@ -132,14 +132,11 @@ class Phases:
 
     def _train_language_model(self, folder: Path) -> dict[str, Any]:
         processor, tokenizer, settings = self.processor, self.processor.tokenizer, self.size.language
-        encoder, lessons = ConversationEncoder(processor), self.lessons.text_lessons()
+        lessons = [lesson for lesson in self.lessons.text_lessons() if lesson.conversations]
+        encoded = ConversationEncoder(processor).encode_questions([lesson.conversations for lesson in lessons])
         told = [
-            ToldFacts(
-                [tuple(tokenizer.convert_tokens_to_ids(list(fact))) for fact in lesson.facts],
-                encoder.encode_questions(lesson.conversations),
-            )
-            for lesson in lessons
-            if lesson.conversations
+            ToldFacts([tuple(tokenizer.convert_tokens_to_ids(list(fact))) for fact in lesson.facts], conversations)
+            for lesson, conversations in zip(lessons, encoded, strict=True)
         ]
         dataset = FactDataset(told, processor.num_image_tokens, processor.image_token_id, settings.seed)
         model = self._fresh_language_model()

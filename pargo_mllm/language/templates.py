@@ -2,7 +2,8 @@
 
 Each marks what the assistant says, its end token included, with ``{% generation %}``: labels come from those marks. What
 stands in front of a mark is exactly the prompt that ``add_generation_prompt`` gives, so that a model is asked as it was
-trained. A picture is a part ``{"type": "image"}`` of a message's content.
+trained. A picture is a part ``{"type": "image"}`` of a message's content. :data:`PLAIN` belongs to no family: captions without
+a conversation, for training alone.
 """
 
 from __future__ import annotations
@@ -87,4 +88,18 @@ QWEN = (
 {%- endif -%}
 """
     + _CHATML
+)
+
+# no turns: pictures, and behind them what is said about them
+PLAIN = (
+    said_macro()
+    + """{{- bos_token -}}
+{%- for message in messages -%}
+  {%- if message['role'] == 'assistant' -%}
+    {%- generation -%}{{- said(message['content']) + eos_token -}}{%- endgeneration -%}
+  {%- elif message['content'] is not string -%}
+    {{- said(message['content'] | selectattr('type', 'equalto', 'image')) -}}
+  {%- endif -%}
+{%- endfor -%}
+"""
 )

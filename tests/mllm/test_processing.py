@@ -141,8 +141,9 @@ def test_packing_refuses_what_cannot_share_a_picture(processor, encoder):
     image = processor.image_token_id
     with pytest.raises(ValueError, match=r"no conversations to pack"):
         pack([], image)
-    with pytest.raises(ValueError, match=r"has no picture"):
-        pack([EncodedConversation((1, 2), (False, True))], image)
+    without = EncodedConversation((1, 2), (False, True))
+    with pytest.raises(ValueError, match=r"conversation 1 begins otherwise"):
+        pack([one, without], image)
     other = EncodedConversation((99, *one.input_ids), (False, *one.is_answer))
     with pytest.raises(ValueError, match=r"conversation 1 begins otherwise.*put the picture before the question"):
         pack([one, other], image)
