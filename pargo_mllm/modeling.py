@@ -11,6 +11,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutp
 from transformers.utils import can_return_tuple
 
 from pargo_mllm.configuration import ParGoConfig, expand_attention
+from pargo_mllm.language.loss import next_token_loss
 from pargo_mllm.projectors import build_projector
 
 # what belongs to the pictures of a prompt
@@ -26,7 +27,8 @@ class ParGoModelOutputWithPast(BaseModelOutputWithPast):
 
 @dataclass
 class ParGoCausalLMOutputWithPast(ModelOutput):
-    """``loss`` where labels were given, ``logits`` ``[B, L, vocabulary]``, and what the language model returned."""
+    """``loss`` where labels were given, ``logits`` ``[B, L, vocabulary]`` unless they were skipped, and what the language model
+    returned."""
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
@@ -194,13 +196,32 @@ class ParGoModel(ParGoPreTrainedModel):
             use_cache=use_cache,
             **kwargs,
         )
+        hidden_states = outputs.last_hidden_state
+        if image_tokens is None and self._projector_trains():
+            hidden_states = hidden_states + self._nothing_projected(hidden_states)
         return ParGoModelOutputWithPast(
-            last_hidden_state=outputs.last_hidden_state,
+            last_hidden_state=hidden_states,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             image_hidden_states=image_tokens,
         )
+
+    def _projector_trains(self) -> bool:
+        return (
+            self.training
+            and torch.is_grad_enabled()
+            and any(parameter.requires_grad for parameter in self.projector.parameters())
+        )
+
+    def _nothing_projected(self, like: torch.Tensor) -> torch.Tensor:
+        """Zero, and zero as the gradient of every parameter of the projector.
+
+        With text alone a rank would otherwise have no gradients to exchange with those that see pictures, which wait for them.
+        """
+        shape = (1, self.config.num_visual_tokens, self.config.projector_config.vision_hidden_size)
+        features = torch.zeros(shape, dtype=self.vision_tower.dtype, device=like.device)
+        return (0.0 * self.projector(features).sum()).to(like.dtype)
 
     def _shown(self, image_tokens: torch.Tensor, picture_index: torch.Tensor, tile_counts: torch.Tensor | None) -> torch.Tensor:
         if tile_counts is None or self.config.projector_config.reads_tiles_together:
@@ -274,6 +295,7 @@ class ParGoForConditionalGeneration(ParGoPreTrainedModel, GenerationMixin):
         labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        skip_logits: bool | None = None,
         **kwargs,
     ) -> ParGoCausalLMOutputWithPast:
         """As :meth:`ParGoModel.forward`.
@@ -281,6 +303,8 @@ class ParGoForConditionalGeneration(ParGoPreTrainedModel, GenerationMixin):
         Args:
             labels: ``[B, L]``, -100 where no loss is wanted; shifted inside, as everywhere in transformers.
             logits_to_keep: how many logits from the end (0: all), or the positions that are wanted.
+            skip_logits: return none. When None: in training with labels, whose loss needs few of them
+                (:func:`~pargo_mllm.language.loss.next_token_loss`).
         """
         outputs = self.model(
             input_ids=input_ids,
@@ -295,16 +319,15 @@ class ParGoForConditionalGeneration(ParGoPreTrainedModel, GenerationMixin):
             use_cache=use_cache,
             **{name: value for name, value in kwargs.items() if name != "num_items_in_batch"},
         )
+        hidden_states = outputs.last_hidden_state
+        if skip_logits is None:
+            skip_logits = self.training and labels is not None
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, keep])
+        logits = None if skip_logits else self.lm_head(hidden_states[:, keep])
         loss = None
         if labels is not None:
-            loss = self.loss_function(
-                logits=logits,
-                labels=labels,
-                vocab_size=self.config.text_config.vocab_size,
-                num_items_in_batch=kwargs.get("num_items_in_batch"),
-            )
+            vocab_size = self.config.text_config.vocab_size
+            loss = next_token_loss(self.lm_head, hidden_states, labels, vocab_size, kwargs.get("num_items_in_batch"))
         return ParGoCausalLMOutputWithPast(
             loss=loss,
             logits=logits,

@@ -9,12 +9,14 @@ from dataclasses import fields
 import transformers
 
 from pargo_mllm.data.coco import FolderError
-from pargo_mllm.data.pictures import PictureError
+from pargo_mllm.data.corpus import CorpusError
+from pargo_mllm.training.guards import TrainingStopped
 from pargo_mllm.training.recipes import Recipe, RecipeError, load_recipe, names
 from pargo_mllm.training.run import run_recipe
+from pargo_mllm.training.trackers import TrackerError
 
 _HELP = {
-    "data": ("FOLDER", "COCO-style: images/, captions.json, instances.json; a fifth of the photographs is held out"),
+    "data": ("PATH", "a COCO-style folder, a LLaVA JSON file, or webdataset shards; or '[{path: A, weight: 0.7}, …]'"),
     "model": ("DIR", "model and processor to start from; stage 2 starts from the folder of stage 1"),
     "output": ("DIR", "the folder that training ends with; the same command again goes on or says that it is finished"),
     "seed": ("N", "of the projector, the views and the order of training"),
@@ -37,7 +39,7 @@ def add_parser(commands) -> None:
         spellings = dict.fromkeys((f"--{field.name.replace('_', '-')}", f"--{field.name}"))
         metavar, text = _HELP.get(field.name, ("VALUE", f"in place of the recipe's {field.name}"))
         train.add_argument(*spellings, dest=f"key_{field.name}", default=argparse.SUPPRESS, metavar=metavar, help=text)
-    train.set_defaults(run=_run, errors=(RecipeError, FolderError, PictureError))
+    train.set_defaults(run=_run, errors=(RecipeError, FolderError, CorpusError, TrackerError, TrainingStopped))
 
 
 def _run(options: argparse.Namespace) -> None:

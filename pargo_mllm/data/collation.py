@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from pargo_mllm.data.contents import count_contents
 from pargo_mllm.data.packing import PADDING, PackedSequence, alone, join, model_inputs, pad, pad_packed
 
 LAYOUTS = ("shared", "documents")
@@ -33,7 +34,7 @@ class RowCollator:
 
     A micro-batch holds ``input_ids``, ``position_ids`` and ``labels`` int64 ``[R, L]``; ``pixel_values`` or
     ``vision_features`` where there is a picture, ``tile_counts`` where one has several tiles, ``picture_index`` where one is
-    shown more than once; and, no argument of the model, ``skipped``, a list of pairs (name, reason), where an item says so.
+    shown more than once; and, no argument of the model, ``contents`` (:class:`~pargo_mllm.data.contents.BatchContents`).
     """
 
     def __init__(self, pad_token_id: int, pack: bool, row_length: int | None = None, layout: str = "shared"):
@@ -51,15 +52,18 @@ class RowCollator:
         rows = self._rows(items)
         shown = [item for row in rows for item in row]
         if self.layout == "shared":
-            batch: dict[str, Any] = pad_packed([join([item["packed"] for item in row]) for row in rows], self.pad_token_id)
+            sequences = [join([item["packed"] for item in row]) for row in rows]
+            batch: dict[str, Any] = pad_packed(sequences, self.pad_token_id)
             times = [item["packed"].num_documents for item in shown]
         else:
             documents = [alone(item["packed"]) for item in shown]
-            batch = self._documents([document for of_one in documents for document in of_one])
+            sequences = [document for of_one in documents for document in of_one]
+            batch = self._documents(sequences)
             times = [len(of_one) for of_one in documents]
         batch |= self._pictures(shown, times)
         skipped = [item["skipped"] for item in items if "skipped" in item]
-        return {**batch, "skipped": skipped} if skipped else batch
+        tiles = [count for item in items for count in item["tile_counts"].tolist()]
+        return {**batch, "contents": count_contents(sequences, tiles, "vision_features" in batch, skipped)}
 
     def _rows(self, items: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
         if not self.pack or self.layout == "documents":

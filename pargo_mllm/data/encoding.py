@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -31,9 +31,6 @@ class ExampleEncoder:
         processor: a ParGoProcessor.
         max_length: most tokens of an example, all its conversations together; nothing is truncated. Any number when None.
         template: "chat" or "plain", as in :class:`~pargo_mllm.data.conversations.ConversationEncoder`.
-        features: gives what :meth:`ParGoModel.get_vision_features` gave for the tiles of an example's pictures, or None where
-            nothing is kept of them (the example is skipped). Asked only for examples with pictures, whose files then stay
-            closed, unless several pictures of one example may have several tiles.
     """
 
     def __init__(
@@ -41,13 +38,11 @@ class ExampleEncoder:
         processor,
         max_length: int | None = None,
         template: str = "chat",
-        features: Callable[[Example], torch.Tensor | None] | None = None,
     ):
         if max_length is not None and max_length < 1:
             raise ValueError(f"max_length={max_length} must be at least 1, or None for any number of tokens.")
         self.processor = processor
         self.max_length = max_length
-        self.features = features
         self.conversations = ConversationEncoder(processor, template)
 
     def __call__(self, example: Example) -> dict[str, Any]:
@@ -80,27 +75,11 @@ class ExampleEncoder:
     def _pictures(self, example: Example) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         if not example.pictures:
             return {}, torch.empty(0, dtype=torch.int64)
-        if self.features is None:
+        if example.features is None:
             pixels, tile_counts = self.processor.encode_pictures([picture() for picture in example.pictures])
             return {"pixel_values": pixels}, tile_counts
-        features = self.features(example)
-        if features is None:
-            raise PictureError("no features are kept of its pictures")
-        tile_counts = self._tiles_of(example, len(features))
-        if int(tile_counts.sum()) != len(features):
-            raise ValueError(
-                f"features has {len(features)} tiles of {example.name}, whose pictures have {tile_counts.tolist()}; they were "
-                "made of other pictures, or with another max_tiles: compute them anew."
-            )
-        return {"vision_features": features}, tile_counts
-
-    def _tiles_of(self, example: Example, tiles: int) -> torch.Tensor:
-        if len(example.pictures) == 1:
-            return torch.tensor([tiles])
-        if self.processor.max_tiles == 1:
-            return torch.ones(len(example.pictures), dtype=torch.int64)
-        sizes = [picture().size for picture in example.pictures]
-        return torch.tensor([self.processor.num_tiles(height, width) for width, height in sizes])
+        features = [load() for load in example.features]
+        return {"vision_features": torch.cat(features)}, torch.tensor([len(tiles) for tiles in features])
 
 
 class Order(Protocol):

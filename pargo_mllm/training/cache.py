@@ -78,7 +78,7 @@ class FolderCache:
                 return folder
             shutil.rmtree(folder)
         os.rename(aside, folder)
-        _sync(self.root)
+        sync(self.root)
         return folder
 
     def _remove_leftovers(self, name: str) -> None:
@@ -123,17 +123,25 @@ def _digest(file) -> str:
 
 
 def write_manifest(folder: Path, settings: dict[str, Any]) -> None:
-    """Make a folder complete: its settings and a checksum of every file, written through to the disk."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    for path in files:
-        _sync(path)
+    """Make a folder complete: its settings and a checksum of every file, written through to the disk.
+
+    The manifest is written aside and renamed: where there is one, all of it is there.
+    """
+    manifest_file, aside = folder / MANIFEST, folder / f".{MANIFEST}.partial"
+    below = sorted(folder.rglob("*"))
+    for path in below:
+        sync(path)
+    # an earlier manifest, or half of one, is not among the files that it speaks of
+    files = [path for path in below if path.is_file() and path not in (manifest_file, aside)]
     manifest = {"settings": settings, "files": {str(path.relative_to(folder)): file_digest(path) for path in files}}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2))
-    _sync(folder / MANIFEST)
-    _sync(folder)
+    aside.write_text(json.dumps(manifest, indent=2))
+    sync(aside)
+    os.replace(aside, manifest_file)
+    sync(folder)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Write a file, or the names of a folder's files, through to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

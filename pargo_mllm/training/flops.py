@@ -54,12 +54,10 @@ class StepFlops:
     Args:
         config: of the model.
         lora_parameters: trained weights inside the language model.
-        encodes: whether the encoder runs in the step (not where its features were kept).
     """
 
-    def __init__(self, config: ParGoConfig, lora_parameters: int, encodes: bool):
+    def __init__(self, config: ParGoConfig, lora_parameters: int):
         self.config = config
-        self.encodes = encodes
         with torch.device("meta"):
             model = ParGoForConditionalGeneration(config)
         text = config.text_config
@@ -75,16 +73,16 @@ class StepFlops:
 
     def step(self, contents: BatchContents) -> float:
         """Operations of forward and backward on a batch."""
-        seen = sum(count * self.picture(tiles) for tiles, count in contents.pictures.items())
+        seen = sum(count * self.picture(tiles, contents.encoded) for tiles, count in contents.pictures.items())
         return contents.tokens * self._per_token + contents.pairs * self._per_pair + contents.labels * self._per_label + seen
 
-    def picture(self, tiles: int) -> int:
-        """Operations of encoder (forward) and projector (forward and backward) for one picture of so many tiles."""
-        return _picture(self._model, tiles, self.encodes)
+    def picture(self, tiles: int, encoded: bool) -> int:
+        """Operations for one picture of so many tiles: the encoder's, unless it ran before, and the projector's."""
+        return _picture(self._model, tiles, encoded)
 
 
 @lru_cache(maxsize=256)
-def _picture(model: ParGoForConditionalGeneration, tiles: int, encodes: bool) -> int:
+def _picture(model: ParGoForConditionalGeneration, tiles: int, encoded: bool) -> int:
     config, vision = model.config, model.config.vision_config
     pixels = torch.empty(tiles, vision.num_channels, vision.image_size, vision.image_size, device="meta")
     with torch.no_grad():
@@ -94,7 +92,7 @@ def _picture(model: ParGoForConditionalGeneration, tiles: int, encodes: bool) ->
         features = features.flatten(0, 1)[None] if together else features
         with FlopCounterMode(display=False, custom_mapping=_ATTENTIONS) as projector:
             model.model.projector(features)
-    return encodes * encoder.get_total_flops() + TRAINED * projector.get_total_flops()
+    return (not encoded) * encoder.get_total_flops() + TRAINED * projector.get_total_flops()
 
 
 def _partial_global_flops(query, key, value, cu_seqlens, num_partial, *_, out_shape=None, **__) -> int:

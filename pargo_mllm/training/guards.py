@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import TrainerCallback
 
-from pargo_mllm.training.trainer import newest_step
+from pargo_mllm.training.checkpoints import ASIDE, newest_step
 
 
 class TrainingStopped(RuntimeError):
@@ -35,14 +36,14 @@ class FiniteGradients(TrainerCallback):
         if local and not torch.isfinite(torch.nn.utils.get_total_norm(local)):
             raise TrainingStopped(
                 f"step {state.global_step + 1}: the gradient holds NaN or infinity, and was not applied. "
-                f"{_safe(self.checkpoints)} The same settings would meet it again: try a lower learning_rate or max_grad_norm, "
-                "or bf16: false, with another --output."
+                f"{_safe_so_far(self.checkpoints)} The same settings would meet it again: try a lower learning_rate, or bf16: "
+                "false, with another --output."
             )
 
 
 @contextmanager
-def writing_checkpoint(step: int, checkpoints: Path) -> Iterator[None]:
-    """Says what is safe when a checkpoint cannot be written.
+def writing(checkpoints: Path, step: int) -> Iterator[None]:
+    """Says what is safe when a checkpoint cannot be written; what was written of it is removed to make room.
 
     Raises:
         TrainingStopped: for what the disk refused.
@@ -50,15 +51,16 @@ def writing_checkpoint(step: int, checkpoints: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
-        # torch.save reports a full disk as a RuntimeError of its own
-        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error) and "enforce fail" not in str(error):
+        # torch.save reports a full disk in words of its own
+        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
             raise
+        shutil.rmtree(checkpoints / ASIDE, ignore_errors=True)
         raise TrainingStopped(
-            f"step {step}: its checkpoint cannot be written: {' '.join(str(error).split())}. {_safe(checkpoints)} Make room, "
-            "and the same command goes on."
+            f"step {step}: its checkpoint cannot be written: {' '.join(str(error).split())}. {_safe_so_far(checkpoints)} Make "
+            "room, and the same command goes on."
         ) from error
 
 
-def _safe(checkpoints: Path) -> str:
+def _safe_so_far(checkpoints: Path) -> str:
     step = newest_step(checkpoints)
     return "There is no checkpoint yet." if step is None else f"The newest checkpoint is of step {step}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -16,6 +17,9 @@ from pargo_mllm.demo.miniature import SCALES, computes_bf16
 from pargo_mllm.language.lora import LoraSettings
 from pargo_mllm.training.settings import StageSettings
 
+# what may change while a run goes on
+NOT_DECISIVE = ("output", "save_steps", "workers", "eval_steps", "eval_examples", "report_to")
+TEMPLATES = ("chat", "plain")
 PACKAGED = Path(__file__).resolve().parent.parent / "recipes"
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
 
@@ -24,21 +28,39 @@ class RecipeError(ValueError):
     """A recipe that cannot run; the message names the key, its value and the rule."""
 
 
+@dataclass(frozen=True)
+class DataPart:
+    """One part of the training data: a path, and how often it is drawn from, relative to the others."""
+
+    path: Path
+    weight: float | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """One stage of training.
 
     Args:
         stage: 1 (the projector learns from captions) or 2 (projector and LoRA learn to answer).
-        data: a COCO-style folder.
+        data: a path, or several as ``[{path: …, weight: …}, …]``, all with a weight or none: a COCO-style folder, a LLaVA JSON
+            file, or webdataset shards (:mod:`pargo_mllm.data.open_corpus`).
+        held_out: the share of a LLaVA file or of shards that is not trained on; of a COCO-style folder it is a fifth.
+        template: "chat", or "plain" for captions without a prompt: picture, text, end token.
         model: the folder that training starts from, model and processor.
         output: the folder that training ends with.
         architecture: arguments of ParGoConfig, for a dry run without ``model``.
         miniature: "demo" or "tiny": without ``model``, start from the parts that stage 0 of the demonstration trains.
-        views: about so many views (crops) of the photographs are made; 0 for each photograph once, whole.
-        max_length: pictures with more tokens, their own included, are left out and counted.
-        cache_features: run the frozen encoder once, before training, and keep its features in memory.
+        views: about so many views (crops) of the photographs of a COCO-style folder are made; 0 for each once, whole.
+        max_length: examples with more tokens, those of pictures included, are skipped and named.
+        pack: put whole examples one behind the other into rows of at most ``max_length`` tokens; they do not see each other.
+        group_by_length: examples of a batch are about equally long.
+        cache_features: run the frozen encoder once a picture, before training, and keep its features on disk.
+        workers: processes that read pictures ahead, for each process that trains.
         attention: of encoder and language model.
+        compile_projector: torch.compile for the projector.
+        eval_steps: steps between evaluations on the held-out part; None evaluates never.
+        eval_examples: at most so many are evaluated.
+        report_to: a tracker of transformers, such as "tensorboard" or "wandb"; "none" for none.
         steps, epochs: how long; one of the two.
         bf16: None for yes where the device has instructions for it.
         lora_rank, lora_alpha, lora_dropout, lora_target_modules: of stage 2; see :class:`LoraSettings`.
@@ -48,15 +70,24 @@ class Recipe:
     """
 
     stage: int
-    data: Path | None = None
+    data: tuple[DataPart, ...] | None = None
+    held_out: float = 0.0
+    template: str = "chat"
     model: Path | None = None
     output: Path | None = None
     architecture: dict | None = None
     miniature: str | None = None
     views: int = 0
     max_length: int = 1024
+    pack: bool = False
+    group_by_length: bool = False
     cache_features: bool = False
+    workers: int = 0
     attention: str = "sdpa"
+    compile_projector: bool = False
+    eval_steps: int | None = None
+    eval_examples: int = 512
+    report_to: str = "tensorboard"
     steps: int | None = None
     epochs: int | None = None
     batch_size: int = 16
@@ -85,13 +116,17 @@ class Recipe:
             raise RecipeError(f"stage={self.stage} must be 1 or 2.")
         if (self.steps is None) == (self.epochs is None):
             raise RecipeError(f"steps={self.steps}, epochs={self.epochs}: exactly one of the two must be given.")
-        if self.attention not in ATTENTION:
-            raise RecipeError(f"attention={self.attention!r} is unknown; it must be one of {', '.join(ATTENTION)}.")
+        for name, known in (("attention", ATTENTION), ("template", TEMPLATES)):
+            if getattr(self, name) not in known:
+                raise RecipeError(f"{name}={getattr(self, name)!r} is unknown; it must be one of {', '.join(known)}.")
+        if not 0 <= self.held_out < 1:
+            raise RecipeError(f"held_out={self.held_out} must lie in [0, 1): it is a share of the data.")
         if self.miniature is not None and self.miniature not in SCALES:
             raise RecipeError(f"miniature={self.miniature!r} is unknown; it must be one of {', '.join(SCALES)}.")
         if self.stage == 2 and self.miniature:
             raise RecipeError("miniature is for stage 1; stage 2 starts from --model, the folder of stage 1.")
-        for name, least in (("epochs", 1), ("max_length", 1), ("views", 0), ("seed", 0)):
+        least_values = {"epochs": 1, "max_length": 1, "views": 0, "seed": 0, "workers": 0, "eval_steps": 1, "eval_examples": 1}
+        for name, least in least_values.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise RecipeError(f"{name}={value} must be at least {least}.")
@@ -120,15 +155,18 @@ class Recipe:
             steps = self.epochs * each
         bf16 = computes_bf16(device) if self.bf16 is None else self.bf16
         try:
-            return StageSettings(**{**shared, "steps": steps, "bf16": bf16, "use_cpu": device == "cpu"})
+            return StageSettings(**{**shared, "steps": steps, "bf16": bf16, "use_cpu": device == "cpu", "log_steps": 1})
         except ValueError as error:
             raise RecipeError(str(error)) from error
 
     def identity(self) -> dict[str, Any]:
         """What decides the weights that training ends with, as JSON."""
-        paths = {name: None if (path := getattr(self, name)) is None else str(path.resolve()) for name in ("data", "model")}
+        paths = {
+            "model": None if self.model is None else str(self.model.resolve()),
+            "data": [[str(part.path.resolve()), part.weight] for part in self.data or ()],
+        }
         decisive = {**asdict(self), **paths}
-        for name in ("output", "save_steps"):
+        for name in NOT_DECISIVE:
             del decisive[name]
         return decisive
 
@@ -151,12 +189,12 @@ def load_recipe(recipe: str, changes: Mapping[str, str] | None = None) -> Recipe
     settings = _read(PACKAGED / f"{recipe}.yaml" if recipe in names() else Path(recipe), recipe)
     _merge(settings, {key: _value(key, text) for key, text in (changes or {}).items()})
     kinds = typing.get_type_hints(Recipe)
-    checked = {}
+    checked: dict[str, Any] = {}
     for key, value in settings.items():
         if key not in kinds:
             near = get_close_matches(str(key), kinds, n=1)
             raise RecipeError(f"{key} is no key of a recipe" + (f"; {near[0]}?" if near else f": {', '.join(kinds)}."))
-        checked[key] = _typed(key, value, kinds[key])
+        checked[key] = _data(value) if key == "data" else _typed(key, value, kinds[key])
     if "stage" not in checked:
         raise RecipeError(f"{recipe} has no stage; it must be 1 or 2.")
     return Recipe(**checked)
@@ -189,6 +227,25 @@ def _merge(settings: dict[str, Any], changes: Mapping[str, Any]) -> None:
             if new in changes and old not in changes:
                 settings.pop(old, None)
     settings.update(changes)
+
+
+def _data(value: Any) -> tuple[DataPart, ...] | None:
+    """A path, or a list of mappings with a path and a weight."""
+    if value is None:
+        return None
+    parts = []
+    for one in value if isinstance(value, list) else [{"path": value}]:
+        if not isinstance(one, dict) or not set(one) <= {"path", "weight"} or one.get("path") is None:
+            raise RecipeError(f"data={one!r} must be a path, or a list of {{path: …, weight: …}}.")
+        weight = None if one.get("weight") is None else _typed("data weight", one["weight"], float)
+        if weight is not None and not 0 < weight < math.inf:
+            raise RecipeError(f"data: weight={weight} of {one['path']} must be positive.")
+        parts.append(DataPart(_typed("data path", one["path"], Path), weight))
+    if not parts:
+        raise RecipeError("data=[] must name at least one path.")
+    if len({part.weight is None for part in parts}) > 1:
+        raise RecipeError("data: some parts have a weight and some have none; give all of them one, or none.")
+    return tuple(parts)
 
 
 def _value(key: str, text: str) -> Any:

@@ -15,10 +15,7 @@ import torch
 from tqdm.auto import tqdm
 
 from pargo_mllm.configuration import ParGoConfig
-from pargo_mllm.data.datasets import PackedDataset, about_pictures, cached_features, pixels_when_needed
-from pargo_mllm.data.folder_source import FolderSource
-from pargo_mllm.data.pictures import PictureError
-from pargo_mllm.data.samples import Sample
+from pargo_mllm.data.corpus import Corpus
 from pargo_mllm.demo.miniature import SCALES, STAGE0_SEED, build_config, build_encoder, build_language_model
 from pargo_mllm.demo.phases import Phases
 from pargo_mllm.demo.run import default_cache
@@ -26,13 +23,13 @@ from pargo_mllm.language.lora import add_lora
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
 from pargo_mllm.training.cache import MANIFEST, what_is_wrong, write_manifest
-from pargo_mllm.training.features import encode_samples, read_pixels
+from pargo_mllm.training.feature_store import FeatureStore, encode_corpus
+from pargo_mllm.training.inputs import OpenedData, open_data, tokens_an_example, training_inputs
 from pargo_mllm.training.memory import estimate_memory, meta_model
 from pargo_mllm.training.parts import describe_parts, freeze_all_but
 from pargo_mllm.training.recipes import Recipe, RecipeError
 from pargo_mllm.training.stages import stage1, stage2
 
-EVERY_PHOTOGRAPH = 2**31
 STARTED = "started.json"
 LOCK = "lock"
 
@@ -45,13 +42,12 @@ def run_recipe(recipe: Recipe, dry_run: bool = False, say: Callable[[str], None]
         say: gets the lines.
 
     Raises:
-        RecipeError, FolderError, PictureError: if it cannot run as asked; all but pictures that cannot be read are found
+        RecipeError, FolderError, CorpusError: if it cannot run as asked; all but data of which nothing can be used is found
             before a model is loaded.
     """
-    source = _source(recipe, dry_run)
-    samples = [] if source is None else source.samples("train")
-    if source is not None:
-        recipe.settings(len(samples), "cpu")
+    _check_paths(recipe, dry_run)
+    data = None if recipe.data is None else open_data(recipe)
+    recipe.settings(None if data is None else len(data), "cpu")
     config = _config(recipe)
     model = _planned(recipe, config)
     say(f"stage {recipe.stage}: {_story(recipe)}\n{describe_parts(model)}")
@@ -60,8 +56,8 @@ def run_recipe(recipe: Recipe, dry_run: bool = False, say: Callable[[str], None]
         estimate = estimate_memory(model, gpus, micro_batch, recipe.max_length, recipe.gradient_checkpointing)
         zero = " under ZeRO-2" if gpus > 1 else ""
         say(f"memory in bf16{zero}, {micro_batch} sequences of {recipe.max_length} tokens at once\n{estimate.describe()}")
-    if source is not None and recipe.output is not None:
-        identity = {**recipe.identity(), "content": source.settings()["content"]}
+    if data is not None and recipe.output is not None:
+        identity = {**recipe.identity(), "content": data.settings()}
         work = recipe.output.with_name(f".{recipe.output.name}.partial")
         if _is_finished(recipe.output, identity):
             say(f"{recipe.output} is finished already; nothing is trained")
@@ -70,13 +66,14 @@ def run_recipe(recipe: Recipe, dry_run: bool = False, say: Callable[[str], None]
     if dry_run:
         say("dry run: nothing was computed")
         return
-    assert source is not None
+    assert data is not None
     assert recipe.output is not None
-    for reason, count in source.folder.skipped.items():
-        say(f"skipped {count:,} entries of {recipe.data}: {reason}")
+    for corpus in data.train:
+        for reason, count in getattr(corpus, "skipped", {}).items():
+            say(f"skipped {count:,} entries of the data: {reason}")
     with _alone(work):
         (work / STARTED).write_text(json.dumps(identity))
-        _complete(work, recipe.output, identity, lambda folder: _train(recipe, samples, folder, say))
+        _complete(work, recipe.output, identity, lambda folder: _train(recipe, data, folder, say))
     shutil.rmtree(work)
     say(f"finished: {recipe.output} holds model and processor")
 
@@ -93,40 +90,56 @@ def _complete(work: Path, output: Path, identity: dict[str, Any], build: Callabl
     os.rename(folder, output)
 
 
-def _train(recipe: Recipe, samples: list[Sample], folder: Path, say: Callable[[str], None]) -> None:
+def _train(recipe: Recipe, data: OpenedData, folder: Path, say: Callable[[str], None]) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, processor = _start(recipe, device)
     model.to(torch.device(device))  # type: ignore[arg-type]
-    dataset = _dataset(recipe, samples, model, processor, say)
-    settings = recipe.settings(len(dataset), device)
-    tokens = sum(len(row.input_ids) for row in dataset.rows) / len(dataset) * settings.batch_size
+    if recipe.compile_projector:
+        model.model.projector.compile()
+    settings = recipe.settings(len(data), device)
+    inputs = training_inputs(recipe, data, processor, settings.steps, _encoding(recipe, model, processor, settings.bf16))
+    tokens = tokens_an_example(inputs) * settings.batch_size
     say(
-        f"{settings.steps:,} steps of {settings.batch_size} pictures, {tokens:,.0f} tokens a step on average (padding left out)"
+        f"{settings.steps:,} steps of {settings.batch_size} examples of {len(data):,}, about {tokens:,.0f} tokens a step "
+        "(padding left out)"
     )
+    how: dict[str, Any] = {"say": say, "collate": inputs.collate, "held_out": inputs.held_out}
     if recipe.stage == 1:
-        stage1(model, processor, dataset, settings, folder, say)
+        stage1(model, processor, inputs.train, settings, folder, **how)
     else:
-        stage2(model, processor, dataset, settings, recipe.lora(), folder, say)
+        stage2(model, processor, inputs.train, settings, recipe.lora(), folder, **how)
+
+
+def _encoding(
+    recipe: Recipe, model: ParGoForConditionalGeneration, processor: ParGoProcessor, bf16: bool
+) -> Callable[[Corpus], Corpus]:
+    """Gives corpora the features of their pictures where the recipe keeps them."""
+    if not recipe.cache_features:
+        return lambda corpus: corpus
+    store = FeatureStore(default_cache() / "features", model, bf16)
+    return lambda corpus: encode_corpus(corpus, model, processor, store)
 
 
 def _story(recipe: Recipe) -> str:
     trains = "the projector learns from captions" if recipe.stage == 1 else "projector and LoRA learn to answer questions"
     length = f"{recipe.steps:,} steps" if recipe.steps is not None else f"{recipe.epochs} epochs"
-    return f"{trains}; {length} of {recipe.batch_size} pictures, learning rate {recipe.learning_rate:g}"
+    return f"{trains}; {length} of {recipe.batch_size} examples, learning rate {recipe.learning_rate:g}"
 
 
-def _source(recipe: Recipe, dry_run: bool) -> FolderSource | None:
-    """The pictures; a dry run needs none."""
+def _check_paths(recipe: Recipe, dry_run: bool) -> None:
+    """A dry run needs no data and no output."""
     for name in ("data", "output"):
         if getattr(recipe, name) is None and not dry_run:
             raise RecipeError(f"--{name} is missing.")
     if recipe.model is None and recipe.miniature is None and (recipe.architecture is None or not dry_run):
         raise RecipeError("--model is missing: give the folder of a model and its processor to start from.")
-    if recipe.data is None:
-        if recipe.miniature is not None and recipe.model is None:
+    if recipe.model is None and recipe.miniature is not None:
+        if recipe.data is None:
             raise RecipeError("--data is missing: the miniature's vocabulary comes from the folder.")
-        return None
-    return FolderSource(recipe.data, EVERY_PHOTOGRAPH, recipe.views, seed=recipe.seed)
+        if len(recipe.data) > 1:
+            raise RecipeError(
+                "--data: without --model the miniature's vocabulary comes from one COCO-style folder; give one, or a --model."
+            )
 
 
 def _config(recipe: Recipe) -> ParGoConfig:
@@ -178,7 +191,8 @@ def _planned(recipe: Recipe, config: ParGoConfig):
 def _phases(recipe: Recipe, device: str) -> Phases:
     assert recipe.miniature is not None
     size = SCALES[recipe.miniature].on(device, recipe.seed)
-    lessons = size.source(recipe.data, STAGE0_SEED)
+    assert recipe.data is not None
+    lessons = size.source(recipe.data[0].path, STAGE0_SEED)
     return Phases(size, lessons, lessons, default_cache(), device)
 
 
@@ -192,39 +206,6 @@ def _start(recipe: Recipe, device: str) -> tuple[ParGoForConditionalGeneration, 
         processor = ParGoProcessor.from_pretrained(recipe.model)
     (model.model.projector if recipe.settings(None, device).bf16 else model).float()
     return model, processor
-
-
-def _dataset(
-    recipe: Recipe,
-    samples: list[Sample],
-    model: ParGoForConditionalGeneration,
-    processor: ParGoProcessor,
-    say: Callable[[str], None],
-) -> PackedDataset:
-    """Captions or questions about the pictures that can be read."""
-    if recipe.cache_features:
-        encoded = encode_samples(model.model, processor.image_processor, samples)
-        kept, skipped, inputs = encoded.kept, encoded.skipped, cached_features(encoded.features)
-        samples = [samples[index] for index in kept]
-    else:
-        # every picture is opened once, so that a damaged one does not end a week of training; its pixels are not kept
-        _, kept, skipped = read_pixels(
-            processor.image_processor, samples, 16, "checking pictures", transform=lambda pixels: pixels[:, :0, :0, :0]
-        )
-        samples = [samples[index] for index in kept]
-        inputs = pixels_when_needed(processor.image_processor, samples)
-    for name, problem in skipped.items():
-        say(f"skipped {name}: {problem}")
-    if not samples:
-        raise PictureError(f"none of the {len(skipped)} pictures of {recipe.data} can be read.")
-    what = "captions" if recipe.stage == 1 else "questions"
-    everything, _ = about_pictures(processor, samples, what, inputs)
-    dataset, _ = about_pictures(processor, samples, what, inputs, recipe.max_length)
-    if len(dataset) < len(everything):
-        say(f"left out {len(everything) - len(dataset):,} pictures with more than max_length={recipe.max_length} tokens")
-    if not len(dataset):
-        raise RecipeError(f"max_length={recipe.max_length} leaves no picture with {what}; allow more tokens.")
-    return dataset
 
 
 def _is_finished(output: Path, identity: dict[str, Any]) -> bool:

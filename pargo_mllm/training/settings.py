@@ -28,6 +28,10 @@ class StageSettings:
         bf16: autocast to bfloat16; weights stay fp32.
         gradient_checkpointing: layers keep their input alone and are computed again.
         save_steps: steps between checkpoints, from which training goes on after it was killed; None writes none.
+        log_steps: steps between logs; None for twenty logs a stage.
+        eval_steps: steps between evaluations on the held-out part; None evaluates never.
+        workers: processes that read data ahead.
+        report_to: a tracker of transformers, or "none".
         use_cpu: train on the CPU even where there is a GPU.
         seed: of the data's order and of what is initialised in this stage.
 
@@ -51,11 +55,15 @@ class StageSettings:
     bf16: bool = True
     gradient_checkpointing: bool = False
     save_steps: int | None = None
+    log_steps: int | None = None
+    eval_steps: int | None = None
+    workers: int = 0
+    report_to: str = "none"
     use_cpu: bool = False
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "micro_batch_size", "save_steps"):
+        for name in ("steps", "batch_size", "micro_batch_size", "save_steps", "log_steps", "eval_steps"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value} must be at least 1.")
@@ -112,8 +120,16 @@ class StageSettings:
             "remove_unused_columns": False,
             "save_strategy": "steps" if self.save_steps else "no",
             "save_steps": self.save_steps or self.steps,
-            "save_total_limit": 2,
-            "logging_steps": max(1, self.steps // 20),
+            "logging_steps": self.log_steps or max(1, self.steps // 20),
+            # a loss that is no number is shown, not replaced by a mean
+            "logging_nan_inf_filter": False,
+            "eval_strategy": "steps" if self.eval_steps else "no",
+            "eval_steps": self.eval_steps,
+            "per_device_eval_batch_size": micro,
+            "dataloader_num_workers": self.workers,
+            "dataloader_persistent_workers": self.workers > 0,
+            "dataloader_prefetch_factor": 4 if self.workers else None,
+            # StageProgress and train() report
             "report_to": "none",
             "disable_tqdm": True,
         }

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch.utils.data import Dataset
 
-from pargo_mllm.data.datasets import PackedCollator, PackedDataset
+from pargo_mllm.data.datasets import PackedCollator
+from pargo_mllm.data.encoding import TrainingSet
 from pargo_mllm.language.lora import LoraSettings, add_lora
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
@@ -19,26 +21,31 @@ from pargo_mllm.training.trainer import train
 def stage1(
     model: ParGoForConditionalGeneration,
     processor: ParGoProcessor,
-    captions: PackedDataset,
+    captions: Dataset,
     settings: StageSettings,
     folder: Path,
     say: Callable[[str], None] = print,
     position: int = 0,
+    collate: Callable | None = None,
+    held_out: TrainingSet | None = None,
 ) -> list[dict[str, float]]:
     """Stage 1: encoder and language model frozen, the projector learns from coarse and detailed captions.
 
     Args:
         model: trained in place; ``folder`` gets it and the processor, as from_pretrained loads them.
+        captions: items for ``collate``; of a :class:`PackedDataset` where that is None.
         say: gets the lines that say what is frozen and what trains.
+        held_out: judged every ``settings.eval_steps``.
 
     Returns:
         The log of the loss.
     """
     torch.manual_seed(settings.seed)
     freeze_all_but(model, "projector")
-    say(f"stage 1: the projector learns from the captions of {len(captions):,} pictures\n{describe_parts(model)}")
-    collate = PackedCollator(processor.tokenizer.pad_token_id)
-    log = train(model, captions, collate, settings, folder / "trainer", "stage 1: projector, captions", position)
+    say(f"stage 1: the projector learns from captions\n{describe_parts(model)}")
+    collate = collate or PackedCollator(processor.tokenizer.pad_token_id)
+    title = "stage 1: projector, captions"
+    log = train(model, captions, collate, settings, folder / "trainer", title, position, held_out=held_out)
     save(model, processor, folder)
     return log
 
@@ -46,16 +53,19 @@ def stage1(
 def stage2(
     model: ParGoForConditionalGeneration,
     processor: ParGoProcessor,
-    answers: PackedDataset,
+    answers: Dataset,
     settings: StageSettings,
     lora: LoraSettings,
     folder: Path,
     say: Callable[[str], None] = print,
     position: int = 0,
+    collate: Callable | None = None,
+    held_out: TrainingSet | None = None,
 ) -> tuple[ParGoForConditionalGeneration, list[dict[str, float]]]:
     """Stage 2: encoder frozen, the projector and LoRA on the language model learn to answer; only answers give loss.
 
     ``folder`` gets the model with LoRA folded in, as from_pretrained loads it, and below ``adapter`` LoRA and projector alone.
+    The other arguments are those of :func:`stage1`.
 
     Returns:
         The model with LoRA folded in, and the log of the loss.
@@ -63,9 +73,10 @@ def stage2(
     torch.manual_seed(settings.seed)
     freeze_all_but(model, "projector")
     adapted = add_lora(model, lora)
-    say(f"stage 2: projector and LoRA learn to answer questions about {len(answers):,} pictures\n{describe_parts(adapted)}")
-    collate = PackedCollator(processor.tokenizer.pad_token_id)
-    log = train(adapted, answers, collate, settings, folder / "trainer", "stage 2: projector + LoRA, answers", position)
+    say(f"stage 2: projector and LoRA learn to answer questions\n{describe_parts(adapted)}")
+    collate = collate or PackedCollator(processor.tokenizer.pad_token_id)
+    title = "stage 2: projector + LoRA, answers"
+    log = train(adapted, answers, collate, settings, folder / "trainer", title, position, held_out=held_out)
     adapted.save_pretrained(str(folder / "adapter"))
     merged = adapted.merge_and_unload()
     save(merged, processor, folder)

@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pargo_mllm.data.contents import BatchContents, count_contents, visible_pairs
 from pargo_mllm.data.conversations import ConversationEncoder
-from pargo_mllm.data.packing import pack, pad_packed, segment_mask
+from pargo_mllm.data.packing import block_mask, pack, pad_packed
 from pargo_mllm.language.lora import LoraSettings, add_lora
 from pargo_mllm.training.flops import StepFlops
 from pargo_mllm.training.parts import freeze_all_but
@@ -21,7 +21,7 @@ def rows(processor):
 
 def test_pairs_are_the_ones_of_the_mask(rows):
     for row in rows:
-        assert visible_pairs(row) == int(segment_mask(row.segments[None]).sum())
+        assert visible_pairs(row) == int(block_mask(row.documents[None], row.segments[None]).sum())
 
 
 @pytest.mark.parametrize("lora", [False, True])
@@ -39,7 +39,7 @@ def test_the_language_models_part_is_what_torch_counts(make_model, rows, process
     tokens = 2 * len(rows[0].input_ids)
     # torch sees a dense mask and a head at every token
     everything = BatchContents(tokens=tokens, pairs=tokens * len(rows[0].input_ids), labels=tokens, pictures={})
-    flops = StepFlops(model.config, lora_parameters, encodes=True)
+    flops = StepFlops(model.config, lora_parameters)
     assert flops.step(everything) == counter.get_total_flops()
     # and counts what is not there
     assert flops.step(count_contents([rows[0], rows[0]], [])) < counter.get_total_flops()
@@ -48,7 +48,7 @@ def test_the_language_models_part_is_what_torch_counts(make_model, rows, process
 def test_operations_of_the_ops_follow_from_their_cells(make_config):
     # tokens, keys and values by hand: 8 + 2 tokens of width 24, 16 features
     config = make_config()
-    flops = StepFlops(config, 0, encodes=False)
+    flops = StepFlops(config, 0)
     projector = config.projector_config
     width, layers, inside = projector.hidden_size, projector.num_hidden_layers, projector.intermediate_size
     tokens, features, partial = 10, 16, 8
@@ -56,7 +56,7 @@ def test_operations_of_the_ops_follow_from_their_cells(make_config):
     linear += layers * 2 * 4 * partial * width * width
     cells = sum(features * (1 + 2) + partial * max(1, layer * partial // layers) for layer in range(1, layers + 1))
     expected = linear + 4 * width * cells + 2 * tokens * width * config.text_config.hidden_size
-    assert flops.picture(1) == 3 * expected
+    assert flops.picture(1, encoded=True) == 3 * expected
 
 
 def test_the_encoder_counts_where_it_runs(make_model):
@@ -64,6 +64,6 @@ def test_the_encoder_counts_where_it_runs(make_model):
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.model.get_vision_features(torch.zeros(1, 3, 28, 28, device="cpu"))
     attention = 2 * 2 * 16 * 16 * 24
-    with_it, without = (StepFlops(model.config, 0, encodes).picture(1) for encodes in (True, False))
+    with_it, without = (StepFlops(model.config, 0).picture(1, encoded) for encoded in (False, True))
     # this machine's fused attention is not in torch's count
     assert with_it - without in (counter.get_total_flops(), counter.get_total_flops() + attention)

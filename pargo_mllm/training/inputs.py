@@ -1,0 +1,131 @@
+"""What a run trains on: corpora, mixed in an order, encoded, packed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from pargo_mllm.data.collation import RowCollator
+from pargo_mllm.data.corpus import Corpus, CorpusError
+from pargo_mllm.data.encoding import ExampleEncoder, TrainingSet
+from pargo_mllm.data.open_corpus import open_corpus
+from pargo_mllm.data.order import LengthGrouped, SampleOrder
+from pargo_mllm.processing import ParGoProcessor
+from pargo_mllm.training.recipes import Recipe, RecipeError
+
+# positions that are looked at before training starts
+PROBE = 64
+# global batches among which examples are grouped by length
+GROUPED_BATCHES = 32
+
+
+@dataclass(frozen=True)
+class OpenedData:
+    """The corpora of a recipe, opened; no picture has been read.
+
+    Args:
+        train: what is trained on.
+        weights: how often each is drawn from; None for in proportion to their sizes.
+        held_out: what training never sees; empty where nothing is held out.
+    """
+
+    train: tuple[Corpus, ...]
+    weights: tuple[float, ...] | None
+    held_out: tuple[Corpus, ...]
+
+    def __len__(self) -> int:
+        """Examples of one epoch."""
+        return sum(len(corpus) for corpus in self.train)
+
+    def settings(self) -> list[dict[str, Any]]:
+        """What the content depends on."""
+        return [corpus.settings() for corpus in self.train]
+
+
+@dataclass(frozen=True)
+class TrainingInputs:
+    """What the trainer takes."""
+
+    train: TrainingSet
+    held_out: TrainingSet | None
+    collate: RowCollator
+
+
+def open_data(recipe: Recipe) -> OpenedData:
+    """Open what ``recipe.data`` names; ``skipped`` says by reason how many entries could not be used.
+
+    Raises:
+        CorpusError, FolderError: if it cannot be opened.
+    """
+    assert recipe.data is not None
+    train, held_out = [], []
+    for part in recipe.data:
+        settings: dict[str, Any] = {"held_out": recipe.held_out, "views": recipe.views, "seed": recipe.seed}
+        train.append(open_corpus(part.path, recipe.stage, "train", **settings))
+        if recipe.eval_steps is not None:
+            held_out += _opened_test(part.path, recipe, settings)
+    if recipe.eval_steps is not None and not held_out:
+        raise RecipeError(f"eval_steps={recipe.eval_steps}, but nothing is held out of the data; give held_out: 0.01, say.")
+    weights = None if recipe.data[0].weight is None else tuple(part.weight for part in recipe.data)
+    return OpenedData(tuple(train), weights, tuple(held_out))  # type: ignore[arg-type]
+
+
+def _opened_test(path, recipe: Recipe, settings: dict[str, Any]) -> list[Corpus]:
+    try:
+        corpus = open_corpus(path, recipe.stage, "test", **settings)
+    except CorpusError:
+        # what it holds out has nothing to say in this stage
+        return []
+    return [corpus] if len(corpus) else []
+
+
+def training_inputs(
+    recipe: Recipe,
+    data: OpenedData,
+    processor: ParGoProcessor,
+    steps: int,
+    encode: Callable[[Corpus], Corpus] = lambda corpus: corpus,
+) -> TrainingInputs:
+    """Datasets and collator.
+
+    Args:
+        steps: optimizer steps of the run.
+        encode: gives a corpus the features of its pictures, where they are kept.
+    """
+    encoder = ExampleEncoder(processor, recipe.max_length, template=recipe.template)
+    corpora = [encode(corpus) for corpus in data.train]
+    order: Any = SampleOrder([corpus.parts for corpus in corpora], data.weights, recipe.seed)
+    if recipe.group_by_length:
+        order = LengthGrouped(order, partial(_length, corpora), recipe.batch_size, GROUPED_BATCHES)
+    held_out = None
+    if data.held_out:
+        judged = [encode(corpus) for corpus in data.held_out]
+        # the same examples each time, of every corpus
+        examples = SampleOrder([corpus.parts for corpus in judged], None, seed=0)
+        held_out = TrainingSet(judged, examples, encoder, min(recipe.eval_examples, sum(map(len, judged))))
+    layout = "documents" if recipe.attention == "flash_attention_2" else "shared"
+    return TrainingInputs(
+        TrainingSet(corpora, order, encoder, steps * recipe.batch_size),
+        held_out,
+        RowCollator(processor.tokenizer.pad_token_id, recipe.pack, recipe.max_length, layout),
+    )
+
+
+def _length(corpora: list[Corpus], corpus: int, index: int) -> int:
+    return corpora[corpus].length_hint(index)
+
+
+def tokens_an_example(inputs: TrainingInputs) -> float:
+    """Read a few examples as training will: their tokens, on average.
+
+    Raises:
+        RecipeError: if none of them can be used.
+    """
+    items = [inputs.train[position] for position in range(min(PROBE, len(inputs.train)))]
+    usable = [len(item["packed"]) for item in items if "skipped" not in item]
+    if not usable:
+        name, reason = items[0]["skipped"]
+        raise RecipeError(f"--data: none of the first {len(items)} examples can be used; {name}: {reason}")
+    return sum(usable) / len(usable)
