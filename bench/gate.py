@@ -40,10 +40,10 @@ KEPT = (
     "flagship.csv",
     "full.csv",
     "full_pgp_time_by_visual_tokens.png",
-    "full_cpp_time_by_window.png",
     "band.csv",
     "band_cpp_time_by_window.png",
     "projector.csv",
+    "train_paper.csv",
 )
 
 PASSED, FAILED, UNAVAILABLE = "passed", "failed", "unavailable"
@@ -61,10 +61,14 @@ class Place:
         """A command line of this interpreter."""
         return [sys.executable, *arguments]
 
+    def measure(self, script: str, *arguments: str) -> list[str]:
+        """A run of a benchmark's script."""
+        small = ["--device", "cpu", "--dry-run"] if self.rehearsal else ["--device", "cuda"]
+        return self.python(script, "--out", str(self.scratch), *small, *arguments)
+
     def bench(self, suite: str, *arguments: str) -> list[str]:
         """A run of bench/run.py."""
-        small = ["--device", "cpu", "--dry-run"] if self.rehearsal else ["--device", "cuda"]
-        return self.python("bench/run.py", "--suite", suite, "--out", str(self.scratch), *small, *arguments)
+        return self.measure("bench/run.py", "--suite", suite, *arguments)
 
     def tests(self, *arguments: str) -> list[str]:
         """A run of the kernels' tests: on the GPU, or interpreted in the rehearsal."""
@@ -153,8 +157,13 @@ def projector(place: Place) -> list[Step]:
     return [Step("projector", place.bench("projector"), {})]
 
 
+def train(place: Place) -> list[Step]:
+    """What does a whole training step reach, and what do the kernels and packing gain in it?"""
+    return [Step("paper", place.measure("bench/train.py", "--size", "paper"), {})]
+
+
 PARTS: dict[str, Callable[[Place], list[Step]]] = {
-    part.__name__: part for part in (flagship, kernels, memory, peers, band, projector)
+    part.__name__: part for part in (flagship, kernels, memory, peers, band, projector, train)
 }
 
 

@@ -6,6 +6,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -13,7 +14,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from bench.peers import PROVIDERS
-from bench.records import OK, Row, read_rows
+from bench.records import OK, Row, TrainingRow, read_rows
 
 # more panels than this are no picture: sweeps have line plots
 MAX_PANELS = 6
@@ -75,6 +76,56 @@ def draw_curves(rows: list[Row], op: str, value: Callable[[Row], float | None], 
             axis.axvline(first.num_keys / 2, color="grey", linestyle=":", linewidth=1)
         axis.set_ylabel(label)
     return _save(figure, file)
+
+
+def draw_training(path: Path, file: Path) -> Path | None:
+    """What does a training step reach, and what memory does it take? A line of panels a stage; None where nothing ran."""
+    rows = [row for row in read_rows(path, TrainingRow) if row.status == OK and row.median_ms]
+    stages = list(_by(rows, lambda row: row.group).values())
+    if not stages:
+        return None
+    most = max(map(len, stages))
+    size = (14, len(stages) * (1.6 + 0.5 * most))
+    figure, axes = plt.subplots(len(stages), 2, figsize=size, squeeze=False, sharey="row", layout="constrained")
+    for (speed, memory), found in zip(axes, stages, strict=True):
+        _training_panels(speed, memory, found)
+    first = rows[0]
+    figure.suptitle(f"One training step, size {first.size}: {first.parameters / 1e6:,.3g} million parameters, {first.dtype}")
+    return _save(figure, file)
+
+
+def _training_panels(speed, memory, rows: list[TrainingRow]) -> None:
+    rows = sorted(rows, key=lambda row: row.tokens_per_s or 0.0)
+    takes = [(row.held_bytes or 0) + (row.peak_bytes or 0) for row in rows]
+    unit, size = ("GiB", 2**30) if max(takes) >= 2**30 else ("MiB", 2**20)
+    for place, row in enumerate(rows):
+        assert row.median_ms is not None
+        assert row.tokens_per_s is not None
+        assert row.flops_per_s is not None
+        # the slow end of the time is the low end of the rate
+        low, high = (row.tokens * 1e3 / (ms or row.median_ms) for ms in (row.q80_ms, row.q20_ms))
+        colour = _colour(row.projector)
+        spread = [[row.tokens_per_s - low], [high - row.tokens_per_s]]
+        speed.errorbar(row.tokens_per_s, place, xerr=spread, fmt="o", color=colour, capsize=3)
+        reached = f"{row.flops_per_s / 1e9:,.3g} GFLOP/s" if row.mfu is None else f"MFU {row.mfu:.1%}"
+        speed.annotate(f"   {row.tokens_per_s:,.0f}: {reached}", (high, place), va="center", fontsize=8)
+        held, peak = ((number or 0) / size for number in (row.held_bytes, row.peak_bytes))
+        memory.barh(place, held, color=colour, alpha=0.4)
+        memory.barh(place, peak, left=held, color=colour)
+        memory.annotate(f"  {held + peak:.3g}", (held + peak, place), va="center", fontsize=8)
+    first = rows[0]
+    speed.set_yticks(range(len(rows)), [row.way for row in rows], fontsize=9)
+    speed.set_ylim(-0.6, len(rows) - 0.4)
+    what = f"{first.pictures} pictures with {first.lengths}, {first.tokens:,} tokens"
+    speed.set_title(f"stage {first.stage}: {what}", fontsize=10)
+    speed.set_xlabel("tokens/s: median, and 20 % to 80 % quantile", fontsize=9)
+    memory.set_title("memory", fontsize=10)
+    memory.set_xlabel(f"{unit}. Light: weights and optimizer; full: the most in a step beyond them", fontsize=9)
+    # room for the numbers
+    speed.set_xlim(0, 1.4 * max(row.tokens_per_s or 0.0 for row in rows))
+    memory.set_xlim(0, 1.15 * max(takes) / size)
+    for axis in (speed, memory):
+        axis.grid(True, axis="x", alpha=0.3)
 
 
 def _panel_of_points(axis, rows: list[Row]) -> None:
@@ -156,7 +207,7 @@ def _sweep_key(row: Row) -> tuple:
     return (*same, row.num_keys / row.num_partial) if row.op == "pgp" else (*same, row.num_keys, row.edge)
 
 
-def _by(rows: Iterable[Row], key: Callable[[Row], object]) -> dict:
+def _by(rows: Iterable[Any], key: Callable[[Any], object]) -> dict:
     groups = defaultdict(list)
     for row in rows:
         groups[key(row)].append(row)

@@ -7,10 +7,12 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
+from typing import Any, TypeVar
 
 import torch
 
@@ -36,6 +38,12 @@ class Environment:
     python: str
     commit: str
     dirty: bool
+
+    def __str__(self) -> str:
+        return (
+            f"{self.device}, {self.threads} threads; commit {self.commit[:12]}{' with changes' if self.dirty else ''}; "
+            f"torch {self.torch}, triton {self.triton}, python {self.python}"
+        )
 
 
 @dataclass
@@ -94,7 +102,76 @@ class Row:
     load_average: float | None = None
 
 
-COLUMNS = tuple(field.name for field in fields(Row)) + tuple(field.name for field in fields(Environment))
+@dataclass
+class TrainingRow:
+    """One line of the training step's result file, in the units of :class:`Row`."""
+
+    # rows of one group were measured in the same rounds
+    group: int
+    # what was trained: the model's size, its layers, its parameters; what of them trains
+    size: str
+    language_layers: int
+    stage: int
+    parameters: int
+    trained: int
+    dtype: str
+    gradient_checkpointing: bool
+    # on what: so many pictures at once with what is said about them, drawn with a seed
+    lengths: str
+    seed: int
+    pictures: int
+    tokens: int
+    labels: int
+    # how, in words: the projector's attention, how the examples stand in rows, the language model's attention
+    way: str
+    projector: str
+    rows: str
+    attention: str
+    status: str
+    reason: str = ""
+    # rows and their length; their product is what the language model computes on, tokens and padding
+    num_rows: int | None = None
+    row_length: int | None = None
+    loss: float | None = None
+    # relative to the dense, padded step in the next wider dtype
+    loss_error: float | None = None
+    gradient_error: float | None = None
+    median_ms: float | None = None
+    q20_ms: float | None = None
+    q80_ms: float | None = None
+    rounds: int | None = None
+    calls: int | None = None
+    # medians of the step's parts
+    forward_ms: float | None = None
+    backward_ms: float | None = None
+    optimizer_ms: float | None = None
+    first_call_ms: float | None = None
+    # of what the examples hold: padding and repeated tokens do not count
+    tokens_per_s: float | None = None
+    images_per_s: float | None = None
+    # operations that the mathematics of the step needs, their rate, and its share of the device's peak
+    model_flops: float | None = None
+    flops_per_s: float | None = None
+    mfu: float | None = None
+    # dense attention in the projector and padded rows, divided by this row
+    speedup_over_dense: float | None = None
+    # weights and the optimizer's states; the most bytes alive at once in a step beyond them; what was expected in all
+    held_bytes: int | None = None
+    peak_bytes: int | None = None
+    estimated_bytes: int | None = None
+    matmul_flops_per_s: float | None = None
+    load_average: float | None = None
+
+
+Kind = TypeVar("Kind", Row, TrainingRow)
+
+
+def columns(kind: type) -> tuple[str, ...]:
+    """The columns of a result file with rows of a kind."""
+    return tuple(field.name for field in (*fields(kind), *fields(Environment)))
+
+
+COLUMNS = columns(Row)
 
 
 class ResultFile:
@@ -103,19 +180,19 @@ class ResultFile:
     A run that is killed leaves its rows in the partial file, and an earlier complete file untouched.
     """
 
-    def __init__(self, path: Path, environment: Environment):
-        self.path, self.environment = path, environment
+    def __init__(self, path: Path, environment: Environment, kind: type = Row):
+        self.path, self.environment, self.columns = path, environment, columns(kind)
         self.partial = path.with_name(path.name + ".partial")
 
     def __enter__(self) -> ResultFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(self.partial, "w", newline="")
-        self._writer = csv.DictWriter(self._file, COLUMNS)
+        self._writer = csv.DictWriter(self._file, self.columns)
         self._writer.writeheader()
         self._save()
         return self
 
-    def add(self, row: Row) -> None:
+    def add(self, row: Row | TrainingRow) -> None:
         """Append a row; it is on disk when this returns."""
         self._writer.writerow({**asdict(row), **asdict(self.environment)})
         self._save()
@@ -130,11 +207,11 @@ class ResultFile:
         os.fsync(self._file.fileno())
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path, kind: type[Kind] = Row) -> list[Kind]:  # type: ignore[assignment]
     """The rows of a result file; empty fields are None."""
     with open(path, newline="") as file:
         lines = list(csv.DictReader(file))
-    return [Row(**{field.name: _parse(field.type, line[field.name]) for field in fields(Row)}) for line in lines]
+    return [kind(**{field.name: _parse(field.type, line[field.name]) for field in fields(kind)}) for line in lines]
 
 
 def environment(device: torch.device) -> Environment:
@@ -159,11 +236,14 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
+_FROM_TEXT: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str, "bool": "True".__eq__}
+
+
 def _parse(kind, text: str):
     optional = "None" in kind
     if text == "" and optional:
         return None
-    return {"int": int, "float": float, "str": str}[kind.split(" | ")[0]](text)
+    return _FROM_TEXT[kind.split(" | ")[0]](text)
 
 
 def _git(*arguments: str) -> str | None:

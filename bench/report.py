@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bench.records import OK, UNAVAILABLE, Row
+from bench.records import OK, UNAVAILABLE, Row, TrainingRow
 from bench.traffic import fitted_exponent
 
 _HEADER = (
@@ -51,6 +51,29 @@ def table(rows: Iterable[Row], launch: str = "eager") -> str:
     return "\n".join((_aligned([list(_HEADER), *ordered]) if ordered else "nothing ran", *reasons))
 
 
+def training_table(rows: list[TrainingRow]) -> str:
+    """One line per way of the training step that ran, then the others with their reasons.
+
+    tokens: of the examples, as a share of what the language model computes on. MFU is left out where the device's peak is not
+    known. GiB: weights and optimizer; the most in a step beyond them; what was expected in all.
+    """
+    header = ("way", "rows", "tokens", "step ms", "20-80 %", "forward", "backward", "AdamW", "tokens/s", "images/s",
+              "x dense", "GFLOP/s", "MFU", "held GiB", "peak GiB", "expected GiB", "gradient off")  # fmt: skip
+    lines, reasons = [], []
+    for row in rows:
+        if row.status != OK or row.num_rows is None or row.row_length is None:
+            reasons.append(f"  {row.way}: {row.status}: {row.reason}")
+            continue
+        cells = [row.way, f"{row.num_rows} x {row.row_length}", f"{row.tokens / (row.num_rows * row.row_length):.0%}"]
+        cells += [*_time(row), *map(_number, (row.forward_ms, row.backward_ms, row.optimizer_ms))]
+        cells += [*map(_number, (row.tokens_per_s, row.images_per_s, row.speedup_over_dense)), _number(row.flops_per_s, 1e-9)]
+        cells += ["" if row.mfu is None else f"{row.mfu:.1%}"]
+        cells += [_number(size, 2**-30) for size in (row.held_bytes, row.peak_bytes, row.estimated_bytes)]
+        cells += ["" if row.gradient_error is None else f"{row.gradient_error:.1e}"]
+        lines.append(cells)
+    return "\n".join((_aligned([list(header), *lines]) if lines else "nothing ran", *reasons))
+
+
 def growth(rows: Iterable[Row]) -> str | None:
     """How a provider's time grows with the visual tokens, from a group that measured several sizes; None if it did not."""
     rows = [row for row in rows if row.op == "pgp" and row.direction == "forward+backward" and row.median_ms]
@@ -74,7 +97,7 @@ def _reasons(name: str, rows: list[Row]) -> list[str]:
     ]
 
 
-def _time(row: Row | None) -> list[str]:
+def _time(row: Row | TrainingRow | None) -> list[str]:
     if row is None or row.median_ms is None:
         return ["", ""]
     return [_number(row.median_ms), f"{_number(row.q20_ms)}-{_number(row.q80_ms)}"]

@@ -37,7 +37,7 @@ from bench.peers import PROVIDERS
 from bench.problems import SUITES, AnyResolution, Case, ProjectorStep, Suite
 from bench.provider import Place, Provider
 from bench.records import ROOT, Environment, ResultFile, Row, environment, slug
-from bench.timing import copy_bandwidth, matmul_rate, meter_for
+from bench.timing import caveats, copy_bandwidth, matmul_rate, meter_for
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -152,17 +152,12 @@ def chosen_cases(suite: Suite, dry_run: bool) -> list[Case]:
 def headline(machine: Environment, setting: Setting, providers: list[Provider]) -> str:
     """The machine, what it can do at best, and who cannot run on it."""
     lines = [
-        f"{machine.device}, {machine.threads} threads; commit {machine.commit[:12]}{' with changes' if machine.dirty else ''}; "
-        f"torch {machine.torch}, triton {machine.triton}, python {machine.python}",
+        str(machine),
         f"copy {setting.copy_bytes_per_s / 1e9:.1f} GB/s; {setting.dtype} matrix product "
         f"{setting.matmul_flops_per_s / 1e9:.0f} GFLOP/s",
         f"suite {setting.suite}: {SUITES[setting.suite].question}",
     ]
-    load = os.getloadavg()[0]
-    if load > machine.threads / 2:
-        lines.append(f"the load average is {load:.1f}: other programs are at work, and times will be noisy")
-    if setting.meter.why_no_memory:
-        lines.append(f"peak memory is left out: {setting.meter.why_no_memory}")
+    lines += caveats(machine.threads, setting.meter)
     for provider in providers:
         reason = provider.why_not_here(setting.place)
         if reason:

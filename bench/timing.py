@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -155,6 +156,17 @@ def meter_for(device: torch.device) -> Meter:
     return CudaMeter(device) if device.type == "cuda" else CpuMeter()
 
 
+def caveats(threads: int, meter: Meter) -> list[str]:
+    """What keeps measurements on this machine from being good, a line each."""
+    lines = []
+    load = os.getloadavg()[0]
+    if load > threads / 2:
+        lines.append(f"the load average is {load:.1f}: other programs are at work, and times will be noisy")
+    if meter.why_no_memory:
+        lines.append(f"peak memory is left out: {meter.why_no_memory}")
+    return lines
+
+
 def captured(step: Step) -> tuple[Step, Any]:
     """The step as a CUDA graph: a step that replays it, and what the captured call returned (each replay rewrites it)."""
     side = torch.cuda.Stream()
@@ -175,14 +187,15 @@ def captured(step: Step) -> tuple[Step, Any]:
 
 
 def interleaved(
-    steps: dict[Key, Step], usual: dict[Key, float], meter: Meter, seconds: float
+    steps: dict[Key, Step], usual: dict[Key, float], meter: Meter, seconds: float, turn_calls: int = TURN_CALLS
 ) -> tuple[dict[Key, Samples], dict[Key, Exception]]:
     """Time all steps in turn, round by round, so that a drift of the machine hits all alike.
 
     ``usual`` says about how many seconds a call takes; as many rounds are run as fit into ``seconds`` (at least
-    ``MIN_ROUNDS``). The order rotates from round to round. A step that raises is dropped and its error returned.
+    ``MIN_ROUNDS``), with at most ``turn_calls`` calls of a step in each. The order rotates from round to round. A step that
+    raises is dropped and its error returned.
     """
-    calls = {key: max(1, min(TURN_CALLS, int(TURN_SECONDS / usual[key]))) for key in steps}
+    calls = {key: max(1, min(turn_calls, int(TURN_SECONDS / usual[key]))) for key in steps}
     round_seconds = sum(calls[key] * usual[key] for key in steps)
     rounds = max(MIN_ROUNDS, min(MAX_ROUNDS, int(seconds / max(round_seconds, 1e-9))))
     samples = {key: Samples() for key in steps}
@@ -195,7 +208,8 @@ def interleaved(
                 for _ in range(calls[key]):
                     samples[key].add(meter.call(steps[key]))
             except Exception as error:
-                failures[key] = error
+                # the frames of its traceback would keep the tensors of the step that failed
+                failures[key] = error.with_traceback(None)
                 del samples[key]
                 continue
             samples[key].rounds = turn + 1

@@ -16,7 +16,7 @@ def test_the_whole_gate_rehearsed(tmp_path):
     done = rehearse(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     outcomes = {(o["part"], o["step"]): o for o in json.loads((tmp_path / "gate.json").read_text())}
-    assert {part for part, _ in outcomes} == {"flagship", "kernels", "memory", "peers", "band", "projector"}
+    assert {part for part, _ in outcomes} == {"flagship", "kernels", "memory", "peers", "band", "projector", "train"}
     for (part, _), outcome in outcomes.items():
         # a memory checker needs a GPU; everything else ran
         assert outcome["status"] == "passed" or part == "memory"
@@ -25,7 +25,7 @@ def test_the_whole_gate_rehearsed(tmp_path):
     assert "4 passed" in outcomes["kernels", "tests"]["last_words"]
     files = {file.name for file in tmp_path.iterdir() if file.is_file()}
     assert len(files) == 8
-    assert {"gate.json", "flagship.csv", "full.csv", "band.csv", "projector.csv"} < files
+    assert {"gate.json", "flagship.csv", "full.csv", "band.csv", "projector.csv", "train_paper.csv"} < files
 
     again = rehearse(tmp_path)
     assert "all parts have passed" in again.stdout
