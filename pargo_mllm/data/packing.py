@@ -133,15 +133,16 @@ def model_inputs(padded: PackedSequence) -> dict[str, torch.Tensor]:
 def block_mask(documents: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
     """Causal block mask of ``documents`` and ``segments``, int64 ``[B, L]``: bool ``[B, L, L]``.
 
-    A token sees earlier tokens of its own document, those of its segment and of the shared prefix, and always itself, so that
-    no row is empty.
+    A token sees itself and earlier tokens of its own document, those of its segment and of the shared prefix. Padding sees
+    padding, so that no row is empty, and nothing else sees it.
     """
     length = segments.shape[1]
-    mine, other = segments[:, :, None], segments[:, None, :]
-    causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
-    itself = torch.eye(length, dtype=torch.bool, device=segments.device)
-    same_document = documents[:, :, None] == documents[:, None, :]
-    return (((mine == other) | (other == SHARED)) & same_document & (mine != PADDING) & causal) | itself
+    # int32: a comparison per pair of tokens, and there are many pairs
+    own, prefix = (documents * length + segments).int(), (documents * length + SHARED).int()
+    mask = own[:, :, None] == own[:, None, :]
+    mask |= prefix[:, :, None] == own[:, None, :]
+    mask &= torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
+    return mask
 
 
 def _renumbered(sequence: PackedSequence, first: int) -> PackedSequence:
