@@ -351,7 +351,7 @@ def _row(
     problem = trainee.problem
     return TrainingRow(
         group=group,
-        size=problem.size,
+        size=f"{problem.size}, dry run" if problem.dry else problem.size,
         language_layers=problem.config.text_config.num_hidden_layers,
         stage=problem.stage,
         parameters=sum(total for total, _ in count_parameters(trainee.model).values()),
