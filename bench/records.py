@@ -142,6 +142,7 @@ class TrainingRow:
     rounds: int | None = None
     calls: int | None = None
     # medians of the step's parts
+    encoder_ms: float | None = None
     forward_ms: float | None = None
     backward_ms: float | None = None
     optimizer_ms: float | None = None

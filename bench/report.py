@@ -57,7 +57,7 @@ def training_table(rows: list[TrainingRow]) -> str:
     tokens: of the examples, as a share of what the language model computes on. MFU is left out where the device's peak is not
     known. GiB: weights and optimizer; the most in a step beyond them; what was expected in all.
     """
-    header = ("way", "rows", "tokens", "step ms", "20-80 %", "forward", "backward", "AdamW", "tokens/s", "images/s",
+    header = ("way", "rows", "tokens", "step ms", "20-80 %", "encoder", "forward", "backward", "AdamW", "tokens/s", "images/s",
               "x dense", "GFLOP/s", "MFU", "held GiB", "peak GiB", "expected GiB", "gradient off")  # fmt: skip
     lines, reasons = [], []
     for row in rows:
@@ -65,7 +65,7 @@ def training_table(rows: list[TrainingRow]) -> str:
             reasons.append(f"  {row.way}: {row.status}: {row.reason}")
             continue
         cells = [row.way, f"{row.num_rows} x {row.row_length}", f"{row.tokens / (row.num_rows * row.row_length):.0%}"]
-        cells += [*_time(row), *map(_number, (row.forward_ms, row.backward_ms, row.optimizer_ms))]
+        cells += [*_time(row), *map(_number, (row.encoder_ms, row.forward_ms, row.backward_ms, row.optimizer_ms))]
         cells += [*map(_number, (row.tokens_per_s, row.images_per_s, row.speedup_over_dense)), _number(row.flops_per_s, 1e-9)]
         cells += ["" if row.mfu is None else f"{row.mfu:.1%}"]
         cells += [_number(size, 2**-30) for size in (row.held_bytes, row.peak_bytes, row.estimated_bytes)]

@@ -5,8 +5,8 @@
     python bench/train.py --stage 1 --pictures 16     another micro-batch
     python bench/train.py --list                      sizes, lengths and ways
 
-Encoder, projector and language model with random weights, forward, backward and AdamW on one micro-batch, whose batch is
-made before: no waiting for data. Every way is verified before it is timed; one that cannot run, fails or is wrong is listed
+Encoder, projector and language model with random weights, forward, backward and AdamW on one micro-batch that was made
+before: no waiting for data. Every way is verified before it is timed; one that cannot run, fails or is wrong is listed
 with the reason. Rows go to OUT/train_SIZE.csv as they come, a picture beside it. Tokens are those of the examples: neither
 padding nor what is computed twice makes a way faster.
 """
@@ -33,7 +33,7 @@ from bench.measure import DTYPES, Setting
 from bench.provider import Place
 from bench.records import ROOT, Environment, ResultFile, TrainingRow, environment, slug
 from bench.timing import Meter, caveats, copy_bandwidth, matmul_rate, meter_for
-from bench.training_problem import LENGTHS, SIZES, STAGE_LENGTHS, TrainingProblem
+from bench.training_problem import LENGTHS, ROW_LENGTH, SIZES, STAGE_LENGTHS, TrainingProblem
 from bench.training_step import WAYS, measure_training, memory_estimate, needed_bytes
 
 GIB = 2**30
@@ -95,7 +95,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--stage", type=int, nargs="+", choices=(1, 2), default=(1, 2), help="default: both")
     parser.add_argument("--pictures", type=positive, default=8, help="of the micro-batch, with all that is said; default: 8")
     parser.add_argument("--lengths", choices=LENGTHS, help="of what is said; default: captions in stage 1, else conversations")
-    parser.add_argument("--row-length", type=positive, help="most tokens of a packed row; default: all in one row")
+    parser.add_argument(
+        "--row-length", type=positive, default=ROW_LENGTH, help=f"most tokens of a packed row; default: {ROW_LENGTH}"
+    )
     parser.add_argument("--gradient-checkpointing", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--out", type=Path, help="folder for results; default: runs/bench/DEVICE. An earlier run is replaced")
     parser.add_argument("--device", default=default_device, choices=("cpu", "cuda"), help=f"default: {default_device}")
@@ -106,11 +108,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch sees no CUDA device here; use --device cpu")
     args.dtype = args.dtype or ("fp32" if args.device == "cpu" else "bf16")
-    if args.row_length is not None:
-        for problem in chosen_problems(args):
-            longest = max(problem.example_lengths())
-            if args.row_length < longest:
-                parser.error(f"--row-length {args.row_length}: an example of stage {problem.stage} has {longest} tokens")
+    for problem in chosen_problems(args):
+        longest = max(problem.example_lengths())
+        if args.row_length < longest:
+            parser.error(f"--row-length {args.row_length}: an example of stage {problem.stage} has {longest} tokens")
     return args
 
 

@@ -124,8 +124,9 @@ LENGTHS = {
         _conversations,
     ),
 }
-# what a stage learns from
+# what a stage learns from, and the packed rows of the recipes
 STAGE_LENGTHS = {1: "captions", 2: "conversations"}
+ROW_LENGTH = load_recipe("vicuna-7b-stage1").max_length
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class TrainingProblem:
     Args:
         size: the model's, by name; ``language_layers`` replaces its number of layers of the language model.
         pictures: of the micro-batch, each with what is said about it.
-        row_length: most tokens of a packed row; None for one row with everything.
+        row_length: most tokens of a packed row.
         dry: the smallest model there is, and texts an eighth as long.
     """
 
@@ -145,7 +146,7 @@ class TrainingProblem:
     pictures: int
     seed: int
     language_layers: int | None = None
-    row_length: int | None = None
+    row_length: int = ROW_LENGTH
     gradient_checkpointing: bool = True
     dry: bool = False
 

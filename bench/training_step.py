@@ -29,6 +29,7 @@ from pargo_mllm.data.contents import BatchContents, count_contents
 from pargo_mllm.language.lora import add_lora
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.projectors.pargo import ParGoProjector
+from pargo_mllm.training.features import frozen_features
 from pargo_mllm.training.flops import StepFlops, peak_flops
 from pargo_mllm.training.memory import MemoryEstimate, estimate_memory, meta_model
 from pargo_mllm.training.parts import count_parameters, freeze_all_but, part_of
@@ -121,17 +122,19 @@ class Trainee:
 
     def batch(self, way: TrainingWay, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """The model's keyword arguments."""
-        longest = sum(len(item["packed"].input_ids) for item in examples)
-        batch = way.collator(self.problem.row_length or longest)(examples)
+        batch = way.collator(self.problem.row_length)(examples)
+        del batch["contents"]
         return {name: tensor.to(self.place.device) for name, tensor in batch.items()}
 
     def step(self, way: TrainingWay, batch: dict[str, torch.Tensor]) -> Step:
-        """Forward, backward, and clipping with AdamW as a step of the meter."""
+        """The frozen encoder, forward, backward, and clipping with AdamW as a step of the meter."""
 
         def step(mark: Callable[[], None]) -> torch.Tensor:
             # layers are computed again during the backward: the way holds for it too
             with self._computed(way):
-                loss = self._loss(batch)
+                inputs = self._encoded(batch, self.place.half)
+                mark()
+                loss = self._loss(inputs, self.place.half)
                 mark()
                 loss.backward()
             mark()
@@ -143,10 +146,14 @@ class Trainee:
 
         return step
 
-    def results(self, way: TrainingWay, batch: dict[str, torch.Tensor], autocast: bool = True) -> tuple[float, Results]:
-        """The loss, and the gradients of the projector and of LoRA, without dropout."""
+    def results(self, way: TrainingWay, batch: dict[str, torch.Tensor], bf16: bool) -> tuple[float, Results]:
+        """The loss, and the gradients of the projector and of LoRA, without dropout.
+
+        Args:
+            bf16: under autocast.
+        """
         with self._computed(way), _without_dropout(self.model):
-            loss = self._loss(batch, autocast)
+            loss = self._loss(self._encoded(batch, bf16), bf16)
             gradients = torch.autograd.grad(loss, list(self.trained.values()))
         parts: dict[str, list[torch.Tensor]] = {}
         for name, gradient in zip(self.trained, gradients, strict=True):
@@ -160,8 +167,7 @@ class Trainee:
         for weight in narrow:
             weight.data = weight.data.to(wider)
         try:
-            wide = {name: tensor.to(wider) if tensor.is_floating_point() else tensor for name, tensor in batch.items()}
-            return self.results(DENSE, wide, autocast=False)
+            return self.results(DENSE, batch, bf16=False)
         finally:
             # loses nothing: every value came from there
             for weight, dtype in narrow.items():
@@ -174,9 +180,14 @@ class Trainee:
         if self.place.on_cuda:
             torch.cuda.empty_cache()
 
-    def _loss(self, batch: dict[str, torch.Tensor], autocast: bool = True) -> torch.Tensor:
-        with torch.autocast(self.place.device.type, torch.bfloat16, enabled=autocast and self.place.half):
-            return self.model(**batch, use_cache=False).loss
+    def _encoded(self, batch: dict[str, torch.Tensor], bf16: bool) -> dict[str, torch.Tensor]:
+        """The frozen encoder's features in place of the pixels, as the trainer puts them there."""
+        rest = {name: tensor for name, tensor in batch.items() if name != "pixel_values"}
+        return {**rest, "vision_features": frozen_features(self.base.model, batch["pixel_values"], bf16)}
+
+    def _loss(self, inputs: dict[str, torch.Tensor], bf16: bool) -> torch.Tensor:
+        with torch.autocast(self.place.device.type, torch.bfloat16, enabled=bf16):
+            return self.model(**inputs, use_cache=False).loss
 
     @contextmanager
     def _computed(self, way: TrainingWay) -> Iterator[None]:
@@ -237,7 +248,7 @@ def measure_training(
     trainee = Trainee(problem, setting.place)
     examples = problem.examples()
     contents = count_contents([item["packed"] for item in examples], [1] * len(examples))
-    flops = StepFlops(problem.config, trainee.lora_parameters, encodes=True).step(contents)
+    flops = StepFlops(problem.config, trainee.lora_parameters).step(contents)
     rows = {way: _row(way, group, trainee, contents, flops, setting) for way in ways}
     batches = {way: trainee.batch(way, examples) for way in _runnable(rows, setting.place)}
     _verify(trainee, rows, batches, say)
@@ -328,7 +339,7 @@ def _verify(
             continue
         say(f"verifying {way}")
         try:
-            row.status, row.reason = bound.verdict(way, row, *trainee.results(way, batch))
+            row.status, row.reason = bound.verdict(way, row, *trainee.results(way, batch, trainee.place.half))
         except Exception as error:
             row.status, row.reason = FAILED, explain(error)
             trainee.tidy()
@@ -340,7 +351,7 @@ def _row(
     problem = trainee.problem
     return TrainingRow(
         group=group,
-        size=problem.size,
+        size=f"{problem.size}, dry run" if problem.dry else problem.size,
         language_layers=problem.config.text_config.num_hidden_layers,
         stage=problem.stage,
         parameters=sum(total for total, _ in count_parameters(trainee.model).values()),
@@ -367,7 +378,8 @@ def _fill(row: TrainingRow, samples: Samples, place: Place) -> None:
     low, middle, high = quantiles(samples.whole)
     row.median_ms, row.q20_ms, row.q80_ms = middle * 1e3, low * 1e3, high * 1e3
     row.rounds, row.calls = samples.rounds, len(samples.whole)
-    row.forward_ms, row.backward_ms, row.optimizer_ms = (statistics.median(part) * 1e3 for part in samples.parts)
+    parts = (statistics.median(part) * 1e3 for part in samples.parts)
+    row.encoder_ms, row.forward_ms, row.backward_ms, row.optimizer_ms = parts
     row.tokens_per_s, row.images_per_s = row.tokens / middle, row.pictures / middle
     row.flops_per_s = row.model_flops / middle
     # the peaks are those of bf16
