@@ -10,9 +10,12 @@ import transformers
 
 from pargo_mllm.data.coco import FolderError
 from pargo_mllm.data.pictures import PictureError
+from pargo_mllm.training.engines import EngineError
+from pargo_mllm.training.processes import ProcessesError, let_the_first_speak
 from pargo_mllm.training.recipes import Recipe, RecipeError, load_recipe, names
 from pargo_mllm.training.run import run_recipe
 
+ERRORS = (RecipeError, EngineError, ProcessesError, FolderError, PictureError)
 _HELP = {
     "data": ("FOLDER", "COCO-style: images/, captions.json, instances.json; a fifth of the photographs is held out"),
     "model": ("DIR", "model and processor to start from; stage 2 starts from the folder of stage 1"),
@@ -37,12 +40,17 @@ def add_parser(commands) -> None:
         spellings = dict.fromkeys((f"--{field.name.replace('_', '-')}", f"--{field.name}"))
         metavar, text = _HELP.get(field.name, ("VALUE", f"in place of the recipe's {field.name}"))
         train.add_argument(*spellings, dest=f"key_{field.name}", default=argparse.SUPPRESS, metavar=metavar, help=text)
-    train.set_defaults(run=_run, errors=(RecipeError, FolderError, PictureError))
+    train.set_defaults(run=_run, errors=ERRORS)
 
 
 def _run(options: argparse.Namespace) -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    for module in ("transformers", "torch.distributed"):
+        warnings.filterwarnings("ignore", category=FutureWarning, module=module)
     changes = {name.removeprefix("key_"): value for name, value in vars(options).items() if name.startswith("key_")}
-    run_recipe(load_recipe(options.recipe, changes), options.dry_run)
+    try:
+        run_recipe(load_recipe(options.recipe, changes), options.dry_run)
+    except ERRORS:
+        let_the_first_speak()
+        raise

@@ -74,6 +74,7 @@ class Recipe:
     bf16: bool | None = None
     gradient_checkpointing: bool = False
     save_steps: int = 1000
+    engine: str = "ddp"
     lora_rank: int = 256
     lora_alpha: int = 512
     lora_dropout: float = 0.05
@@ -105,7 +106,7 @@ class Recipe:
         """LoRA of stage 2."""
         return LoraSettings(self.lora_rank, self.lora_alpha, self.lora_dropout, self.lora_target_modules)
 
-    def settings(self, pictures: int | None, device: str) -> StageSettings:
+    def settings(self, pictures: int | None, device: str, processes: int = 1) -> StageSettings:
         """What the stage trains with on so many pictures; None where their number is not known.
 
         Raises:
@@ -120,7 +121,7 @@ class Recipe:
             steps = self.epochs * each
         bf16 = computes_bf16(device) if self.bf16 is None else self.bf16
         try:
-            return StageSettings(**{**shared, "steps": steps, "bf16": bf16, "use_cpu": device == "cpu"})
+            return StageSettings(**{**shared, "steps": steps, "bf16": bf16, "use_cpu": device == "cpu", "processes": processes})
         except ValueError as error:
             raise RecipeError(str(error)) from error
 

@@ -12,6 +12,7 @@ from pargo_mllm.language.lora import LoraSettings, add_lora
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
 from pargo_mllm.training.parts import describe_parts, freeze_all_but
+from pargo_mllm.training.processes import is_first_process
 from pargo_mllm.training.settings import StageSettings
 from pargo_mllm.training.trainer import train
 
@@ -24,12 +25,15 @@ def stage1(
     folder: Path,
     say: Callable[[str], None] = print,
     position: int = 0,
+    checkpoints: Path | None = None,
 ) -> list[dict[str, float]]:
     """Stage 1: encoder and language model frozen, the projector learns from coarse and detailed captions.
 
     Args:
-        model: trained in place; ``folder`` gets it and the processor, as from_pretrained loads them.
+        model: trained in place; ``folder`` gets it and the processor, as from_pretrained loads them. With several processes
+            the first one has the trained model, and writes it.
         say: gets the lines that say what is frozen and what trains.
+        checkpoints: where Trainer writes; ``folder / "trainer"`` by default.
 
     Returns:
         The log of the loss.
@@ -38,8 +42,10 @@ def stage1(
     freeze_all_but(model, "projector")
     say(f"stage 1: the projector learns from the captions of {len(captions):,} pictures\n{describe_parts(model)}")
     collate = PackedCollator(processor.tokenizer.pad_token_id)
-    log = train(model, captions, collate, settings, folder / "trainer", "stage 1: projector, captions", position)
-    save(model, processor, folder)
+    trainer = checkpoints or folder / "trainer"
+    log = train(model, captions, collate, settings, trainer, "stage 1: projector, captions", position)
+    if is_first_process():
+        save(model, processor, folder)
     return log
 
 
@@ -52,20 +58,25 @@ def stage2(
     folder: Path,
     say: Callable[[str], None] = print,
     position: int = 0,
-) -> tuple[ParGoForConditionalGeneration, list[dict[str, float]]]:
+    checkpoints: Path | None = None,
+) -> tuple[torch.nn.Module, list[dict[str, float]]]:
     """Stage 2: encoder frozen, the projector and LoRA on the language model learn to answer; only answers give loss.
 
     ``folder`` gets the model with LoRA folded in, as from_pretrained loads it, and below ``adapter`` LoRA and projector alone.
+    The other arguments are those of :func:`stage1`.
 
     Returns:
-        The model with LoRA folded in, and the log of the loss.
+        The model with LoRA folded in (with several processes, in the first one), and the log of the loss.
     """
     torch.manual_seed(settings.seed)
     freeze_all_but(model, "projector")
     adapted = add_lora(model, lora)
     say(f"stage 2: projector and LoRA learn to answer questions about {len(answers):,} pictures\n{describe_parts(adapted)}")
     collate = PackedCollator(processor.tokenizer.pad_token_id)
-    log = train(adapted, answers, collate, settings, folder / "trainer", "stage 2: projector + LoRA, answers", position)
+    trainer = checkpoints or folder / "trainer"
+    log = train(adapted, answers, collate, settings, trainer, "stage 2: projector + LoRA, answers", position)
+    if not is_first_process():
+        return adapted, log
     adapted.save_pretrained(str(folder / "adapter"))
     merged = adapted.merge_and_unload()
     save(merged, processor, folder)
