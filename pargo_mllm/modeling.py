@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, ModelOutput
 from transformers.utils import can_return_tuple
@@ -186,6 +187,8 @@ class ParGoModel(ParGoPreTrainedModel):
             image_tokens = self.get_image_features(pixel_values, vision_features, tile_counts).pooler_output
             shown = image_tokens if picture_index is None else self._shown(image_tokens, picture_index, tile_counts)
             inputs_embeds = self.insert_image_tokens(input_ids, inputs_embeds, shown)
+        elif self._projector_is_awaited():
+            inputs_embeds = inputs_embeds + self._nothing_projected(inputs_embeds)
         if use_cache is None and past_key_values is None and position_ids is not None and attention_mask is None:
             use_cache = False
         outputs = self.language_model(
@@ -196,28 +199,25 @@ class ParGoModel(ParGoPreTrainedModel):
             use_cache=use_cache,
             **kwargs,
         )
-        hidden_states = outputs.last_hidden_state
-        if image_tokens is None and self._projector_trains():
-            hidden_states = hidden_states + self._nothing_projected(hidden_states)
         return ParGoModelOutputWithPast(
-            last_hidden_state=hidden_states,
+            last_hidden_state=outputs.last_hidden_state,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             image_hidden_states=image_tokens,
         )
 
-    def _projector_trains(self) -> bool:
-        return (
-            self.training
-            and torch.is_grad_enabled()
-            and any(parameter.requires_grad for parameter in self.projector.parameters())
-        )
+    def _projector_is_awaited(self) -> bool:
+        """Whether it must run without pictures too: where it trains, and where processes that hold parts of it gather them."""
+        trains = any(parameter.requires_grad for parameter in self.projector.parameters())
+        sharded = any(isinstance(parameter, DTensor) for parameter in self.projector.parameters())
+        return trains and (sharded or (self.training and torch.is_grad_enabled()))
 
     def _nothing_projected(self, like: torch.Tensor) -> torch.Tensor:
         """Zero, and zero as the gradient of every parameter of the projector.
 
-        With text alone a rank would otherwise have no gradients to exchange with those that see pictures, which wait for them.
+        With text alone a rank would otherwise have nothing to exchange with those that see pictures, which wait for it: in the
+        same place, in front of the language model.
         """
         shape = (1, self.config.num_visual_tokens, self.config.projector_config.vision_hidden_size)
         features = torch.zeros(shape, dtype=self.vision_tower.dtype, device=like.device)

@@ -10,11 +10,14 @@ import transformers
 
 from pargo_mllm.data.coco import FolderError
 from pargo_mllm.data.corpus import CorpusError
+from pargo_mllm.training.engines import EngineError
 from pargo_mllm.training.guards import TrainingStopped
+from pargo_mllm.training.processes import ProcessesError, let_the_first_speak
 from pargo_mllm.training.recipes import Recipe, RecipeError, load_recipe, names
 from pargo_mllm.training.run import run_recipe
 from pargo_mllm.training.trackers import TrackerError
 
+ERRORS = (RecipeError, EngineError, ProcessesError, FolderError, CorpusError, TrackerError, TrainingStopped)
 _HELP = {
     "data": ("PATH", "a COCO-style folder, a LLaVA JSON file, or webdataset shards; or '[{path: A, weight: 0.7}, …]'"),
     "model": ("DIR", "model and processor to start from; stage 2 starts from the folder of stage 1"),
@@ -39,12 +42,17 @@ def add_parser(commands) -> None:
         spellings = dict.fromkeys((f"--{field.name.replace('_', '-')}", f"--{field.name}"))
         metavar, text = _HELP.get(field.name, ("VALUE", f"in place of the recipe's {field.name}"))
         train.add_argument(*spellings, dest=f"key_{field.name}", default=argparse.SUPPRESS, metavar=metavar, help=text)
-    train.set_defaults(run=_run, errors=(RecipeError, FolderError, CorpusError, TrackerError, TrainingStopped))
+    train.set_defaults(run=_run, errors=ERRORS)
 
 
 def _run(options: argparse.Namespace) -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    for module in ("transformers", "torch.distributed"):
+        warnings.filterwarnings("ignore", category=FutureWarning, module=module)
     changes = {name.removeprefix("key_"): value for name, value in vars(options).items() if name.startswith("key_")}
-    run_recipe(load_recipe(options.recipe, changes), options.dry_run)
+    try:
+        run_recipe(load_recipe(options.recipe, changes), options.dry_run)
+    except ERRORS:
+        let_the_first_speak()
+        raise

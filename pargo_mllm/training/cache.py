@@ -125,19 +125,25 @@ def _digest(file) -> str:
 def write_manifest(folder: Path, settings: dict[str, Any]) -> None:
     """Make a folder complete: its settings and a checksum of every file, written through to the disk.
 
-    The manifest is written aside and renamed: where there is one, all of it is there.
+    An earlier manifest is replaced.
     """
-    manifest_file, aside = folder / MANIFEST, folder / f".{MANIFEST}.partial"
+    manifest_file = folder / MANIFEST
     below = sorted(folder.rglob("*"))
     for path in below:
         sync(path)
     # an earlier manifest, or half of one, is not among the files that it speaks of
-    files = [path for path in below if path.is_file() and path not in (manifest_file, aside)]
+    files = [path for path in below if path.is_file() and path not in (manifest_file, _aside(manifest_file))]
     manifest = {"settings": settings, "files": {str(path.relative_to(folder)): file_digest(path) for path in files}}
-    aside.write_text(json.dumps(manifest, indent=2))
+    write_whole(manifest_file, json.dumps(manifest, indent=2))
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file aside and rename it: it is what it was or what it shall be, never half of it."""
+    aside = _aside(file)
+    aside.write_text(text)
     sync(aside)
-    os.replace(aside, manifest_file)
-    sync(folder)
+    os.replace(aside, file)
+    sync(file.parent)
 
 
 def sync(path: Path) -> None:
@@ -147,6 +153,10 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _aside(file: Path) -> Path:
+    return file.with_name(f".{file.name}.partial")
 
 
 def _alive(process: int) -> bool:

@@ -6,6 +6,7 @@ aside is removed at the next start; a checkpoint that the disk damaged later on 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from pargo_mllm.training.cache import sync, what_is_wrong, write_manifest
+from pargo_mllm.training.cache import MANIFEST, sync, what_is_wrong, write_manifest
 
 ASIDE = ".checkpoint.partial"
 KEPT = 2
@@ -51,6 +52,11 @@ def publish(written: Path, folder: Path, settings: dict[str, Any]) -> None:
     shutil.rmtree(folder / ASIDE)
     for checkpoint in sorted(_checkpoints(folder), key=step_of)[:-KEPT]:
         shutil.rmtree(checkpoint)
+
+
+def settings_of(checkpoint: Path) -> dict[str, Any]:
+    """What a complete checkpoint was published with."""
+    return json.loads((checkpoint / MANIFEST).read_text())["settings"]
 
 
 def step_of(checkpoint: Path) -> int:

@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 
 from pargo_mllm.data.samples import Sample
 from pargo_mllm.modeling import ParGoModel
+from pargo_mllm.training.processes import is_first_process
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ def read_pixels(
     kept: list[int] = []
     batches: list[torch.Tensor] = []
     skipped: dict[str, str] = {}
-    with tqdm(total=len(samples), desc=title, position=position, unit="picture", dynamic_ncols=True) as bar:
+    shown = {"position": position, "unit": "picture", "dynamic_ncols": True, "disable": not is_first_process()}
+    with tqdm(total=len(samples), desc=title, **shown) as bar:
         for first in range(0, len(samples), batch_size):
             pictures = []
             for index in range(first, min(first + batch_size, len(samples))):

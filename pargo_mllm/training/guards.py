@@ -34,11 +34,7 @@ class FiniteGradients(TrainerCallback):
         ]
         local = [gradient.to_local() if hasattr(gradient, "to_local") else gradient for gradient in gradients]
         if local and not torch.isfinite(torch.nn.utils.get_total_norm(local)):
-            raise TrainingStopped(
-                f"step {state.global_step + 1}: the gradient holds NaN or infinity, and was not applied. "
-                f"{_safe_so_far(self.checkpoints)} The same settings would meet it again: try a lower learning_rate, or bf16: "
-                "false, with another --output."
-            )
+            raise TrainingStopped(not_finite(state.global_step + 1, "the gradient", self.checkpoints))
 
 
 @contextmanager
@@ -59,6 +55,14 @@ def writing(checkpoints: Path, step: int) -> Iterator[None]:
             f"step {step}: its checkpoint cannot be written: {' '.join(str(error).split())}. {_safe_so_far(checkpoints)} Make "
             "room, and the same command goes on."
         ) from error
+
+
+def not_finite(step: int, what: str, checkpoints: Path) -> str:
+    """What to say of a step that cannot be used."""
+    return (
+        f"step {step}: {what} holds NaN or infinity, and nothing of it is kept. {_safe_so_far(checkpoints)} The same settings "
+        "would meet it again: try a lower learning_rate, or bf16: false, with another --output."
+    )
 
 
 def _safe_so_far(checkpoints: Path) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from peft import PeftModel
-from torch.utils.data import DataLoader, SequentialSampler
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import Trainer
 
@@ -17,7 +19,9 @@ from pargo_mllm.data.contents import BatchContents
 from pargo_mllm.data.encoding import TrainingSet
 from pargo_mllm.training.features import frozen_features
 from pargo_mllm.training.flops import StepFlops
+from pargo_mllm.training.guards import TrainingStopped, not_finite
 from pargo_mllm.training.parts import part_of
+from pargo_mllm.training.settings import StageSettings
 from pargo_mllm.training.throughput import ThroughputMeter
 
 # each example that is skipped is named, up to so many
@@ -58,11 +62,6 @@ class MeasuredTrainer(Trainer):
         # where every example was skipped the loss is 0, not 0 / 0
         return batches, labels.clamp(min=1) if isinstance(labels, torch.Tensor) else labels
 
-    def _get_train_sampler(self, train_dataset=None):
-        dataset = self.train_dataset if train_dataset is None else train_dataset
-        # its order is its own
-        return SequentialSampler(dataset) if isinstance(dataset, TrainingSet) else super()._get_train_sampler(train_dataset)
-
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         inputs = super()._prepare_inputs(inputs)
         if self.encode is not None and inputs.get("pixel_values") is not None:
@@ -70,7 +69,14 @@ class MeasuredTrainer(Trainer):
         return inputs
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
-        """Log, with the throughput since the last log of the loss."""
+        """Log, with the throughput since the last log of the loss.
+
+        Raises:
+            TrainingStopped: for a loss that is no number, before a checkpoint is written. (Its gradient was stopped already,
+                except where deepspeed keeps it to itself.)
+        """
+        if not math.isfinite(logs.get("loss", 0.0)):
+            raise TrainingStopped(not_finite(self.state.global_step, "the loss", Path(str(self.args.output_dir))))
         if "loss" in logs and self.meter is not None:
             logs |= self.meter.report()
             logs["skipped"] = self.num_skipped
@@ -125,20 +131,18 @@ class MeasuredTrainer(Trainer):
                 tqdm.write(f"skipped {name}: {reason}")
 
 
-def measurement(model: torch.nn.Module, bf16: bool) -> dict[str, Any]:
-    """Arguments of :class:`MeasuredTrainer` for a ParGo model, bare or inside PEFT's.
-
-    Args:
-        bf16: encode under autocast, as the model is trained.
-    """
+def measurement(model: torch.nn.Module, device: torch.device, settings: StageSettings) -> dict[str, Any]:
+    """Arguments of :class:`MeasuredTrainer` for a ParGo model, bare or inside PEFT's, that trains on ``device``."""
     bare: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    if settings.compile_projector:
+        bare.model.projector.compile()
     lora_parameters = sum(
         weight.numel()
         for name, weight in model.named_parameters()
         if weight.requires_grad and part_of(name) == "language_model"
     )
-    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     return {
         "meter": ThroughputMeter(StepFlops(bare.config, lora_parameters), device),
-        "encode": partial(frozen_features, bare.model, bf16=bf16),
+        # under autocast as the model is trained
+        "encode": partial(frozen_features, bare.model, bf16=settings.bf16),
     }

@@ -105,6 +105,7 @@ class Recipe:
     bf16: bool | None = None
     gradient_checkpointing: bool = False
     save_steps: int = 1000
+    engine: str = "ddp"
     lora_rank: int = 256
     lora_alpha: int = 512
     lora_dropout: float = 0.05
@@ -140,14 +141,14 @@ class Recipe:
         """LoRA of stage 2."""
         return LoraSettings(self.lora_rank, self.lora_alpha, self.lora_dropout, self.lora_target_modules)
 
-    def settings(self, pictures: int | None, device: str) -> StageSettings:
+    def settings(self, pictures: int | None, device: str, processes: int = 1) -> StageSettings:
         """What the stage trains with on so many pictures; None where their number is not known.
 
         Raises:
             RecipeError: for values that cannot train.
         """
-        own = {field.name for field in fields(self)}
-        shared = {field.name: getattr(self, field.name) for field in fields(StageSettings) if field.name in own}
+        keys = {field.name for field in fields(self)}
+        shared = {field.name: getattr(self, field.name) for field in fields(StageSettings) if field.name in keys}
         steps = self.steps
         if self.epochs is not None:
             # an unknown number refuses nothing
@@ -155,7 +156,8 @@ class Recipe:
             steps = self.epochs * each
         bf16 = computes_bf16(device) if self.bf16 is None else self.bf16
         try:
-            return StageSettings(**{**shared, "steps": steps, "bf16": bf16, "use_cpu": device == "cpu", "log_steps": 1})
+            own = {"steps": steps, "bf16": bf16, "use_cpu": device == "cpu", "processes": processes, "log_steps": 1}
+            return StageSettings(**{**shared, **own})
         except ValueError as error:
             raise RecipeError(str(error)) from error
 

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,45 +22,56 @@ from pargo_mllm.demo.run import default_cache
 from pargo_mllm.language.lora import add_lora
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
-from pargo_mllm.training.cache import MANIFEST, what_is_wrong, write_manifest
+from pargo_mllm.training.cache import MANIFEST, sync, what_is_wrong, write_manifest, write_whole
+from pargo_mllm.training.engines import EngineError, check_installed, place
 from pargo_mllm.training.feature_store import FeatureStore, encode_corpus
 from pargo_mllm.training.inputs import OpenedData, open_data, tokens_an_example, training_inputs
 from pargo_mllm.training.memory import estimate_memory, meta_model
 from pargo_mllm.training.parts import describe_parts, freeze_all_but
+from pargo_mllm.training.processes import Processes, wait_for_all
 from pargo_mllm.training.recipes import Recipe, RecipeError
+from pargo_mllm.training.settings import StageSettings
 from pargo_mllm.training.stages import stage1, stage2
 
 STARTED = "started.json"
+MODEL = "model"
+LOGS = "logs"
 LOCK = "lock"
 
 
 def run_recipe(recipe: Recipe, dry_run: bool = False, say: Callable[[str], None] = tqdm.write) -> None:
     """Train as a recipe says; what was killed goes on, what is finished is left alone.
 
+    Every process of torchrun calls it. All check, the first one alone says and writes.
+
     Args:
         dry_run: check and say everything, compute and write nothing.
         say: gets the lines.
 
     Raises:
-        RecipeError, FolderError, CorpusError: if it cannot run as asked; all but data of which nothing can be used is found
-            before a model is loaded.
+        RecipeError, EngineError, ProcessesError, FolderError, CorpusError: if it cannot run as asked; all but data of which
+            nothing can be used is found before a model is loaded.
     """
+    processes = Processes.of_environment()
+    if not processes.is_first:
+        say = _say_nothing
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     _check_paths(recipe, dry_run)
     data = None if recipe.data is None else open_data(recipe)
-    recipe.settings(None if data is None else len(data), "cpu")
+    settings = recipe.settings(None if data is None else len(data), device, processes.size)
     config = _config(recipe)
     model = _planned(recipe, config)
     say(f"stage {recipe.stage}: {_story(recipe)}\n{describe_parts(model)}")
-    for gpus in (1, 32) if dry_run else (1,):
-        micro_batch = recipe.micro_batch_size or recipe.batch_size
-        estimate = estimate_memory(model, gpus, micro_batch, recipe.max_length, recipe.gradient_checkpointing)
-        zero = " under ZeRO-2" if gpus > 1 else ""
-        say(f"memory in bf16{zero}, {micro_batch} sequences of {recipe.max_length} tokens at once\n{estimate.describe()}")
+    _say_memory(recipe, model, processes, dry_run, say)
+    _check_engine(recipe, dry_run, say)
     if data is not None and recipe.output is not None:
         identity = {**recipe.identity(), "content": data.settings()}
         work = recipe.output.with_name(f".{recipe.output.name}.partial")
         if _is_finished(recipe.output, identity):
             say(f"{recipe.output} is finished already; nothing is trained")
+            if processes.is_first and not dry_run:
+                # killed between the finished folder and the end
+                shutil.rmtree(work, ignore_errors=True)
             return
         _check_work(work, recipe.output, identity)
     if dry_run:
@@ -71,53 +82,99 @@ def run_recipe(recipe: Recipe, dry_run: bool = False, say: Callable[[str], None]
     for corpus in data.train:
         for reason, count in getattr(corpus, "skipped", {}).items():
             say(f"skipped {count:,} entries of the data: {reason}")
-    with _alone(work):
-        (work / STARTED).write_text(json.dumps(identity))
-        _complete(work, recipe.output, identity, lambda folder: _train(recipe, data, folder, say))
+    say(_division(settings))
+    with ExitStack() as held:
+        if processes.is_first:
+            held.enter_context(_alone(work))
+            _begin(recipe, work, identity, device)
+        # the others begin when the first one is here
+        held.enter_context(processes.joined(device, alone_too=recipe.engine != "ddp"))
+        _train(recipe, data, work, device, processes, say)
+        if processes.is_first:
+            _finish(work, recipe.output, identity)
+            say(f"finished: {recipe.output} holds model and processor")
+
+
+def _begin(recipe: Recipe, work: Path, identity: dict[str, Any], device: str) -> None:
+    """What is done once: say whose folder it is, take away what a killed run wrote behind its checkpoints, train stage 0."""
+    write_whole(work / STARTED, json.dumps(identity))
+    shutil.rmtree(work / MODEL, ignore_errors=True)
+    (work / MODEL).mkdir()
+    if recipe.model is None:
+        phases = _phases(recipe, device)
+        phases.encoder()
+        phases.language_model()
+
+
+def _finish(work: Path, output: Path, identity: dict[str, Any]) -> None:
+    """The folder that was asked for appears complete, in one moment; only then its checkpoints go."""
+    if (work / LOGS).is_dir():
+        shutil.copytree(work / LOGS, work / MODEL / LOGS)
+    write_manifest(work / MODEL, identity)
+    os.rename(work / MODEL, output)
+    sync(output.parent)
     shutil.rmtree(work)
-    say(f"finished: {recipe.output} holds model and processor")
 
 
-def _complete(work: Path, output: Path, identity: dict[str, Any], build: Callable[[Path], None]) -> None:
-    """Build a folder below ``work`` and rename it; until then its checkpoints stay, wherever it is killed."""
-    folder, checkpoints = work / "model", work / "checkpoints"
-    folder.mkdir(exist_ok=True)
-    if checkpoints.exists():
-        os.rename(checkpoints, folder / "trainer")
-    build(folder)
-    os.rename(folder / "trainer", checkpoints)
-    write_manifest(folder, identity)
-    os.rename(folder, output)
-
-
-def _train(recipe: Recipe, data: OpenedData, folder: Path, say: Callable[[str], None]) -> None:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+def _train(recipe: Recipe, data: OpenedData, work: Path, device: str, processes: Processes, say: Callable[[str], None]) -> None:
     model, processor = _start(recipe, device)
-    model.to(torch.device(device))  # type: ignore[arg-type]
-    if recipe.compile_projector:
-        model.model.projector.compile()
-    settings = recipe.settings(len(data), device)
-    inputs = training_inputs(recipe, data, processor, settings.steps, _encoding(recipe, model, processor, settings.bf16))
+    place(model, recipe.engine, device)
+    settings = recipe.settings(len(data), device, processes.size)
+    encode = _encoding(recipe, model, processor, settings.bf16, processes)
+    inputs = training_inputs(recipe, data, processor, settings.steps, encode)
     tokens = tokens_an_example(inputs) * settings.batch_size
     say(
         f"{settings.steps:,} steps of {settings.batch_size} examples of {len(data):,}, about {tokens:,.0f} tokens a step "
         "(padding left out)"
     )
-    how: dict[str, Any] = {"say": say, "collate": inputs.collate, "held_out": inputs.held_out}
+    folder, checkpoints = work / MODEL, work / "checkpoints"
+    how: dict[str, Any] = {"checkpoints": checkpoints, "collate": inputs.collate, "held_out": inputs.held_out}
     if recipe.stage == 1:
-        stage1(model, processor, inputs.train, settings, folder, **how)
+        stage1(model, processor, inputs.train, settings, folder, say, **how)
     else:
-        stage2(model, processor, inputs.train, settings, recipe.lora(), folder, **how)
+        stage2(model, processor, inputs.train, settings, recipe.lora(), folder, say, **how)
 
 
 def _encoding(
-    recipe: Recipe, model: ParGoForConditionalGeneration, processor: ParGoProcessor, bf16: bool
+    recipe: Recipe, model: ParGoForConditionalGeneration, processor: ParGoProcessor, bf16: bool, processes: Processes
 ) -> Callable[[Corpus], Corpus]:
     """Gives corpora the features of their pictures where the recipe keeps them."""
     if not recipe.cache_features:
         return lambda corpus: corpus
     store = FeatureStore(default_cache() / "features", model, bf16)
-    return lambda corpus: encode_corpus(corpus, model, processor, store)
+    return lambda corpus: encode_corpus(corpus, model, processor, store, processes.rank, processes.size, wait_for_all)
+
+
+def _division(settings: StageSettings) -> str:
+    processes = "1 process" if settings.processes == 1 else f"{settings.processes} processes"
+    return (
+        f"engine {settings.engine}, {processes}: {settings.batch_size} examples a step = {settings.micro_batch} at once x "
+        f"{settings.accumulation} in turn x {processes}"
+    )
+
+
+def _say_memory(recipe: Recipe, model, processes: Processes, dry_run: bool, say: Callable[[str], None]) -> None:
+    for gpus in (1, 32) if dry_run else (processes.size,):
+        micro_batch = recipe.micro_batch_size or max(1, recipe.batch_size // gpus)
+        estimate = estimate_memory(
+            model, gpus, micro_batch, recipe.max_length, recipe.gradient_checkpointing, engine=recipe.engine
+        )
+        length = recipe.max_length
+        say(f"memory under {recipe.engine}, {micro_batch} sequences of {length} tokens at once\n{estimate.describe()}")
+
+
+def _check_engine(recipe: Recipe, dry_run: bool, say: Callable[[str], None]) -> None:
+    try:
+        check_installed(recipe.engine)
+    except EngineError as error:
+        # plans are made anywhere
+        if not dry_run:
+            raise
+        say(f"to train: {error}")
+
+
+def _say_nothing(line: str) -> None:
+    pass
 
 
 def _story(recipe: Recipe) -> str:

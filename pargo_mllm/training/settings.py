@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
+from pargo_mllm.training.engines import ENGINES, engine_arguments
+
 
 @dataclass(frozen=True)
 class StageSettings:
@@ -16,8 +18,8 @@ class StageSettings:
 
     Args:
         steps: optimizer steps.
-        batch_size: pictures (or texts) an optimizer step.
-        micro_batch_size: of them computed at once; gradients add up over the rest. None for all.
+        batch_size: pictures (or texts) an optimizer step, of all processes.
+        micro_batch_size: of them computed at once by a process; gradients add up over the rest. None for its whole share.
         learning_rate: of every trained part that has no rate of its own.
         projector_learning_rate: of the projector, where it is not ``learning_rate``.
         min_learning_rate: where a cosine ends, for ``learning_rate``; other rates fall by the same factor.
@@ -32,7 +34,10 @@ class StageSettings:
         eval_steps: steps between evaluations on the held-out part; None evaluates never.
         workers: processes that read data ahead.
         report_to: a tracker of transformers, or "none".
+        compile_projector: torch.compile for the projector.
         use_cpu: train on the CPU even where there is a GPU.
+        engine: "ddp", "zero2" or "fsdp2"; see :mod:`pargo_mllm.training.engines`.
+        processes: how many share the batch.
         seed: of the data's order and of what is initialised in this stage.
 
     Raises:
@@ -59,17 +64,30 @@ class StageSettings:
     eval_steps: int | None = None
     workers: int = 0
     report_to: str = "none"
+    compile_projector: bool = False
     use_cpu: bool = False
+    engine: str = "ddp"
+    processes: int = 1
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "micro_batch_size", "save_steps", "log_steps", "eval_steps"):
+        counts = ("steps", "batch_size", "micro_batch_size", "save_steps", "log_steps", "eval_steps", "processes")
+        for name in counts:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value} must be at least 1.")
-        if self.batch_size % (self.micro_batch_size or self.batch_size):
+        if self.engine not in ENGINES:
+            raise ValueError(f"engine={self.engine!r} is unknown; it must be one of {', '.join(ENGINES)}.")
+        if self.batch_size % self.processes:
             raise ValueError(
-                f"micro_batch_size={self.micro_batch_size} does not divide batch_size={self.batch_size}; choose a divisor."
+                f"batch_size={self.batch_size} cannot be divided among {self.processes} processes; choose a multiple, or start "
+                "another number of processes."
+            )
+        if self.batch_size % (self.micro_batch * self.processes):
+            share = "" if self.processes == 1 else f" / {self.processes} processes"
+            raise ValueError(
+                f"micro_batch_size={self.micro_batch_size} does not divide batch_size={self.batch_size}{share}; choose a "
+                "divisor."
             )
         for name in ("learning_rate", "projector_learning_rate", "adam_epsilon", "max_grad_norm"):
             value = getattr(self, name)
@@ -90,6 +108,16 @@ class StageSettings:
         if self.schedule not in ("cosine", "warmup_stable_decay"):
             raise ValueError(f"schedule={self.schedule!r} is unknown; use 'cosine' or 'warmup_stable_decay'.")
 
+    @property
+    def micro_batch(self) -> int:
+        """Pictures that a process computes at once."""
+        return self.micro_batch_size or self.batch_size // self.processes
+
+    @property
+    def accumulation(self) -> int:
+        """How many times in a row, an optimizer step."""
+        return self.batch_size // (self.micro_batch * self.processes)
+
     def training_arguments(self, folder: Path, **changes) -> TrainingArguments:
         """The same for transformers' Trainer; it runs on the GPU where there is one, unless ``use_cpu``."""
         use_cpu = self.use_cpu or not torch.cuda.is_available()
@@ -98,12 +126,11 @@ class StageSettings:
             shape = {"num_decay_steps": max(1, round(0.3 * self.steps))}
         elif self.min_learning_rate:
             schedule, shape = "cosine_with_min_lr", {"min_lr": self.min_learning_rate}
-        micro = self.micro_batch_size or self.batch_size
         arguments = {
             "output_dir": str(folder),
             "max_steps": self.steps,
-            "per_device_train_batch_size": micro,
-            "gradient_accumulation_steps": self.batch_size // micro,
+            "per_device_train_batch_size": self.micro_batch,
+            "gradient_accumulation_steps": self.accumulation,
             "learning_rate": self.learning_rate,
             "lr_scheduler_type": schedule,
             "lr_scheduler_kwargs": shape,
@@ -125,13 +152,14 @@ class StageSettings:
             "logging_nan_inf_filter": False,
             "eval_strategy": "steps" if self.eval_steps else "no",
             "eval_steps": self.eval_steps,
-            "per_device_eval_batch_size": micro,
+            "per_device_eval_batch_size": self.micro_batch,
             "dataloader_num_workers": self.workers,
             "dataloader_persistent_workers": self.workers > 0,
             "dataloader_prefetch_factor": 4 if self.workers else None,
             # StageProgress and train() report
             "report_to": "none",
             "disable_tqdm": True,
+            **engine_arguments(self.engine, self.bf16, use_cpu),
         }
         if self.gradient_checkpointing:
             arguments |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}

@@ -14,6 +14,7 @@ from pargo_mllm.language.lora import LoraSettings, add_lora
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
 from pargo_mllm.training.parts import describe_parts, freeze_all_but
+from pargo_mllm.training.processes import is_first_process
 from pargo_mllm.training.settings import StageSettings
 from pargo_mllm.training.trainer import train
 
@@ -26,15 +27,18 @@ def stage1(
     folder: Path,
     say: Callable[[str], None] = print,
     position: int = 0,
+    checkpoints: Path | None = None,
     collate: Callable | None = None,
     held_out: TrainingSet | None = None,
 ) -> list[dict[str, float]]:
     """Stage 1: encoder and language model frozen, the projector learns from coarse and detailed captions.
 
     Args:
-        model: trained in place; ``folder`` gets it and the processor, as from_pretrained loads them.
+        model: trained in place; ``folder`` gets it and the processor, as from_pretrained loads them. With several processes
+            the first one has the trained model, and writes it.
         captions: items for ``collate``; of a :class:`PackedDataset` where that is None.
         say: gets the lines that say what is frozen and what trains.
+        checkpoints: where Trainer writes; ``folder / "trainer"`` by default.
         held_out: judged every ``settings.eval_steps``.
 
     Returns:
@@ -44,9 +48,10 @@ def stage1(
     freeze_all_but(model, "projector")
     say(f"stage 1: the projector learns from captions\n{describe_parts(model)}")
     collate = collate or PackedCollator(processor.tokenizer.pad_token_id)
-    title = "stage 1: projector, captions"
-    log = train(model, captions, collate, settings, folder / "trainer", title, position, held_out=held_out)
-    save(model, processor, folder)
+    trainer, title = checkpoints or folder / "trainer", "stage 1: projector, captions"
+    log = train(model, captions, collate, settings, trainer, title, position, held_out=held_out)
+    if is_first_process():
+        save(model, processor, folder)
     return log
 
 
@@ -59,24 +64,27 @@ def stage2(
     folder: Path,
     say: Callable[[str], None] = print,
     position: int = 0,
+    checkpoints: Path | None = None,
     collate: Callable | None = None,
     held_out: TrainingSet | None = None,
-) -> tuple[ParGoForConditionalGeneration, list[dict[str, float]]]:
+) -> tuple[torch.nn.Module, list[dict[str, float]]]:
     """Stage 2: encoder frozen, the projector and LoRA on the language model learn to answer; only answers give loss.
 
     ``folder`` gets the model with LoRA folded in, as from_pretrained loads it, and below ``adapter`` LoRA and projector alone.
     The other arguments are those of :func:`stage1`.
 
     Returns:
-        The model with LoRA folded in, and the log of the loss.
+        The model with LoRA folded in (with several processes, in the first one), and the log of the loss.
     """
     torch.manual_seed(settings.seed)
     freeze_all_but(model, "projector")
     adapted = add_lora(model, lora)
     say(f"stage 2: projector and LoRA learn to answer questions\n{describe_parts(adapted)}")
     collate = collate or PackedCollator(processor.tokenizer.pad_token_id)
-    title = "stage 2: projector + LoRA, answers"
-    log = train(adapted, answers, collate, settings, folder / "trainer", title, position, held_out=held_out)
+    trainer, title = checkpoints or folder / "trainer", "stage 2: projector + LoRA, answers"
+    log = train(adapted, answers, collate, settings, trainer, title, position, held_out=held_out)
+    if not is_first_process():
+        return adapted, log
     adapted.save_pretrained(str(folder / "adapter"))
     merged = adapted.merge_and_unload()
     save(merged, processor, folder)

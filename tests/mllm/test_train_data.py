@@ -185,10 +185,10 @@ def test_evaluation_needs_something_held_out(start, shards, tmp_path, capsys):
 def test_a_gradient_that_is_no_number_is_not_applied(start, llava, tmp_path, capsys):
     assert train(start, llava, tmp_path / "out", "--learning-rate", "1e30", "--save-steps", "1", "--steps", "9") == 2
     said = capsys.readouterr().err
-    assert "the gradient holds NaN or infinity, and was not applied. The newest checkpoint is of step" in said
+    assert "the gradient holds NaN or infinity, and nothing of it is kept. The newest checkpoint is of step" in said
     assert said.count("pargo train:") == 1
     (step,) = [int(word.split(".")[0]) for word in said.split("of step ")[1:]]
-    checkpoint = tmp_path / ".out.partial" / "model" / "trainer" / f"checkpoint-{step}"
+    checkpoint = tmp_path / ".out.partial" / "checkpoints" / f"checkpoint-{step}"
     assert what_is_wrong(checkpoint) is None
     saved = load_file(next(checkpoint.glob("*.safetensors")))
     assert all(torch.isfinite(tensor).all() for tensor in saved.values())
@@ -207,7 +207,7 @@ def test_a_full_disk_loses_no_checkpoint(start, llava, tmp_path, capsys):
     said = capsys.readouterr().err
     assert "step 2: its checkpoint cannot be written" in said
     assert "There is no checkpoint yet. Make room, and the same command goes on." in said
-    trainer = tmp_path / ".out.partial" / "model" / "trainer"
+    trainer = tmp_path / ".out.partial" / "checkpoints"
     assert not [path for path in trainer.iterdir() if path.name.startswith(("checkpoint", "."))]
     assert train(start, llava, tmp_path / "out", *GENTLE) == 0
     first, second = weights(tmp_path / "whole"), weights(tmp_path / "out")

@@ -121,8 +121,9 @@ def test_the_projector_may_have_a_learning_rate_of_its_own(make_model, tmp_path,
     model = make_model()
     freeze_all_but(model, "projector")
     adapted = add_lora(model, LORA)
-    settings = StageSettings(steps=1, batch_size=1, learning_rate=0.25, weight_decay=0.03, bf16=False)
-    trainer = ParGoTrainer(model=adapted, args=settings.training_arguments(tmp_path), projector_learning_rate=own)
+    rest = {"projector_learning_rate": own, "weight_decay": 0.03, "bf16": False}
+    settings = StageSettings(steps=1, batch_size=1, learning_rate=0.25, **rest)
+    trainer = ParGoTrainer(model=adapted, args=settings.training_arguments(tmp_path), settings=settings)
     rates, seen = {}, set()
     names = {parameter: name for name, parameter in adapted.named_parameters()}
     for group in trainer.create_optimizer().param_groups:
