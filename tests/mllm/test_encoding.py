@@ -225,26 +225,22 @@ def test_bugs_are_not_skipped(processor):
 def test_kept_features_stand_for_the_pictures(processor):
     kept = torch.randn(1, 16, 24)
     closed = failing(AssertionError("opened"))
-    encoder = ExampleEncoder(processor, features=lambda example: kept if example.name == "kept" else None)
-    item = encoder(Example("kept", (ABOUT_ONE,), (closed,)))
-    assert item["vision_features"] is kept
+    item = ExampleEncoder(processor)(Example("kept", (ABOUT_ONE,), (closed,), features=(lambda: kept,)))
+    assert torch.equal(item["vision_features"], kept)
     assert item["tile_counts"].tolist() == [1]
     assert "pixel_values" not in item
-    assert encoder(Example("lost", (ABOUT_ONE,), (closed,)))["skipped"] == ("lost", "no features are kept of its pictures")
-    assert "skipped" not in encoder(Example("text", (CONVERSATIONS[2],))), "text alone needs none"
+    lost = Example("lost", (ABOUT_ONE,), (closed,), features=(failing(PictureError("its file is damaged")),))
+    assert ExampleEncoder(processor)(lost)["skipped"] == ("lost", "its file is damaged")
 
 
 def test_kept_features_of_tiles(tiler):
     two = [user(IMAGE, "which", IMAGE), assistant("red")]
-    sizes = ((54, 24), (SIDE, SIDE))
-    pictures = tuple(lambda size=size: Image.new("RGB", size) for size in sizes)
-    encoder = ExampleEncoder(tiler, features=lambda example: torch.zeros(4, 16, 24))
-    item = encoder(Example("two", (two,), pictures))
+    kept = (lambda: torch.zeros(3, 16, 24), lambda: torch.zeros(1, 16, 24))
+    closed = failing(AssertionError("opened"))
+    item = ExampleEncoder(tiler)(Example("two", (two,), (closed, closed), features=kept))
     assert item["tile_counts"].tolist() == [3, 1]
+    assert item["vision_features"].shape == (4, 16, 24)
     assert (item["packed"].input_ids == tiler.image_token_id).sum() == 16
-    assert encoder(Example("one", (ABOUT_ONE,), pictures[:1]))["tile_counts"].tolist() == [4]
-    with pytest.raises(ValueError, match=r"features has 4 tiles of three, whose pictures have \[3, 1, 1\]"):
-        encoder(Example("three", ([user(IMAGE, IMAGE, IMAGE), assistant("red")],), (*pictures, pictures[1])))
 
 
 class Numbers:
