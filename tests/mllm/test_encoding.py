@@ -12,7 +12,7 @@ from pargo_mllm.data.conversations import ConversationEncoder, ConversationError
 from pargo_mllm.data.corpus import CorpusError, Example
 from pargo_mllm.data.encoding import ExampleEncoder, TrainingSet
 from pargo_mllm.data.packing import IGNORED
-from pargo_mllm.data.pictures import load_picture
+from pargo_mllm.data.pictures import PictureError, load_picture
 
 from .conftest import SIDE
 from .miniature_families import FAMILY_NAMES, make_family
