@@ -47,7 +47,7 @@ def json_rows(file: str | os.PathLike) -> Iterator[JsonRow]:
         ):
             for row in _elements(_Text(opened)):
                 yield row
-                bar.update(row.start - bar.n)
+                bar.update(row.start + len(row.text) - bar.n)
     except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, CorpusError):
             raise
@@ -117,7 +117,6 @@ class _Text:
             try:
                 value, end = self._json.raw_decode(self._buffer, self._place)
             except ValueError as error:
-                # its words alone: the error holds the whole window
                 problem = str(error)
             # a number may go on behind the window, or in what stands there ("0" of "0." parses); all else that is cut does not
             if not problem and (self._ended or self._buffer[end : end + 1] not in _OF_NUMBERS):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
 import re
 from array import array
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -182,13 +183,14 @@ def _stays_inside(name: str) -> bool:
         os.fsencode(name)
     except UnicodeEncodeError:
         return False
-    path = PurePosixPath(name)
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in name
+    pieces = name.split("/")
+    return pieces[0] != "" and pieces[-1] not in ("", ".") and ".." not in pieces and "\0" not in name
 
 
 def _split_name(record: dict[str, Any], number: int) -> str:
     names = _names(record)
-    return PurePosixPath(names[0]).stem if names else str(record.get("id", number))
+    # no pathlib: it interns every name
+    return posixpath.splitext(posixpath.basename(names[0]))[0] if names else str(record.get("id", number))
 
 
 def _read(file: Path, start: int, size: int) -> bytes:

@@ -74,6 +74,8 @@ def test_samples_about_which_nothing_is_said_are_left_out():
     assert [captions[index].pictures[0]() for index in range(2)] == ["b", "c"]
     assert [len(questions[index].conversations) for index in range(2)] == [1, 2]
     assert captions.settings() != questions.settings()
+    other = [*samples[:2], Sample("c", lambda: "c", (Question("caption", "describe", "blue"),))]
+    assert FolderCorpus(other, "captions").settings() != captions.settings()
     with pytest.raises(CorpusError, match="none of the 1 samples has captions"):
         FolderCorpus(samples[:1], "captions")
     with pytest.raises(ValueError, match="what='facts' is unknown"):
