@@ -68,7 +68,7 @@ class StageProgress(TrainerCallback):
             if "tokens_per_second" in logs:
                 shown |= {"tokens/s": f"{logs['tokens_per_second']:,.0f}", "data": f"{logs['data_wait']:.0%}"}
             self.bar.set_postfix(shown, refresh=False)
-        if logs and "eval_loss" in logs:
+        if logs and "eval_loss" in logs and state.is_world_process_zero:
             tqdm.write(f"step {state.global_step}: held-out loss {logs['eval_loss']:.4f}")
 
     def on_train_end(self, args, state, control, **kwargs):
