@@ -244,7 +244,7 @@ def test_model_saved_in_bf16(stages, data, tmp_path, bf16, cached):
 
 def test_paper_recipes_train_a_small_model(stages, data, tmp_path):
     # bf16, checkpointing, accumulation, dropout and a cosine with an end, as the recipes have them
-    small = ["--data", data, "--steps", "2", "--warmup-steps", "0", "--batch-size", "4", "--micro-batch-size", "2"]
+    small = ["--data", data, "--workers", "0", "--report-to", "none", "--steps", "2", "--warmup-steps", "0", "--batch-size", "4", "--micro-batch-size", "2"]
     small += ["--engine", "ddp"]
     first, second = tmp_path / "stage1", tmp_path / "stage2"
     assert train("vicuna-7b-stage1", "--model", stages[0], "--output", first, *small) == 0
