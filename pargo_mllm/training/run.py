@@ -38,6 +38,7 @@ from pargo_mllm.training.stages import stage1, stage2
 EVERY_PHOTOGRAPH = 2**31
 STARTED = "started.json"
 MODEL = "model"
+LOG = "training_log.json"
 LOCK = "lock"
 
 
@@ -128,9 +129,11 @@ def _train(
     )
     folder, checkpoints = work / MODEL, work / "checkpoints"
     if recipe.stage == 1:
-        stage1(model, processor, dataset, settings, folder, say, checkpoints=checkpoints)
+        log = stage1(model, processor, dataset, settings, folder, say, checkpoints=checkpoints)
     else:
-        stage2(model, processor, dataset, settings, recipe.lora(), folder, say, checkpoints=checkpoints)
+        _, log = stage2(model, processor, dataset, settings, recipe.lora(), folder, say, checkpoints=checkpoints)
+    if processes.is_first:
+        (folder / LOG).write_text(json.dumps(log))
 
 
 def _division(settings: StageSettings) -> str:
@@ -327,7 +330,8 @@ def _alone(work: Path) -> Iterator[None]:
         raise RecipeError(f"--output: {work} cannot be made: {error.strerror}.") from error
     with lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # this process's alone: what it starts does not hold it any longer
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise RecipeError(f"--output: another process is building {work}.") from error
         yield
