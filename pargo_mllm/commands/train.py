@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import warnings
 from dataclasses import fields
 
 import transformers
+from torch.distributed.elastic.multiprocessing.errors import record
 
 from pargo_mllm.data.coco import FolderError
 from pargo_mllm.data.corpus import CorpusError
@@ -51,8 +53,14 @@ def _run(options: argparse.Namespace) -> None:
     for module in ("transformers", "torch.distributed"):
         warnings.filterwarnings("ignore", category=FutureWarning, module=module)
     changes = {name.removeprefix("key_"): value for name, value in vars(options).items() if name.startswith("key_")}
+    # what fails is in torchrun's report, when it started this process
+    run = record(_train) if "TORCHELASTIC_ERROR_FILE" in os.environ else _train
+    run(options.recipe, changes, options.dry_run)
+
+
+def _train(recipe: str, changes: dict[str, str], dry_run: bool) -> None:
     try:
-        run_recipe(load_recipe(options.recipe, changes), options.dry_run)
-    except ERRORS:
+        run_recipe(load_recipe(recipe, changes), dry_run)
+    except ERRORS as error:
         let_the_first_speak()
-        raise
+        raise error.with_traceback(None) from None

@@ -36,6 +36,7 @@ from pargo_mllm.training.stages import stage1, stage2
 STARTED = "started.json"
 MODEL = "model"
 LOGS = "logs"
+LOG = "training_log.json"
 LOCK = "lock"
 
 
@@ -130,9 +131,11 @@ def _train(recipe: Recipe, data: OpenedData, work: Path, device: str, processes:
     folder, checkpoints = work / MODEL, work / "checkpoints"
     how: dict[str, Any] = {"checkpoints": checkpoints, "collate": inputs.collate, "held_out": inputs.held_out}
     if recipe.stage == 1:
-        stage1(model, processor, inputs.train, settings, folder, say, **how)
+        log = stage1(model, processor, inputs.train, settings, folder, say, **how)
     else:
-        stage2(model, processor, inputs.train, settings, recipe.lora(), folder, say, **how)
+        _, log = stage2(model, processor, inputs.train, settings, recipe.lora(), folder, say, **how)
+    if processes.is_first:
+        (folder / LOG).write_text(json.dumps(log))
 
 
 def _encoding(
@@ -309,7 +312,8 @@ def _alone(work: Path) -> Iterator[None]:
         raise RecipeError(f"--output: {work} cannot be made: {error.strerror}.") from error
     with lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # this process's alone: what it starts does not hold it any longer
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise RecipeError(f"--output: another process is building {work}.") from error
         yield

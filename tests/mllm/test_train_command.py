@@ -1,12 +1,7 @@
 """pargo train through the command line: recipes, two stages in sequence, resumption, errors."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
@@ -14,13 +9,12 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from pargo_mllm.cli import main
 from pargo_mllm.training.cache import what_is_wrong
 from pargo_mllm.training.recipes import load_recipe, names
 from tests.mllm.test_demo import write_photographs
+from tests.mllm.training_runs import GENTLE, cache_in, changed, losses, mini1, mini2, train, weights
 
 PAPER = {"vicuna-7b": 6_738_415_616, "llama-3-8b": 8_030_261_248, "internlm2-7b": 7_737_708_544}
-SHORT = ["--steps", "12", "--save-steps", "4", "--batch-size", "4", "--views", "12", "--bf16", "false"]
 
 
 @pytest.fixture(scope="module")
@@ -30,25 +24,8 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory):
-    """Stage 0 is trained once for all tests."""
-    before = os.environ.get("XDG_CACHE_HOME")
-    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
-    yield
-    os.environ.pop("XDG_CACHE_HOME")
-    if before is not None:
-        os.environ["XDG_CACHE_HOME"] = before
-
-
-def train(*arguments):
-    return main(["train", *map(str, arguments)])
-
-
-def mini1(data, output, *more):
-    return ["mini-stage1", "--miniature", "tiny", "--data", data, "--output", output, *SHORT, *more]
-
-
-def mini2(data, model, output, *more):
-    return ["mini-stage2", "--data", data, "--model", model, "--output", output, *SHORT, "--lora-rank", "4", *more]
+    with cache_in(tmp_path_factory.mktemp("cache")):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -59,16 +36,6 @@ def stages(data, tmp_path_factory):
     # dropout: resumption must restore the random numbers too
     assert train(*mini2(data, root / "stage1", root / "stage2", "--lora-dropout", "0.1")) == 0
     return root / "stage1", root / "stage2"
-
-
-def weights(folder):
-    return load_file(folder / "model.safetensors")
-
-
-def changed(first, second):
-    first, second = weights(first), weights(second)
-    assert set(first) == set(second)
-    return {name for name in first if not torch.equal(first[name], second[name])}
 
 
 def test_paper_settings():
@@ -149,40 +116,37 @@ def test_again_is_finished(stages, data, capsys):
     assert "was trained with learning_rate=0.002, not 0.5" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("stage", [1, 2])
-def test_goes_on_after_kill(stages, data, tmp_path, stage, capsys):
-    arguments = (
-        mini1(data, tmp_path / "out") if stage == 1 else mini2(data, stages[0], tmp_path / "out", "--lora-dropout", "0.1")
-    )
+def test_goes_on_from_the_newest_checkpoint_that_is_whole(stages, data, tmp_path, monkeypatch, capsys):
+    arguments = mini2(data, stages[0], tmp_path / "out", "--lora-dropout", "0.1")
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pargo_mllm.training.stages.save", stop)
+        assert train(*arguments) == 130
     checkpoints = tmp_path / ".out.partial" / "checkpoints"
-    command = [sys.executable, "-m", "pargo_mllm", "train", *map(str, arguments)]
-    # as many threads as this process: sums of another number of parts round differently
-    threads = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=threads)
-    try:
-        deadline = time.monotonic() + 120
-        while not (checkpoints / "checkpoint-4").exists():
-            assert process.poll() is None, "the run ended before it could be killed"
-            assert time.monotonic() < deadline, "no checkpoint was written"
-            time.sleep(0.001)
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    assert not (tmp_path / "out").exists()
-    complete = list(checkpoints.glob("checkpoint-*"))
-    assert all(what_is_wrong(path) is None for path in complete)
-    newest = max(int(path.name.split("-")[1]) for path in complete)
-    # a newer checkpoint that was cut short
-    cut = checkpoints / f"checkpoint-{newest + 1}"
-    shutil.copytree(checkpoints / f"checkpoint-{newest}", cut)
-    next(cut.glob("*.safetensors")).write_bytes(b"half")
+    assert {path.name for path in checkpoints.iterdir()} == {"checkpoint-8", "checkpoint-12"}
+    # the disk damages the newest one
+    (checkpoints / "checkpoint-12" / "trained.safetensors").write_bytes(b"half")
     assert train(*arguments, "--learning-rate", "0.5") == 2
     assert "was begun with learning_rate=0.002, not 0.5" in capsys.readouterr().err
     assert train(*arguments) == 0
     said = capsys.readouterr()
-    assert f"{cut.name} is not used" in said.out + said.err
-    assert f"goes on from checkpoint at step {newest}\n" in said.out + said.err
-    assert changed(stages[stage - 1], tmp_path / "out") == set()
+    assert "checkpoint-12 is not used: trained.safetensors is not what was written" in said.out + said.err
+    assert "goes on from checkpoint at step 8\n" in said.out + said.err
+    assert changed(stages[1], tmp_path / "out") == set()
+    assert losses(stages[1]) == losses(tmp_path / "out")
+
+
+def test_checkpoints_hold_what_trains(stages, data, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr("pargo_mllm.training.run.write_manifest", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert train(*mini1(data, tmp_path / "out")) == 130
+    trained = load_file(tmp_path / ".out.partial" / "checkpoints" / "checkpoint-12" / "trained.safetensors")
+    last = weights(stages[0])
+    assert set(trained) == {name for name in last if ".projector." in name}
+    assert all(torch.equal(tensor, last[name]) for name, tensor in trained.items())
 
 
 def test_stopped_between_training_and_the_finished_folder(stages, data, tmp_path, monkeypatch):
@@ -200,14 +164,13 @@ def test_stopped_between_training_and_the_finished_folder(stages, data, tmp_path
 
 @pytest.fixture(scope="module")
 def gentle(data, tmp_path_factory):
-    """Arguments with which Adam's steps are nearly proportional to the gradient: rounding stays as small as it is."""
     root = tmp_path_factory.mktemp("gentle")
-    arguments = ["--learning-rate", "0.5", "--adam-epsilon", "1.0"]
-    assert train(*mini1(data, root / "whole", *arguments)) == 0
-    assert train(*mini1(data, root / "start", "--learning-rate", "1e-12")) == 0
+    assert train(*mini1(data, root / "whole", *GENTLE)) == 0
+    still = ["--learning-rate", "1e-12", "--projector-learning-rate", "1e-12"]
+    assert train(*mini1(data, root / "start", *still)) == 0
     whole, start = weights(root / "whole"), weights(root / "start")
     assert max(float((whole[name] - start[name]).abs().max()) for name in whole) > 0.1
-    return whole, arguments
+    return root / "whole"
 
 
 @pytest.mark.parametrize(
@@ -221,11 +184,9 @@ def gentle(data, tmp_path_factory):
     ids=lambda more: more[0],
 )
 def test_how_it_is_computed_does_not_change_the_weights(gentle, data, tmp_path, more):
-    first, arguments = gentle
-    assert train(*mini1(data, tmp_path / "other", *arguments, *more)) == 0
-    second = weights(tmp_path / "other")
-    for name, tensor in first.items():
-        torch.testing.assert_close(second[name], tensor, rtol=0, atol=1e-5)
+    assert train(*mini1(data, tmp_path / "other", *GENTLE, *more)) == 0
+    torch.testing.assert_close(weights(tmp_path / "other"), weights(gentle), rtol=0, atol=1e-5)
+    torch.testing.assert_close(losses(tmp_path / "other"), losses(gentle), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("bf16", "cached"), [("true", "true"), ("false", "false")])
@@ -244,7 +205,22 @@ def test_model_saved_in_bf16(stages, data, tmp_path, bf16, cached):
 
 def test_paper_recipes_train_a_small_model(stages, data, tmp_path):
     # bf16, checkpointing, accumulation, dropout and a cosine with an end, as the recipes have them
-    small = ["--data", data, "--workers", "0", "--report-to", "none", "--steps", "2", "--warmup-steps", "0", "--batch-size", "4", "--micro-batch-size", "2"]
+    small = [
+        "--data",
+        data,
+        "--workers",
+        "0",
+        "--report-to",
+        "none",
+        "--steps",
+        "2",
+        "--warmup-steps",
+        "0",
+        "--batch-size",
+        "4",
+        "--micro-batch-size",
+        "2",
+    ]
     small += ["--engine", "ddp"]
     first, second = tmp_path / "stage1", tmp_path / "stage2"
     assert train("vicuna-7b-stage1", "--model", stages[0], "--output", first, *small) == 0
@@ -277,6 +253,7 @@ ERRORS = {
     "rate": (["mini-stage1", "--learning-rate", "-1"], "learning_rate=-1.0 must be positive"),
     "not a rate": (["mini-stage1", "--learning-rate", "nan"], "learning_rate=nan must be positive"),
     "split": (["mini-stage1", "--micro-batch-size", "3"], "micro_batch_size=3 does not divide batch_size=16"),
+    "engine": (["mini-stage1", "--engine", "zero3"], "engine='zero3' is unknown; it must be one of ddp, zero2, fsdp2"),
     "two lengths": (["mini-stage1", "--steps", "2", "--epochs", "2"], "exactly one of the two"),
     "warm-up": (["vicuna-7b-stage1", "--dry-run", "--steps", "10"], "warmup_steps=2000 must lie in [0, steps=10)"),
     "miniature": (["mini-stage1", "--miniature", "huge"], "miniature='huge' is unknown"),
