@@ -204,8 +204,9 @@ def _members(raw: io.FileIO, size: int) -> Iterator[_Member]:
                 break
             # tarfile keeps every member it has seen
             tar.members.clear()  # type: ignore[attr-defined]
-            if member.size < 0 or member.offset < end or tar.offset > size:
-                raise tarfile.ReadError(f"member {member.name!r} ends beyond the file, or before it begins")
+            # older tarfiles go round in circles here
+            if member.size < 0 or member.offset < end:
+                raise tarfile.ReadError(f"member {member.name!r} ends before it begins")
             end = member.offset_data
             matched = _MEMBER.fullmatch(member.name)
             if matched and not member.isdir():

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pickle
 import tarfile
+import tracemalloc
 from itertools import groupby
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from PIL import Image
 from pargo_mllm.data.corpus import PICTURE_LENGTH, CorpusError
 from pargo_mllm.data.order import SampleOrder
 from pargo_mllm.data.pictures import PictureError, decode_picture
+from pargo_mllm.data.shard_index import scan_shard
 from pargo_mllm.data.shards import MAX_OPEN, ShardCorpus, write_shards
 
 
@@ -356,9 +358,12 @@ def as_npy(array, **options):
         lambda rows: as_npy(rows[1:]),
         lambda rows: as_npy(rows[["hash", "json", "txt", "pictures"]]),
         lambda rows: as_npy(rows.reshape(1, -1)),
+        lambda rows: as_npy(
+            rows.astype([(name, "<i4" if name == "txt" else kind, *shape) for name, kind, *shape in rows.dtype.descr])
+        ),
         lambda rows: None,
     ],
-    ids=range(11),
+    ids=range(12),
 )
 def test_an_index_that_is_none_is_made_anew(tmp_path, content):
     write_shards(pairs(5), tmp_path)
@@ -531,6 +536,18 @@ def million(tmp_path_factory):
         os.link(first, shard)
         shard.with_name(f"{shard.name}.index").write_bytes(index)
     return folder
+
+
+def test_a_shard_is_scanned_in_little_memory(million):
+    tracemalloc.start()
+    try:
+        rows = scan_shard(million / "000000.tar")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(rows) == 1001
+    # tarfile's own objects for 2,000 members take twice as much
+    assert peak < 1000 * 1024
 
 
 def test_a_million_samples_resume_in_the_middle_without_loss(million):
