@@ -64,6 +64,14 @@ def test_command(command, tmp_path):
     if words[0] == "make":
         # the target exists and its recipe expands
         run = ["make", "--dry-run", *words[1:]]
+    elif words[0] in ("torchrun", "tensorboard"):
+        # the recipe and its keys are checked; the machines are the reader's
+        if words[0] == "torchrun":
+            recipe = words[words.index("train") + 1 :]
+            run = [sys.executable, "-m", "pargo_mllm", "train", recipe[0], "--dry-run"]
+            assert set(recipe[1::2]) <= {"--data", "--model", "--output"}
+        else:
+            run = [sys.executable, "-c", "import tensorboard"]
     elif words[0] == "git" or words[:2] == ["pip", "install"] or "pytest" in words:
         # of these only the names of files and extras can be wrong
         assert all((ROOT / word).exists() for word in words if "/" in word and "://" not in word), command
