@@ -10,6 +10,9 @@ from PIL import Image
 
 from pargo_mllm.data.conversations import Conversation
 
+# what a picture counts in a hint of length, in characters of text: about what its tokens would spell
+PICTURE_LENGTH = 1200
+
 
 class CorpusError(ValueError):
     """A corpus, or one record of it, that is not what it should be; the message names it and says what is wrong."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
+from typing import Any
 
 from PIL import Image
 
@@ -22,17 +24,16 @@ def load_picture(path: str | os.PathLike) -> Image.Image:
         PictureError: if the file is missing, is no picture, is damaged, is narrower than :data:`MIN_SIDE` pixels or holds
             more than :data:`MAX_PIXELS`.
     """
-    try:
-        with warnings.catch_warnings():
-            # the size is checked here, before any pixel is decoded
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return _read(path)
-    except PictureError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise PictureError(f"{path} holds too many pixels; at most {MAX_PIXELS:,} are read: scale it down.") from error
-    except (OSError, SyntaxError, ValueError, IndexError, TypeError) as error:
-        raise PictureError(f"{path} cannot be read as a picture: {error}") from error
+    return _read(path, path)
+
+
+def decode_picture(content: bytes, name: str) -> Image.Image:
+    """The RGB picture that the bytes of a file hold; ``name`` is what errors call it.
+
+    Raises:
+        PictureError: as :func:`load_picture`.
+    """
+    return _read(io.BytesIO(content), name)
 
 
 def check_size(size: tuple[int, int], name: str | os.PathLike) -> None:
@@ -48,7 +49,22 @@ def check_size(size: tuple[int, int], name: str | os.PathLike) -> None:
         raise PictureError(f"{name} is {width} x {height} pixels; at most {MAX_PIXELS:,} are read: scale it down.")
 
 
-def _read(path: str | os.PathLike) -> Image.Image:
-    with Image.open(path) as picture:
-        check_size(picture.size, path)
+def _read(source: Any, name: str | os.PathLike) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            # the size is checked here, before any pixel is decoded
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return _decode(source, name)
+    except PictureError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"{name} holds too many pixels; at most {MAX_PIXELS:,} are read: scale it down.") from error
+    # Pillow's AVIF and DDS readers raise RuntimeError
+    except (OSError, SyntaxError, ValueError, IndexError, TypeError, RuntimeError) as error:
+        raise PictureError(f"{name} cannot be read as a picture: {error}") from error
+
+
+def _decode(source: Any, name: str | os.PathLike) -> Image.Image:
+    with Image.open(source) as picture:
+        check_size(picture.size, name)
         return picture.convert("RGB")

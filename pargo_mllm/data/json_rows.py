@@ -1,0 +1,143 @@
+"""JSON that strangers wrote: the rows of a long list one at a time, in flat memory."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from tqdm.auto import tqdm
+
+from pargo_mllm.data.corpus import CorpusError
+
+# characters
+CHUNK = 2**20
+MAX_ROW = 2**24
+_WHITE = " \t\n\r"
+# the empty text is in it as well: the end of the window
+_OF_NUMBERS = "0123456789.eE+-"
+
+
+@dataclass(frozen=True)
+class JsonRow:
+    """One element of a list: the byte of the file it begins at, its bytes, and what they say."""
+
+    start: int
+    text: bytes
+    value: Any
+
+
+def json_rows(file: str | os.PathLike) -> Iterator[JsonRow]:
+    """The elements of the list that a JSON file holds. A bar shows how far it is where it takes longer.
+
+    Raises:
+        CorpusError: if the file cannot be read, is no JSON list in UTF-8, or an element is longer than :data:`MAX_ROW`.
+    """
+    path = Path(file)
+    try:
+        with (
+            open(path, "rb") as opened,
+            tqdm(
+                total=path.stat().st_size, desc=f"reading {path.name}", unit="B", unit_scale=True, delay=2, dynamic_ncols=True
+            ) as bar,
+        ):
+            for row in _elements(_Text(opened)):
+                yield row
+                bar.update(row.start + len(row.text) - bar.n)
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, CorpusError):
+            raise
+        raise CorpusError(f"{path} cannot be read as a JSON list: {error}") from error
+
+
+def parse_json(text: bytes, name: str) -> Any:
+    """What JSON in UTF-8 says.
+
+    Raises:
+        CorpusError: naming ``name``, if it is none.
+    """
+    try:
+        return json.loads(text.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise CorpusError(f"{name} cannot be read as JSON: {error}") from error
+
+
+def _elements(text: _Text) -> Iterator[JsonRow]:
+    opening = text.next_mark()
+    if opening != "[":
+        raise ValueError(f"it begins with {opening!r}, not with '['")
+    number = 0
+    while True:
+        mark = text.next_mark(consume=False)
+        if mark == "]" and not number:
+            text.next_mark()
+            break
+        yield text.element(number)
+        number += 1
+        mark = text.next_mark()
+        if mark == "]":
+            break
+        if mark != ",":
+            raise ValueError(f"element {number - 1} is followed by {mark!r}, not by ',' or ']'")
+    if text.next_mark():
+        raise ValueError("something follows the list's end")
+
+
+class _Text:
+    """A window of the file's text that moves on."""
+
+    def __init__(self, file: IO[bytes]):
+        self._file = file
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._json = json.JSONDecoder()
+        # what is read and not yet consumed begins at `place` of `buffer`, at byte `offset` of the file
+        self._buffer, self._place, self._offset, self._ended = "", 0, 0, False
+
+    def next_mark(self, consume: bool = True) -> str:
+        """The next character that is no white space; empty at the end."""
+        while True:
+            while self._place < len(self._buffer) and self._buffer[self._place] in _WHITE:
+                self._advance(1, 1)
+            if self._place < len(self._buffer):
+                mark = self._buffer[self._place]
+                if consume:
+                    self._advance(1, len(mark.encode()))
+                return mark
+            if not self._more():
+                return ""
+
+    def element(self, number: int) -> JsonRow:
+        """The value that begins here."""
+        while True:
+            problem = ""
+            try:
+                value, end = self._json.raw_decode(self._buffer, self._place)
+            except ValueError as error:
+                problem = str(error)
+            # a number may go on behind the window, or in what stands there ("0" of "0." parses); all else that is cut does not
+            if not problem and (self._ended or self._buffer[end : end + 1] not in _OF_NUMBERS):
+                start, text = self._offset, self._buffer[self._place : end].encode()
+                self._advance(end - self._place, len(text))
+                return JsonRow(start, text, value)
+            if len(self._buffer) - self._place > MAX_ROW:
+                raise ValueError(f"element {number} is longer than {MAX_ROW:,} characters, or no JSON: {problem}")
+            if not self._more():
+                raise ValueError(f"element {number}: {problem}")
+
+    def _advance(self, characters: int, size: int) -> None:
+        self._place += characters
+        self._offset += size
+
+    def _more(self) -> bool:
+        """Read on: as much as there is again, so that an element which is tried anew costs no more than twice its length."""
+        if self._ended:
+            return False
+        rest = self._buffer[self._place :]
+        chunk = self._file.read(max(CHUNK, len(rest)))
+        self._ended = not chunk
+        self._buffer, self._place = rest + self._decoder.decode(chunk, final=self._ended), 0
+        return True
