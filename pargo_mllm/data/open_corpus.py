@@ -1,0 +1,63 @@
+"""Whatever lies at a path, as a corpus."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pargo_mllm.data.corpus import Corpus, CorpusError
+from pargo_mllm.data.folder_corpus import FolderCorpus
+from pargo_mllm.data.folder_source import CAPTION_PROMPT, FolderSource
+from pargo_mllm.data.llava import LlavaCorpus
+from pargo_mllm.data.shards import ShardCorpus
+
+EVERY_PHOTOGRAPH = 2**31
+FORMS = (
+    "a COCO-style folder (images/ and captions.json, perhaps instances.json), a LLaVA list (a .json file of [{id, image, "
+    "conversations}], its pictures in images/ beside it, or beside it), or webdataset shards (a .tar file or a folder of them, "
+    "with members like 000123.jpg and 000123.txt or 000123.json)"
+)
+
+
+def open_corpus(
+    path: str | os.PathLike,
+    stage: int,
+    split: str = "train",
+    *,
+    held_out: float = 0.0,
+    prompt: str = CAPTION_PROMPT,
+    index_folder: str | os.PathLike | None = None,
+    views: int = 0,
+    seed: int = 0,
+) -> Corpus:
+    """The corpus at ``path``, which is one of :data:`FORMS`.
+
+    Args:
+        stage: of a COCO-style folder, 1 gives captions, 2 questions about the objects. The other forms say what they say.
+        split: "train" or "test".
+        held_out: the share of a LLaVA list or of shards that "test" holds and "train" leaves out. Of a COCO-style folder it is
+            always a fifth.
+        prompt: what a caption in shards is asked for with.
+        index_folder: see :class:`pargo_mllm.data.shards.ShardCorpus`.
+        views: see ``train_views`` of :class:`pargo_mllm.data.folder_source.FolderSource`; 0 for each photograph once.
+        seed: of those views, and of the questions.
+
+    Raises:
+        CorpusError: if nothing of these forms is there, or it is damaged.
+        FolderError: for a damaged COCO-style folder.
+        ValueError: for another stage or split.
+    """
+    if stage not in (1, 2):
+        raise ValueError(f"stage={stage!r} must be 1 or 2.")
+    path = Path(path)
+    is_coco, has_shards = (path / "captions.json").is_file(), any(path.glob("*.tar"))
+    if is_coco or ((path / "images").is_dir() and not has_shards):
+        source = FolderSource(path, EVERY_PHOTOGRAPH, views, seed=seed)
+        return FolderCorpus(source.samples(split), "captions" if stage == 1 else "questions", source.settings())
+    if has_shards or (path.suffix == ".tar" and path.is_file()):
+        return ShardCorpus(path, prompt, split, held_out, index_folder)
+    if path.suffix == ".json" and path.is_file():
+        images = path.parent / "images"
+        return LlavaCorpus(path, images if images.is_dir() else path.parent, split, held_out)
+    found = "does not exist" if not path.exists() else "is none of them"
+    raise CorpusError(f"{path} {found}; data must be {FORMS}.")
