@@ -31,7 +31,7 @@ def mixtures(draw):
 
 
 @given(mixtures())
-@settings(max_examples=50)
+@settings(max_examples=30)
 def test_every_epoch_of_a_corpus_visits_each_example_once(arguments):
     read = walk(SampleOrder(*arguments), 0, BLOCK + 300)
     for corpus, parts in enumerate(arguments[0]):
@@ -50,7 +50,7 @@ def test_without_weights_everything_is_visited_once_before_anything_twice(parts,
 
 
 @given(mixtures(), st.lists(st.integers(0, 3 * BLOCK), min_size=1, max_size=10))
-@settings(max_examples=50)
+@settings(max_examples=30)
 def test_what_stands_at_a_position_does_not_depend_on_what_was_asked_before(arguments, positions):
     used = SampleOrder(*arguments)
     straight = walk(SampleOrder(*arguments), 0, max(positions) + 1)
@@ -151,7 +151,7 @@ def test_a_thousand_million_examples_take_the_memory_of_a_window():
 
 
 @given(mixtures(), st.integers(1, 9), st.integers(1, 9), st.integers(0, 5))
-@settings(max_examples=50)
+@settings(max_examples=30)
 def test_grouping_by_length_keeps_the_examples_of_a_group(arguments, batch_size, batches, group):
     order = SampleOrder(*arguments)
 
