@@ -131,25 +131,20 @@ def wait_for_all() -> None:
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """Inside the block no library knows of other processes: what the first process computes before the others join."""
-    hidden = {name: os.environ.pop(name) for name in (*_NAMES, "LOCAL_WORLD_SIZE") if name in os.environ}
+def kept_environment() -> Iterator[None]:
+    """What libraries set in the environment inside the block (accelerate does, for deepspeed) is gone behind it."""
+    before = dict(os.environ)
     try:
         yield
     finally:
-        os.environ.update(hidden)
+        os.environ.clear()
+        os.environ.update(before)
 
 
-@contextmanager
-def rank_for_deepspeed() -> Iterator[None]:
-    """DeepSpeed insists on a LOCAL_RANK, which a process without torchrun has not."""
-    given = "LOCAL_RANK" in os.environ
-    os.environ.setdefault("LOCAL_RANK", "0")
-    try:
-        yield
-    finally:
-        if not given:
-            del os.environ["LOCAL_RANK"]
+def forget_others() -> None:
+    """From here on no library learns of other processes: for what the first one computes before the others join."""
+    for name in (*_NAMES, "LOCAL_WORLD_SIZE"):
+        os.environ.pop(name, None)
 
 
 def _leave() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -23,7 +23,7 @@ from pargo_mllm.training.checkpoints import ASIDE, last_checkpoint, publish, set
 from pargo_mllm.training.engines import EngineError, check_engine
 from pargo_mllm.training.guards import FiniteGradients, writing
 from pargo_mllm.training.measured_trainer import MeasuredTrainer, measurement
-from pargo_mllm.training.processes import alone, from_the_first, is_first_process, rank_for_deepspeed
+from pargo_mllm.training.processes import forget_others, from_the_first, is_first_process, kept_environment
 from pargo_mllm.training.settings import StageSettings
 from pargo_mllm.training.sharding import (
     load_optimizer_state,
@@ -151,8 +151,7 @@ class ParGoTrainer(MeasuredTrainer):
 
     def _prepare_for_training(self, max_steps, train_dataloader, resume_from_checkpoint):
         divided = self.is_deepspeed_enabled
-        with rank_for_deepspeed() if divided else nullcontext():
-            prepared = super()._prepare_for_training(max_steps, train_dataloader, None if divided else resume_from_checkpoint)
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, None if divided else resume_from_checkpoint)
         check_engine(self, self.settings.engine, self.settings.processes)
         if divided and resume_from_checkpoint is not None:
             # not strict: what is frozen is not in it
@@ -251,7 +250,9 @@ def train(
         TrainingStopped: where going on would do harm; see :mod:`pargo_mllm.training.guards`.
         EngineError: if ``settings.engine`` is not what comes out, or cannot go on from the checkpoint.
     """
-    with alone() if settings.processes == 1 else nullcontext():
+    with kept_environment():
+        if settings.processes == 1:
+            forget_others()
         arguments = settings.training_arguments(folder)
         if arguments.parallel_mode == ParallelMode.NOT_DISTRIBUTED:
             # several GPUs in one process would become threads that copy the model every step: more GPUs are for torchrun
@@ -278,6 +279,9 @@ def train(
         if not trainer.is_world_process_zero():
             # dropout of its own; Trainer seeds all processes alike
             torch.manual_seed(settings.seed + trainer.args.process_index)
+        if settings.engine == "zero2":
+            # which deepspeed insists on, without torchrun too
+            os.environ.setdefault("LOCAL_RANK", "0")
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         if sharded:
             take_back(trained, model)

@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pargo_mllm.data.contents import BatchContents, count_contents, visible_pairs
 from pargo_mllm.data.conversations import ConversationEncoder
-from pargo_mllm.data.packing import block_mask, pack, pad_packed
+from pargo_mllm.data.packing import IGNORED, block_mask, pack, pad_packed
 from pargo_mllm.language.lora import LoraSettings, add_lora
 from pargo_mllm.training.flops import StepFlops
 from pargo_mllm.training.parts import freeze_all_but
@@ -34,11 +34,14 @@ def test_the_language_models_part_is_what_torch_counts(make_model, rows, process
     batch = pad_packed([rows[0], rows[0]], processor.tokenizer.pad_token_id)
     # in place of what a trained projector would give: the gradient goes through the language model to its inputs
     embeddings = model.get_input_embeddings()(batch.pop("input_ids")).requires_grad_()
+    # evaluating, a model of text alone leaves the projector out; its head runs where there are labels
+    trained.eval()
     with FlopCounterMode(display=False) as counter:
-        trained(inputs_embeds=embeddings, **batch).loss.backward()
+        trained(inputs_embeds=embeddings, skip_logits=True, **batch).loss.backward()
     tokens = 2 * len(rows[0].input_ids)
-    # torch sees a dense mask and a head at every token
-    everything = BatchContents(tokens=tokens, pairs=tokens * len(rows[0].input_ids), labels=tokens, pictures={})
+    # torch sees a dense mask
+    labels = int((batch["labels"] != IGNORED).sum())
+    everything = BatchContents(tokens=tokens, pairs=tokens * len(rows[0].input_ids), labels=labels, pictures={})
     flops = StepFlops(model.config, lora_parameters)
     assert flops.step(everything) == counter.get_total_flops()
     # and counts what is not there

@@ -1,5 +1,8 @@
 """Rows against every conversation run alone: nothing leaks, no loss and no gradient changes, in any layout."""
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given
@@ -105,7 +108,7 @@ def collated(processor, examples, layout, pack, template="chat", row_length=200)
     encoder = ExampleEncoder(processor, template=template)
     collate = RowCollator(processor.tokenizer.pad_token_id, pack, row_length if layout == "shared" else None, layout)
     batch = collate([encoder(example) for example in examples])
-    assert "skipped" not in batch
+    assert batch.pop("contents").skipped == ()
     return batch
 
 
@@ -250,10 +253,10 @@ def test_skipped_items_change_nothing_and_are_named(make_model, processor, layou
     items = [skipped[0], *(encoder(example) for example in examples), skipped[1]]
     collate = RowCollator(processor.tokenizer.pad_token_id, pack, 200, layout)
     batch = collate(items)
-    assert batch.pop("skipped") == [("a", "torn"), ("b", "lost")]
+    assert batch.pop("contents").skipped == (("a", "torn"), ("b", "lost"))
     assert_equal_training(model, batch, loss, expected)
     nothing = collate(skipped)
-    nothing.pop("skipped")
+    nothing.pop("contents")
     model.zero_grad()
     loss = model(**nothing).loss
     loss.backward()
@@ -266,12 +269,16 @@ def test_kept_features_come_in_the_order_of_the_rows(make_model, processor):
     _, expected = each_alone(model, processor, examples)
 
     @torch.no_grad()
-    def features(example):
-        return model.model.get_vision_features(processor.encode_pictures([opened() for opened in example.pictures])[0])
+    def features(opened):
+        return model.model.get_vision_features(processor.encode_pictures([opened()])[0])
 
-    encoder = ExampleEncoder(processor, features=features)
-    batch = RowCollator(processor.tokenizer.pad_token_id, True, 200)([encoder(example) for example in examples])
+    def encoded(example):
+        return replace(example, features=tuple(partial(features, opened) for opened in example.pictures))
+
+    encoder = ExampleEncoder(processor)
+    batch = RowCollator(processor.tokenizer.pad_token_id, True, 200)([encoder(encoded(example)) for example in examples])
     assert "pixel_values" not in batch
+    assert batch.pop("contents").encoded
     model.zero_grad()
     model(**batch).loss.backward()
     for name, gradient in gradients(model).items():
