@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed.run import get_args_parser
 
 from bench.problems import Cascaded, PartialGlobal
 from bench.records import read_rows
 from bench.schedule import scheduled_work
 from bench.traffic import least_work
+from pargo_mllm.cli import build_parser
+from pargo_mllm.training.recipes import load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -68,6 +71,9 @@ def test_command(command, tmp_path):
         # of these only the names of files and extras can be wrong
         assert all((ROOT / word).exists() for word in words if "/" in word and "://" not in word), command
         return
+    elif words[0] == "torchrun":
+        check_launch(words)
+        return
     else:
         (start,) = [start for start in SHORTER if command.startswith(start)]
         shorter = shlex.split(SHORTER[start].format(out=tmp_path))
@@ -78,6 +84,27 @@ def test_command(command, tmp_path):
         run = [sys.executable, *words[1:], *shorter]
     done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def check_launch(words):
+    """A line for several GPUs: torchrun knows its own options, ``pargo train`` the recipe and the keys behind them."""
+    launcher, command = words[words.index("torchrun") : words.index("-m")], words[words.index("-m") + 1 :]
+    known = {option for action in get_args_parser()._actions for option in action.option_strings}
+    assert {word for word in launcher if word.startswith("--")} <= known
+    assert command[:2] == ["pargo_mllm", "train"]
+    options = build_parser().parse_args(command[1:])
+    given = {name.removeprefix("key_"): value for name, value in vars(options).items() if name.startswith("key_")}
+    load_recipe(options.recipe, given)
+
+
+SCRIPTS = [script for page in PAGES for script in blocks(page, "bash")]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=range(len(SCRIPTS)))
+def test_script(script):
+    """For a cluster: its syntax, and the options of what it starts."""
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    check_launch(shlex.split(script.replace("\\\n", " "), comments=True))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=ids(PAGES))

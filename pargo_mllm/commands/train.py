@@ -22,6 +22,7 @@ _HELP = {
     "data": ("FOLDER", "COCO-style: images/, captions.json, instances.json; a fifth of the photographs is held out"),
     "model": ("DIR", "model and processor to start from; stage 2 starts from the folder of stage 1"),
     "output": ("DIR", "the folder that training ends with; the same command again goes on or says that it is finished"),
+    "engine": ("ddp|zero2|fsdp2", "what divides a step among the processes that torchrun starts"),
     "seed": ("N", "of the projector, the views and the order of training"),
 }
 

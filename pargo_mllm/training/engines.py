@@ -49,7 +49,8 @@ def engine_arguments(engine: str, bf16: bool, use_cpu: bool) -> dict[str, Any]:
         "train_micro_batch_size_per_gpu": "auto",
         "gradient_accumulation_steps": "auto",
         "gradient_clipping": "auto",
-        "zero_optimization": {"stage": 2},
+        # buffers of 200 MB; by default they take gigabytes
+        "zero_optimization": {"stage": 2, "reduce_bucket_size": 50_000_000, "allgather_bucket_size": 50_000_000},
         "torch_autocast": autocast,
         "steps_per_print": 2**31,
     }

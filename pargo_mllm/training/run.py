@@ -15,9 +15,6 @@ import torch
 from tqdm.auto import tqdm
 
 from pargo_mllm.configuration import ParGoConfig
-from pargo_mllm.data.datasets import PackedDataset, about_pictures, cached_features, pixels_when_needed
-from pargo_mllm.data.folder_source import FolderSource
-from pargo_mllm.data.pictures import PictureError
 from pargo_mllm.data.samples import Sample
 from pargo_mllm.demo.miniature import SCALES, STAGE0_SEED, build_config, build_encoder, build_language_model
 from pargo_mllm.demo.phases import Phases
@@ -27,7 +24,7 @@ from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
 from pargo_mllm.training.cache import MANIFEST, sync, what_is_wrong, write_manifest, write_whole
 from pargo_mllm.training.engines import EngineError, check_installed, place
-from pargo_mllm.training.features import encode_samples, read_pixels
+from pargo_mllm.training.folder_dataset import build_dataset, open_source
 from pargo_mllm.training.memory import estimate_memory, meta_model
 from pargo_mllm.training.parts import describe_parts, freeze_all_but
 from pargo_mllm.training.processes import Processes
@@ -35,7 +32,6 @@ from pargo_mllm.training.recipes import Recipe, RecipeError
 from pargo_mllm.training.settings import StageSettings
 from pargo_mllm.training.stages import stage1, stage2
 
-EVERY_PHOTOGRAPH = 2**31
 STARTED = "started.json"
 MODEL = "model"
 LOG = "training_log.json"
@@ -59,7 +55,8 @@ def run_recipe(recipe: Recipe, dry_run: bool = False, say: Callable[[str], None]
     if not processes.is_first:
         say = _say_nothing
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    source = _source(recipe, dry_run)
+    _check_paths(recipe, dry_run)
+    source = None if recipe.data is None else open_source(recipe)
     samples = [] if source is None else source.samples("train")
     settings = recipe.settings(len(samples) or None, device, processes.size)
     config = _config(recipe)
@@ -85,6 +82,8 @@ def run_recipe(recipe: Recipe, dry_run: bool = False, say: Callable[[str], None]
     for reason, count in source.folder.skipped.items():
         say(f"skipped {count:,} entries of {recipe.data}: {reason}")
     say(_division(settings))
+    if processes.size == 1 and "ACCELERATE_MIXED_PRECISION" in os.environ:
+        say("accelerate's launcher started one process; to train with several, use torchrun")
     with ExitStack() as held:
         if processes.is_first:
             held.enter_context(_alone(work))
@@ -121,7 +120,7 @@ def _train(
 ) -> None:
     model, processor = _start(recipe, device)
     place(model, recipe.engine, device)
-    dataset = _dataset(recipe, samples, model, processor, say)
+    dataset = build_dataset(recipe, samples, model, processor, say)
     settings = recipe.settings(len(dataset), device, processes.size)
     tokens = sum(len(row.input_ids) for row in dataset.rows) / len(dataset) * settings.batch_size
     say(
@@ -146,11 +145,8 @@ def _division(settings: StageSettings) -> str:
 
 def _say_memory(recipe: Recipe, model, processes: Processes, dry_run: bool, say: Callable[[str], None]) -> None:
     for gpus in (1, 32) if dry_run else (processes.size,):
-        micro_batch = recipe.micro_batch_size or max(1, recipe.batch_size // gpus)
-        estimate = estimate_memory(
-            model, gpus, micro_batch, recipe.max_length, recipe.gradient_checkpointing, engine=recipe.engine
-        )
-        length = recipe.max_length
+        micro_batch, length = recipe.micro_batch_size or max(1, recipe.batch_size // gpus), recipe.max_length
+        estimate = estimate_memory(model, gpus, micro_batch, length, recipe.gradient_checkpointing, recipe.engine)
         say(f"memory under {recipe.engine}, {micro_batch} sequences of {length} tokens at once\n{estimate.describe()}")
 
 
@@ -174,18 +170,15 @@ def _story(recipe: Recipe) -> str:
     return f"{trains}; {length} of {recipe.batch_size} pictures, learning rate {recipe.learning_rate:g}"
 
 
-def _source(recipe: Recipe, dry_run: bool) -> FolderSource | None:
-    """The pictures; a dry run needs none."""
+def _check_paths(recipe: Recipe, dry_run: bool) -> None:
+    """A dry run needs no data, but for the miniature's."""
     for name in ("data", "output"):
         if getattr(recipe, name) is None and not dry_run:
             raise RecipeError(f"--{name} is missing.")
     if recipe.model is None and recipe.miniature is None and (recipe.architecture is None or not dry_run):
         raise RecipeError("--model is missing: give the folder of a model and its processor to start from.")
-    if recipe.data is None:
-        if recipe.miniature is not None and recipe.model is None:
-            raise RecipeError("--data is missing: the miniature's vocabulary comes from the folder.")
-        return None
-    return FolderSource(recipe.data, EVERY_PHOTOGRAPH, recipe.views, seed=recipe.seed)
+    if recipe.data is None and recipe.miniature is not None and recipe.model is None:
+        raise RecipeError("--data is missing: the miniature's vocabulary comes from the folder.")
 
 
 def _config(recipe: Recipe) -> ParGoConfig:
@@ -251,39 +244,6 @@ def _start(recipe: Recipe, device: str) -> tuple[ParGoForConditionalGeneration, 
         processor = ParGoProcessor.from_pretrained(recipe.model)
     (model.model.projector if recipe.settings(None, device).bf16 else model).float()
     return model, processor
-
-
-def _dataset(
-    recipe: Recipe,
-    samples: list[Sample],
-    model: ParGoForConditionalGeneration,
-    processor: ParGoProcessor,
-    say: Callable[[str], None],
-) -> PackedDataset:
-    """Captions or questions about the pictures that can be read."""
-    if recipe.cache_features:
-        encoded = encode_samples(model.model, processor.image_processor, samples)
-        kept, skipped, inputs = encoded.kept, encoded.skipped, cached_features(encoded.features)
-        samples = [samples[index] for index in kept]
-    else:
-        # every picture is opened once, so that a damaged one does not end a week of training; its pixels are not kept
-        _, kept, skipped = read_pixels(
-            processor.image_processor, samples, 16, "checking pictures", transform=lambda pixels: pixels[:, :0, :0, :0]
-        )
-        samples = [samples[index] for index in kept]
-        inputs = pixels_when_needed(processor.image_processor, samples)
-    for name, problem in skipped.items():
-        say(f"skipped {name}: {problem}")
-    if not samples:
-        raise PictureError(f"none of the {len(skipped)} pictures of {recipe.data} can be read.")
-    what = "captions" if recipe.stage == 1 else "questions"
-    everything, _ = about_pictures(processor, samples, what, inputs)
-    dataset, _ = about_pictures(processor, samples, what, inputs, recipe.max_length)
-    if len(dataset) < len(everything):
-        say(f"left out {len(everything) - len(dataset):,} pictures with more than max_length={recipe.max_length} tokens")
-    if not len(dataset):
-        raise RecipeError(f"max_length={recipe.max_length} leaves no picture with {what}; allow more tokens.")
-    return dataset
 
 
 def _is_finished(output: Path, identity: dict[str, Any]) -> bool:

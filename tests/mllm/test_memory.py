@@ -34,19 +34,43 @@ def test_parameters_by_part(model):
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
 
 
-@pytest.mark.parametrize("gpus", [1, 32])
-def test_stage_1_by_hand(model, gpus):
-    estimate = estimate_memory(model, gpus, micro_batch=8, sequence_length=512)
+@pytest.mark.parametrize(
+    ("engine", "gpus", "weights", "gradients", "optimizer"),
+    [
+        # bytes a trained parameter: an fp32 weight, its gradient (and DDP's copy of it to send), AdamW's moments
+        ("ddp", 1, 4, 4, 8),
+        ("ddp", 32, 4, 8, 8),
+        # and ZeRO's copy of the weight
+        ("zero2", 1, 4, 4, 12),
+        ("zero2", 32, 4, 4 / 32, 12 / 32),
+        ("fsdp2", 1, 4, 4, 8),
+        ("fsdp2", 32, 4 / 32, 4 / 32, 8 / 32),
+    ],
+)
+def test_stage_1_by_hand(model, engine, gpus, weights, gradients, optimizer):
+    estimate = estimate_memory(model, gpus, micro_batch=8, sequence_length=512, engine=engine)
     parts = {part.part: part for part in estimate.parts}
-    assert [parts[name].weights for name in parts] == [2 * VISION, 2 * PROJECTOR, 2 * LANGUAGE, 2 * HEAD]
+    divided = gpus if engine == "fsdp2" else 1
+    # frozen in bf16; the encoder is whole everywhere
+    assert parts["vision_tower"].weights == 2 * VISION
+    assert parts["language_model"].weights == 2 * LANGUAGE // divided
+    assert parts["lm_head"].weights == 2 * HEAD // divided
     assert PROJECTOR % 32 == 0
-    assert (parts["projector"].gradients, parts["projector"].optimizer) == (2 * PROJECTOR // gpus, 12 * PROJECTOR // gpus)
+    found = parts["projector"]
+    assert (found.weights, found.gradients, found.optimizer) == tuple(
+        round(PROJECTOR * bytes_each) for bytes_each in (weights, gradients, optimizer)
+    )
     assert all(part.gradients == part.optimizer == 0 for name, part in parts.items() if name != "projector")
     # kept inputs of 32 layers and the inside of one; logits twice in fp32 and once in bf16
     assert parts["language_model"].activations == 2 * 8 * 512 * (32 * 4096 + 8 * 4096 + 3 * 11008)
     assert parts["lm_head"].activations == 10 * 8 * 512 * 32001
     assert parts["projector"].activations == 2 * 8 * 304 * (6 * 1024 + 8 * 1024 + 3 * 4096)
     assert parts["vision_tower"].activations == 2 * 8 * 576 * (8 * 1024 + 3 * 4096)
+    if divided > 1:
+        layer = (LANGUAGE - HEAD - 4096) // 32
+        # embeddings, head, the last norm; the projector's queries and their norm, its map to the language model
+        outside = 2 * (2 * HEAD + 4096) + 4 * (304 * 1024 + 2048 + 1024 * 4096 + 4096)
+        assert parts["gathered"].weights == 2 * 2 * layer + outside
     assert estimate.total == sum(part.total for part in estimate.parts)
 
 
@@ -54,13 +78,18 @@ def test_stage_2_with_lora():
     model = meta_model(ParGoConfig())
     freeze_all_but(model, "projector")
     adapted = add_lora(model, LoraSettings())
-    one, many = (estimate_memory(adapted, gpus) for gpus in (1, 32))
+    one, many = (estimate_memory(adapted, gpus, engine="zero2") for gpus in (1, 32))
     language = next(part for part in one.parts if part.part == "language_model")
     assert language.trained == LORA
     assert language.parameters == LANGUAGE + LORA
+    assert language.weights == 2 * LANGUAGE + 4 * LORA
+    # PEFT keeps the projector as it was beside the trained one
+    assert next(part for part in one.parts if part.part == "projector").weights == 2 * 4 * PROJECTOR
     # optimizer states and gradients are what more GPUs divide
-    assert one.total - many.total == pytest.approx(14 * (LORA + PROJECTOR) * 31 / 32, abs=100)
+    assert one.total - many.total == pytest.approx(16 * (LORA + PROJECTOR) * 31 / 32, abs=100)
     assert 24 * GIB < one.total < 30 * GIB
+    sharded = estimate_memory(adapted, 32, engine="fsdp2")
+    assert sharded.total < many.total / 2
 
 
 def test_without_checkpointing_every_layer_keeps_its_inside(model):
@@ -83,3 +112,5 @@ def test_table_and_errors(model):
     ]
     with pytest.raises(ValueError, match=r"gpus=0 must be at least 1"):
         estimate_memory(model, 0)
+    with pytest.raises(ValueError, match=r"engine='zero3' is unknown; it must be one of ddp, zero2, fsdp2"):
+        estimate_memory(model, 1, engine="zero3")
