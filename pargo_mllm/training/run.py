@@ -84,6 +84,8 @@ def run_recipe(recipe: Recipe, dry_run: bool = False, say: Callable[[str], None]
         for reason, count in getattr(corpus, "skipped", {}).items():
             say(f"skipped {count:,} entries of the data: {reason}")
     say(_division(settings))
+    if processes.size == 1 and "ACCELERATE_MIXED_PRECISION" in os.environ:
+        say("accelerate's launcher started one process; to train with several, use torchrun")
     with ExitStack() as held:
         if processes.is_first:
             held.enter_context(_alone(work))
