@@ -25,6 +25,7 @@ SHORTER = {
     "pargo chat": "--help",
     "pargo convert-release": "--help",
     "python bench/run.py": "--dry-run --out {out}",
+    "python bench/train.py": "",
     "python3 bench/gate.py": "--list",
     "python -m pargo_kernels.aot": "--sample 1",
     "python -m pargo_kernels.tune": "--help",
