@@ -9,7 +9,7 @@ pytestmark = [
     pytest.mark.skipif(interpreting(), reason="kernels imported for the interpreter cannot be compiled"),
 ]
 
-SAMPLE = 48
+SAMPLE = 28
 
 
 def test_a_sample_of_the_table_compiles_without_spills():
