@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 
-Task = TypeVar("Task")
 BLOCK_BYTES = 2 << 20
 
 
@@ -38,11 +36,9 @@ def head_blocks(query: torch.Tensor, key: torch.Tensor) -> Iterator[HeadBlock]:
     """Rectangles of about ``BLOCK_BYTES`` of key each; every (batch, kv head) exactly once, in a fixed order."""
     batch, num_kv_heads, num_keys, head_dim = key.shape
     group = query.shape[1] // num_kv_heads
-    bytes_per_head = max(1, num_keys * head_dim * compute_dtype(key).itemsize)
-    step_h = min(max(1, BLOCK_BYTES // bytes_per_head), num_kv_heads)
-    # batch rows that do not merge with the heads without a copy share a block only where that costs less than another block
-    block_bytes = BLOCK_BYTES if _mergeable(key) else BLOCK_BYTES // 16
-    step_b = max(1, block_bytes // (bytes_per_head * num_kv_heads))
+    heads = max(1, BLOCK_BYTES // max(1, num_keys * head_dim * compute_dtype(key).itemsize))
+    step_h = min(heads, num_kv_heads)
+    step_b = max(1, heads // num_kv_heads)
     for b in range(0, batch, step_b):
         for h in range(0, num_kv_heads, step_h):
             yield HeadBlock(slice(b, b + step_b), slice(h, h + step_h), group)
@@ -51,49 +47,29 @@ def head_blocks(query: torch.Tensor, key: torch.Tensor) -> Iterator[HeadBlock]:
 def for_each_block(query: torch.Tensor, key: torch.Tensor, work: Callable[[HeadBlock], None]) -> None:
     """Call ``work`` on every block; blocks must not write to the same places. On a CPU on as many threads as torch uses."""
     blocks = list(head_blocks(query, key))
-    with threads_for(len(blocks), query.device) as threads:
-        spread(blocks, work, threads)
-
-
-@contextmanager
-def threads_for(num_tasks: int, device: torch.device) -> Iterator[int]:
-    """How many threads :func:`spread` should use; while it is more than one, torch's operations keep to one each.
-
-    That holds for operations before and after the tasks too: threads that helped with one go on spinning for the next, on the
-    cores that the tasks need.
-    """
     allowed = torch.get_num_threads()
-    threads = min(allowed, num_tasks) if device.type == "cpu" else 1
+    threads = min(allowed, len(blocks)) if query.device.type == "cpu" else 1
     if threads == 1:
-        yield 1
+        for block in blocks:
+            work(block)
         return
-    torch.set_num_threads(1)
-    try:
-        yield threads
-    finally:
-        torch.set_num_threads(allowed)
+    inference, remaining = torch.is_inference_mode_enabled(), iter(blocks)
 
-
-def spread(tasks: list[Task], work: Callable[[Task], None], threads: int) -> None:
-    """Call ``work`` on every task, on ``threads`` threads; tasks must not write to the same places."""
-    if threads == 1:
-        for task in tasks:
-            work(task)
-        return
-    inference, remaining = torch.is_inference_mode_enabled(), iter(tasks)
-
-    def take_tasks() -> None:
+    def take_blocks() -> None:
         # settings belong to a thread: a new one would use all cores, and record gradients
         torch.set_num_threads(1)
         with torch.inference_mode(inference), torch.no_grad():
-            for task in remaining:
-                work(task)
+            for block in remaining:
+                work(block)
 
-    with ThreadPoolExecutor(threads - 1) as pool:
-        others = [pool.submit(take_tasks) for _ in range(threads - 1)]
-        take_tasks()
-        for other in others:
-            other.result()
+    try:
+        with ThreadPoolExecutor(threads - 1) as pool:
+            others = [pool.submit(take_blocks) for _ in range(threads - 1)]
+            take_blocks()
+            for other in others:
+                other.result()
+    finally:
+        torch.set_num_threads(allowed)
 
 
 def compute_dtype(tensor: torch.Tensor) -> torch.dtype:

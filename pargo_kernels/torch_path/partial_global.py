@@ -1,61 +1,64 @@
 """Partial-global attention in plain torch: one interval of keys per row, no dense mask, analytic backward.
 
-The keys are cut into chunks of whole slices. A chunk is read once and, while it is in cache, serves the partial rows that own
-it and all global rows; what global rows found in each chunk is merged in a fixed order.
+Partial rows are a batch of tiny products ``[g, D] x [n_s, D]``, global rows one thin product with all keys. Slices of
+equal length are a view of the keys; slices that differ by one key are gathered to the longer length and masked.
 """
 
 from __future__ import annotations
 
-from itertools import pairwise, product
-from typing import NamedTuple
+from functools import partial
+from itertools import pairwise
 
 import torch
 
 from pargo_kernels.checks import check_offsets
-from pargo_kernels.intervals import partial_start
+from pargo_kernels.intervals import partial_owner, partial_slices
 from pargo_kernels.registration import lse_dtype
-from pargo_kernels.torch_path.head_blocks import (
-    HeadBlock,
-    compute_dtype,
-    head_blocks,
-    load,
-    spread,
-    staging,
-    store,
-    threads_for,
-)
-from pargo_kernels.torch_path.slices import Slices, slice_scores, weighted_sum
-from pargo_kernels.torch_path.softmax import softmax_
+from pargo_kernels.torch_path.head_blocks import HeadBlock, for_each_block, load, staging, store
+from pargo_kernels.torch_path.softmax import finite_lse, softmax_
 
-# shorter chunks have too little work in each operation, longer ones leave the cache
-CHUNK_KEYS = 576
+# below this many keys a chain of multiply-adds beats a batch of tiny matrix products
+SHORT_SLICE = 8
 
 
-class Chunk(NamedTuple):
-    """A run of keys and, where there are partial rows, the slices of those that own it."""
+class Slices:
+    """Keys ``[h, n_v, D]`` seen as ``[h, n_p, n_s, D]``, and back."""
 
-    number: int
-    keys: slice
-    slices: Slices | None
+    def __init__(self, num_partial: int, num_keys: int, device: torch.device):
+        self.num_partial, self.num_keys = num_partial, num_keys
+        self.length = -(-num_keys // num_partial)
+        self.equal = num_keys % num_partial == 0
+        if self.equal:
+            return
+        bounds = partial_slices(num_partial, num_keys).to(device)
+        position = bounds[:, :1] + torch.arange(self.length, device=device)
+        # [n_p * n_s]: the key of each cell (cells past the slice repeat the last key and are masked)
+        self.key_of_cell = position.clamp(max=num_keys - 1).flatten()
+        self.invisible = position >= bounds[:, 1:]
+        key = torch.arange(num_keys, device=device)
+        owner = partial_owner(key, num_partial, num_keys)
+        # [n_v]: the cell of each key
+        self.cell_of_key = owner * self.length + key - bounds[owner, 0]
 
+    def split(self, keys: torch.Tensor) -> torch.Tensor:
+        """``[h, n_v, D]`` → ``[h, n_p, n_s, D]``."""
+        if not self.equal:
+            keys = keys.index_select(1, self.key_of_cell)
+        return keys.unflatten(1, (self.num_partial, self.length))
 
-def chunks(num_partial: int, num_global: int, num_keys: int, device: torch.device) -> list[Chunk]:
-    """Chunks of about ``CHUNK_KEYS`` keys; depends on the image alone, so that its bits do not depend on the batch."""
-    # the results of global rows, one set a chunk, stay small beside the keys
-    target = max(CHUNK_KEYS, 4 * num_global)
-    # whole slices where there are any
-    units = num_partial or num_keys
-    count = max(1, min(units, num_keys // target))
-    cuts = pairwise(partial_start(index, count, units) for index in range(count + 1))
-    if not num_partial:
-        return [Chunk(index, slice(begin, end), None) for index, (begin, end) in enumerate(cuts)]
-    found = (Slices(slice(begin, end), num_partial, num_keys, device) for begin, end in cuts)
-    return [Chunk(index, slices.keys, slices) for index, slices in enumerate(found)]
+    def hide(self, scores: torch.Tensor) -> torch.Tensor:
+        """Scores ``[h, n_p, g, n_s]`` of cells that lie past their slice become minus infinity, in place."""
+        return scores if self.equal else scores.masked_fill_(self.invisible[:, None], float("-inf"))
 
-
-def _tasks(num_partial: int, query: torch.Tensor, key: torch.Tensor) -> list[tuple[HeadBlock, Chunk]]:
-    cut = chunks(num_partial, query.shape[2] - num_partial, key.shape[2], key.device)
-    return list(product(head_blocks(query, key[:, :, cut[-1].keys]), cut))
+    def add_outer(self, keys: torch.Tensor, weights: torch.Tensor, rows: torch.Tensor) -> None:
+        """keys ``[h, n_v, D]`` += weights ``[h, n_p, g, n_s]`` times rows ``[h, n_p, g, D]``, summed over g."""
+        if not self.equal:
+            cells = (weights.transpose(2, 3) @ rows).flatten(1, 2)
+            keys.add_(cells.index_select(1, self.cell_of_key))
+        elif weights.shape[2] == 1:
+            keys.unflatten(1, (self.num_partial, self.length)).addcmul_(weights.transpose(2, 3), rows)
+        else:
+            keys.unflatten(1, (self.num_partial, self.length)).add_(weights.transpose(2, 3) @ rows)
 
 
 def forward(query, key, value, cu_seqlens_k, num_partial, scale):
@@ -66,48 +69,17 @@ def forward(query, key, value, cu_seqlens_k, num_partial, scale):
         if k.shape[2] == 0:
             o.zero_(), s.fill_(float("-inf"))
             continue
-        tasks = _tasks(num_partial, q, k)
-        with threads_for(len(tasks), q.device) as threads:
-            _forward_image(tasks, threads, q, k, v, o, s, num_partial, scale)
+        slices = _slices(num_partial, k)
+        tensors = (slices, q, k, v, o, s, num_partial, scale)
+        for_each_block(q, k, partial(_forward_block, tensors))
     return out, lse
-
-
-def _forward_image(tasks, threads, query, key, value, out, lse, num_partial, scale):
-    num_chunks, group = 1 + tasks[-1][1].number, query.shape[1] // key.shape[1]
-    query, out, lse = (t.unflatten(1, (-1, group)) for t in (query, out, lse))
-    # [B, h, g * n_g, D]
-    rows = query[:, :, :, num_partial:].to(compute_dtype(query)).mul(scale).flatten(2, 3)
-    # of each chunk, for the global rows
-    outs, lses = rows.new_empty((num_chunks, *rows.shape)), lse.new_empty((num_chunks, *rows.shape[:3]))
-
-    def attend(task: tuple[HeadBlock, Chunk]) -> None:
-        block, (number, keys, slices) = task
-        batch, heads = block.batch, block.kv_heads
-        k, v = load(key[batch, heads, keys]), load(value[batch, heads, keys])
-        if slices is not None:
-            place = out[batch, heads, :, slices.rows]
-            q, o = load(query[batch, heads, :, slices.rows]), staging(place)
-            buffer = slices.buffer(q, k)
-            weights, row_lse = slices.softmax_(slice_scores(q, slices.cells(k), buffer).mul_(scale))
-            weighted_sum(weights, slices.cells(v), buffer, out=o)
-            store(place, o)
-            lse[batch, heads, :, slices.rows] = row_lse.view(place.shape[:-1])
-        if rows.shape[2]:
-            weights, row_lse = softmax_(torch.bmm(load(rows[batch, heads]), k.transpose(1, 2)))
-            place = outs[number][batch, heads]
-            place.copy_(torch.bmm(weights, v).view(place.shape))
-            lses[number][batch, heads] = row_lse.view(place.shape[:-1])
-
-    spread(tasks, attend, threads)
-    if rows.shape[2]:
-        total = torch.logsumexp(lses, 0)
-        lse[:, :, :, num_partial:] = total.view_as(lse[:, :, :, num_partial:])
-        out[:, :, :, num_partial:] = outs.mul_(lses.sub_(total).exp_().unsqueeze(-1)).sum(0).view_as(out[:, :, :, num_partial:])
 
 
 def backward(grad_out, grad_lse, query, key, value, cu_seqlens_k, out, lse, num_partial, scale):
     """Returns the gradients of query, key and value. ``grad_lse`` may be None."""
     grad_query, grad_key, grad_value = (torch.empty_like(t) for t in (query, key, value))
+    if grad_lse is None:
+        grad_lse = lse.new_zeros(()).expand(lse.shape)
     per_query = (query, grad_out, grad_lse, out, lse, grad_query)
     for (q, do, dlse, o, s, dq), (k, v, dk, dv) in _images(
         cu_seqlens_k, num_partial, per_query, (key, value, grad_key, grad_value)
@@ -115,69 +87,10 @@ def backward(grad_out, grad_lse, query, key, value, cu_seqlens_k, out, lse, num_
         if k.shape[2] == 0:
             dq.zero_()
             continue
-        tasks = _tasks(num_partial, q, k)
-        with threads_for(len(tasks), q.device) as threads:
-            _backward_image(tasks, threads, q, k, v, o, s, do, dlse, dq, dk, dv, num_partial, scale)
+        slices = _slices(num_partial, k)
+        tensors = (slices, q, k, v, o, s, do, dlse, dq, dk, dv, num_partial, scale)
+        for_each_block(q, k, partial(_backward_block, tensors))
     return grad_query, grad_key, grad_value
-
-
-def _backward_image(
-    tasks, threads, query, key, value, out, lse, grad_out, grad_lse, grad_query, grad_key, grad_value, num_partial, scale
-):
-    dtype = compute_dtype(query)
-    num_chunks, group = 1 + tasks[-1][1].number, query.shape[1] // key.shape[1]
-    query, out, lse, grad_out, grad_query = (t.unflatten(1, (-1, group)) for t in (query, out, lse, grad_out, grad_query))
-    # [B, h, g * n_g, D], and what is subtracted from each row's scores and gradients of weights
-    rows, row_grads, row_outs = (t[:, :, :, num_partial:].to(dtype).flatten(2, 3) for t in (query, grad_out, out))
-    rows, row_lse = rows * scale, lse[:, :, :, num_partial:].flatten(2, 3)
-    delta = (row_grads * row_outs).sum(-1)
-    if grad_lse is not None:
-        grad_lse = grad_lse.unflatten(1, (-1, group))
-        delta -= grad_lse[:, :, :, num_partial:].flatten(2, 3)
-    row_lse, delta = row_lse.unsqueeze(-1), delta.unsqueeze(-1)
-    # of each chunk, for the global rows
-    grads = rows.new_empty((num_chunks, *rows.shape))
-
-    def differentiate(task: tuple[HeadBlock, Chunk]) -> None:
-        block, (number, keys, slices) = task
-        batch, heads = block.batch, block.kv_heads
-        k, v = load(key[batch, heads, keys]), load(value[batch, heads, keys])
-        dk_place, dv_place = grad_key[batch, heads, keys], grad_value[batch, heads, keys]
-        dk, dv = staging(dk_place), staging(dv_place)
-        if slices is not None:
-            # first, because it reads the keys in the order of their memory
-            dq_place = grad_query[batch, heads, :, slices.rows]
-            q, do, dq = (
-                load(query[batch, heads, :, slices.rows]),
-                load(grad_out[batch, heads, :, slices.rows]),
-                staging(dq_place),
-            )
-            k_cells, v_cells, buffer = slices.cells(k), slices.cells(v), slices.buffer(q, k)
-            weights, _ = slices.softmax_(slice_scores(q, k_cells, buffer).mul_(scale))
-            grad_weights = slice_scores(do, v_cells, buffer)
-            mean = (weights * grad_weights).sum(0)
-            if grad_lse is not None:
-                mean -= load(grad_lse[batch, heads, :, slices.rows])
-            grad_scores = grad_weights.sub_(mean).mul_(weights).mul_(scale)
-            weighted_sum(grad_scores, k_cells, buffer, out=dq)
-            store(dq_place, dq)
-        g_rows, g_grads = load(rows[batch, heads]), load(row_grads[batch, heads])
-        g_weights = torch.baddbmm(load(row_lse[batch, heads]), g_rows, k.transpose(1, 2), beta=-1).exp_()
-        g_scores = torch.baddbmm(load(delta[batch, heads]), g_grads, v.transpose(1, 2), beta=-1).mul_(g_weights)
-        place = grads[number][batch, heads]
-        place.copy_(torch.bmm(g_scores, k).view(place.shape))
-        g_dk, g_dv = torch.bmm(g_scores.transpose(1, 2), g_rows), torch.bmm(g_weights.transpose(1, 2), g_grads)
-        if slices is None:
-            dk.copy_(g_dk), dv.copy_(g_dv)
-        else:
-            slices.add_outer(g_dk, grad_scores, q, out=dk)
-            slices.add_outer(g_dv, weights, do, out=dv)
-        store(dk_place, dk)
-        store(dv_place, dv)
-
-    spread(tasks, differentiate, threads)
-    place = grad_query[:, :, :, num_partial:]
-    place.copy_(grads.sum(0).mul_(scale).view(place.shape))
 
 
 def _images(cu_seqlens_k, num_partial, per_query, per_key):
@@ -188,4 +101,72 @@ def _images(cu_seqlens_k, num_partial, per_query, per_key):
     if cu_seqlens_k.device.type == "cpu":
         check_offsets(offsets, per_key[0].shape[2], num_partial)
     for image, (begin, end) in enumerate(pairwise(offsets)):
-        yield [t if t is None else t[image : image + 1] for t in per_query], [t[:, :, begin:end] for t in per_key]
+        yield [t[image : image + 1] for t in per_query], [t[:, :, begin:end] for t in per_key]
+
+
+def _slices(num_partial, key) -> Slices | None:
+    return Slices(num_partial, key.shape[2], key.device) if num_partial else None
+
+
+def _forward_block(tensors: tuple, block: HeadBlock) -> None:
+    slices, query, key, value, out, lse, num_partial, scale = tensors
+    q, k, v = load(block.q(query)), load(block.kv(key)), load(block.kv(value))
+    o_block, lse_block = block.q(out), block.q(lse)
+    o = staging(o_block)
+    if slices is not None:
+        rows = q[:, :, :num_partial].transpose(1, 2)
+        weights, row_lse = softmax_(slices.hide(_slice_scores(rows, slices.split(k)).mul_(scale)))
+        _weighted_sum(weights, slices.split(v), out=o[:, :, :num_partial].transpose(1, 2))
+        lse_block[..., :num_partial].copy_(row_lse.transpose(1, 2).view(lse_block[..., :num_partial].shape))
+    rows = q[:, :, num_partial:]
+    weights, row_lse = softmax_(torch.bmm(rows.flatten(1, 2) * scale, k.transpose(1, 2)))
+    o[:, :, num_partial:] = torch.bmm(weights, v).view(rows.shape)
+    lse_block[..., num_partial:].copy_(row_lse.view(lse_block[..., num_partial:].shape))
+    store(o_block, o)
+
+
+def _backward_block(tensors: tuple, block: HeadBlock) -> None:
+    slices, query, key, value, out, lse, grad_out, grad_lse, dq_all, dk_all, dv_all, n_p, scale = tensors
+    q, o, do = load(block.q(query)), load(block.q(out)), load(block.q(grad_out))
+    k, v = load(block.kv(key)), load(block.kv(value))
+    row_lse, dlse = finite_lse(block.q(lse).flatten(0, 1)), block.q(grad_lse).flatten(0, 1)
+    dq, dk, dv = staging(block.q(dq_all)), staging(block.kv(dk_all)), staging(block.kv(dv_all))
+
+    rows, row_grads = (q[:, :, n_p:].flatten(1, 2) * scale), do[:, :, n_p:].flatten(1, 2)
+    delta = torch.linalg.vecdot(row_grads, o[:, :, n_p:].flatten(1, 2)) - dlse[:, :, n_p:].flatten(1, 2)
+    weights = torch.baddbmm(row_lse[:, :, n_p:].flatten(1, 2).unsqueeze(-1), rows, k.transpose(1, 2), beta=-1).exp_()
+    grad_scores = torch.baddbmm(delta.unsqueeze(-1), row_grads, v.transpose(1, 2), beta=-1).mul_(weights)
+    dq[:, :, n_p:] = torch.bmm(grad_scores, k).mul_(scale).view(dq[:, :, n_p:].shape)
+    torch.bmm(grad_scores.transpose(1, 2), rows, out=dk)
+    torch.bmm(weights.transpose(1, 2), row_grads, out=dv)
+
+    if slices is not None:
+        k_slices, v_slices = slices.split(k), slices.split(v)
+        rows, row_grads = q[:, :, :n_p].transpose(1, 2), do[:, :, :n_p].transpose(1, 2)
+        scores = slices.hide(_slice_scores(rows, k_slices).mul_(scale))
+        weights = scores.sub_(row_lse[:, :, :n_p].transpose(1, 2).unsqueeze(-1)).exp_()
+        grad_weights = _slice_scores(row_grads, v_slices)
+        delta = torch.linalg.vecdot(weights, grad_weights) - dlse[:, :, :n_p].transpose(1, 2)
+        grad_scores = grad_weights.sub_(delta.unsqueeze(-1)).mul_(weights).mul_(scale)
+        _weighted_sum(grad_scores, k_slices, out=dq[:, :, :n_p].transpose(1, 2))
+        slices.add_outer(dk, grad_scores, rows)
+        slices.add_outer(dv, weights, row_grads)
+    store(block.q(dq_all), dq)
+    store(block.kv(dk_all), dk)
+    store(block.kv(dv_all), dv)
+
+
+def _slice_scores(rows, keys):
+    """rows ``[h, n_p, g, D]``, keys ``[h, n_p, n_s, D]`` → ``[h, n_p, g, n_s]``."""
+    scores = torch.bmm(rows.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2))
+    return scores.unflatten(0, rows.shape[:2])
+
+
+def _weighted_sum(weights, keys, out):
+    """weights ``[h, n_p, g, n_s]``, keys ``[h, n_p, n_s, D]`` → out ``[h, n_p, g, D]`` (any strides)."""
+    if keys.shape[2] >= SHORT_SLICE:
+        out.copy_(torch.bmm(weights.flatten(0, 1), keys.flatten(0, 1)).view(out.shape))
+        return
+    torch.mul(weights[..., :1], keys[:, :, :1], out=out)
+    for cell in range(1, keys.shape[2]):
+        out.addcmul_(weights[..., cell : cell + 1], keys[:, :, cell : cell + 1])

@@ -5,17 +5,17 @@ from __future__ import annotations
 import torch
 
 
-def softmax_(scores: torch.Tensor, dim: int = -1) -> tuple[torch.Tensor, torch.Tensor]:
-    """Softmax over ``dim``, in place, and its natural log-sum-exp (``dim`` dropped).
+def softmax_(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Softmax over the last dimension, in place, and its natural log-sum-exp (last dimension dropped).
 
     One exponential a cell; ``torch.logsumexp`` would take a second.
     """
-    peak = scores.amax(dim=dim, keepdim=True)
+    peak = scores.amax(dim=-1, keepdim=True)
     weights = scores.sub_(finite_lse(peak)).exp_()
-    total = weights.sum(dim=dim, keepdim=True)
+    total = weights.sum(dim=-1, keepdim=True)
     # a row that saw nothing has total 0: its weights stay 0, its lse becomes minus infinity
     weights.div_(total.clamp(min=torch.finfo(total.dtype).tiny))
-    return weights, (peak + total.log_()).squeeze(dim)
+    return weights, (peak + total.log_()).squeeze(-1)
 
 
 def finite_lse(lse: torch.Tensor) -> torch.Tensor:
