@@ -12,6 +12,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from pargo_mllm.data.coco import FolderError
 from pargo_mllm.data.corpus import CorpusError
+from pargo_mllm.data.pictures import PictureError
 from pargo_mllm.training.engines import EngineError
 from pargo_mllm.training.guards import TrainingStopped
 from pargo_mllm.training.processes import ProcessesError, let_the_first_speak
@@ -19,7 +20,16 @@ from pargo_mllm.training.recipes import Recipe, RecipeError, load_recipe, names
 from pargo_mllm.training.run import run_recipe
 from pargo_mllm.training.trackers import TrackerError
 
-ERRORS = (RecipeError, EngineError, ProcessesError, FolderError, CorpusError, TrackerError, TrainingStopped)
+ERRORS = (
+    RecipeError,
+    EngineError,
+    ProcessesError,
+    FolderError,
+    CorpusError,
+    PictureError,
+    TrackerError,
+    TrainingStopped,
+)
 _HELP = {
     "data": ("PATH", "a COCO-style folder, a LLaVA JSON file, or webdataset shards; or '[{path: A, weight: 0.7}, …]'"),
     "model": ("DIR", "model and processor to start from; stage 2 starts from the folder of stage 1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -44,6 +45,10 @@ class Corpus(Protocol):
     @property
     def parts(self) -> Sequence[int]:
         """How many examples each of its parts (shards) holds; numbers run through the parts in order."""
+
+    @property
+    def skipped(self) -> Counter[str]:
+        """Entries that were left out when it was opened, counted by reason."""
 
     def __len__(self) -> int:
         """The sum of the parts."""

@@ -57,23 +57,11 @@ def cached_features(features: torch.Tensor) -> ImageInputs:
     return lambda index: {"vision_features": features[index]}
 
 
-def pixels_when_needed(image_processor, samples: list[Sample]) -> ImageInputs:
-    """Image inputs that read each picture when it is asked for."""
-
-    def read(index: int) -> dict[str, torch.Tensor]:
-        return {"pixel_values": image_processor(samples[index].load(), return_tensors="pt")["pixel_values"][0]}
-
-    return read
-
-
-def about_pictures(
-    processor, samples: list[Sample], what: str, image_inputs: ImageInputs, max_length: int | None = None
-) -> tuple[PackedDataset, list[int]]:
+def about_pictures(processor, samples: list[Sample], what: str, image_inputs: ImageInputs) -> tuple[PackedDataset, list[int]]:
     """``what`` is said about pictures ("captions" or "questions"), packed by picture.
 
     Args:
         image_inputs: of ``samples``, by their index.
-        max_length: leave out pictures with more tokens.
 
     Returns:
         The dataset, and the index in ``samples`` of each of its items. Pictures about which nothing is said are left out.
@@ -84,8 +72,4 @@ def about_pictures(
     encoded = ConversationEncoder(processor).encode_questions(list(said.values()))
     dataset = PackedDataset(encoded, lambda row: image_inputs(kept[row]), processor.image_token_id)
     kept = list(said)
-    if max_length is not None:
-        fits = [len(row.input_ids) <= max_length for row in dataset.rows]
-        dataset.rows = [row for row, short in zip(dataset.rows, fits, strict=True) if short]
-        kept = [index for index, short in zip(kept, fits, strict=True) if short]
     return dataset, kept

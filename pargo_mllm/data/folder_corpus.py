@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,24 +20,27 @@ class FolderCorpus:
         samples: pictures; those about which nothing is said are left out.
         what: "captions" or "questions".
         source: settings of where the samples come from; they become part of :meth:`settings`.
+        skipped: what was left out of the folder, counted by reason.
 
     Raises:
         CorpusError: if nothing is said about any sample.
         ValueError: for another ``what``.
     """
 
-    def __init__(self, samples: list[Sample], what: str, source: dict[str, Any] | None = None):
+    def __init__(
+        self,
+        samples: list[Sample],
+        what: str,
+        source: dict[str, Any] | None = None,
+        skipped: Counter[str] | None = None,
+    ):
         if what not in ("captions", "questions"):
             raise ValueError(f"what={what!r} is unknown; it must be captions or questions.")
         self._samples, self._what, self._source = samples, what, source
+        self.skipped = Counter() if skipped is None else skipped
         self._kept = [index for index, sample in enumerate(samples) if getattr(sample, what)]
         if not self._kept:
             raise CorpusError(f"none of the {len(samples)} samples has {what}.")
-
-    @property
-    def sample_indices(self) -> Sequence[int]:
-        """For each example the index of its sample."""
-        return self._kept
 
     @property
     def parts(self) -> Sequence[int]:

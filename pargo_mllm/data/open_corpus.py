@@ -53,7 +53,8 @@ def open_corpus(
     is_coco, has_shards = (path / "captions.json").is_file(), any(path.glob("*.tar"))
     if is_coco or ((path / "images").is_dir() and not has_shards):
         source = FolderSource(path, EVERY_PHOTOGRAPH, views, seed=seed)
-        return FolderCorpus(source.samples(split), "captions" if stage == 1 else "questions", source.settings())
+        what = "captions" if stage == 1 else "questions"
+        return FolderCorpus(source.samples(split), what, source.settings(), source.folder.skipped)
     if has_shards or (path.suffix == ".tar" and path.is_file()):
         return ShardCorpus(path, prompt, split, held_out, index_folder)
     if path.suffix == ".json" and path.is_file():

@@ -8,6 +8,7 @@ import re
 import tarfile
 import weakref
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from io import BytesIO
@@ -73,6 +74,8 @@ class ShardCorpus:
         self.path, self.prompt, self.split = Path(path), prompt, Split(split, held_out)
         self.index_folder = None if index_folder is None else Path(index_folder)
         self.shards = _shards_of(self.path)
+        # damage is found, and named, when a sample is read
+        self.skipped: Counter[str] = Counter()
         self._first, self._counts = np.zeros((2, len(self.shards)), dtype=np.int64)
         content = np.zeros((len(self.shards), 2), dtype="<u8")
         for number, rows in indexes(self.shards, self.index_folder):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -98,6 +99,11 @@ class EncodedCorpus:
         """See :class:`pargo_mllm.data.corpus.Corpus`."""
         return self.corpus.parts
 
+    @property
+    def skipped(self) -> Counter[str]:
+        """See :class:`pargo_mllm.data.corpus.Corpus`."""
+        return self.corpus.skipped
+
     def __len__(self) -> int:
         return len(self.corpus)
 
@@ -125,30 +131,28 @@ def encode_corpus(
     store: FeatureStore,
     rank: int = 0,
     processes: int = 1,
-    wait: Callable[[], None] = lambda: None,
+    from_all: Callable[[Any], list[Any]] = lambda value: [value],
 ) -> EncodedCorpus:
     """Compute the features of a corpus that are missing, and know which belong to which example.
 
     Args:
         rank, processes: several processes share the work.
-        wait: returns when every process has called it.
+        from_all: gives every process what each of them gave, by rank.
     """
     list_file = store.folder / f"pictures-{_list_key(corpus, processor)}.npz"
     known = _read_list(list_file, len(corpus))
-    if known is None or not all(store.has(row.tobytes()) for row in known[1] if row.any()):
+    complete = known is not None and all(store.has(row.tobytes()) for row in known[1] if row.any())
+    # decided together: one that is early must not write what another one then no longer misses
+    if not all(from_all(complete)):
         groups = range(-(-len(corpus) // GROUP))
         mine = groups[rank::processes]
         shown = tqdm(mine, desc="features of pictures", unit="group", dynamic_ncols=True, disable=rank > 0)
-        found = {group: _encode_group(corpus, group, model, processor, store) for group in shown}
-        part = list_file.with_suffix(f".{rank}.json")
-        part.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps({group: [[row.hex() for row in rows] for rows in one] for group, one in found.items()}))
-        wait()
+        found = from_all({group: _encode_group(corpus, group, model, processor, store) for group in shown})
+        examples = [hashes for group in groups for hashes in found[group % processes][group]]
+        known = _listed(examples)
         if rank == 0:
-            _write_list(list_file, len(groups), processes)
-        wait()
-        known = _read_list(list_file, len(corpus))
-        assert known is not None
+            _write_list(list_file, *known)
+    assert known is not None
     return EncodedCorpus(corpus, store, *known)
 
 
@@ -159,6 +163,7 @@ def encoder_digest(model: ParGoForConditionalGeneration, bf16: bool) -> str:
     taken = [
         bf16,
         config.vision_config.to_json_string(use_diff=False),
+        config.vision_config._attn_implementation,
         config.vision_feature_layer,
         config.vision_feature_select_strategy,
     ]
@@ -167,12 +172,6 @@ def encoder_digest(model: ParGoForConditionalGeneration, bf16: bool) -> str:
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
         digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def picture_pixels(processor: ParGoProcessor, picture: Image.Image) -> torch.Tensor:
-    """What the encoder is given of a picture: ``[tiles, 3, s, s]``."""
-    processed, _ = processor._process_images([picture], return_tensors="pt")
-    return torch.as_tensor(processed["pixel_values"])
 
 
 def _encode_group(corpus, group: int, model, processor, store: FeatureStore) -> list[list[bytes]]:
@@ -185,7 +184,7 @@ def _encode_group(corpus, group: int, model, processor, store: FeatureStore) -> 
             if picture is None:
                 hashes[-1].append(bytes(DIGEST_BYTES))
                 continue
-            given = picture_pixels(processor, picture)
+            given, _ = processor.encode_pictures([picture])
             name = hashlib.sha256(f"{given.dtype} {tuple(given.shape)}".encode() + given.numpy().tobytes()).digest()
             hashes[-1].append(name)
             pixels[name] = given
@@ -226,16 +225,16 @@ def _read_list(file: Path, examples: int) -> tuple[np.ndarray, np.ndarray] | Non
     return (first, pictures) if fits else None
 
 
-def _write_list(file: Path, groups: int, processes: int) -> None:
-    found: dict[int, list[list[str]]] = {}
-    parts = [file.with_suffix(f".{rank}.json") for rank in range(processes)]
-    for part in parts:
-        found.update({int(group): rows for group, rows in json.loads(part.read_text()).items()})
-    examples = [row for group in range(groups) for row in found[group]]
-    first = np.cumsum([0, *(len(row) for row in examples)])
-    joined = b"".join(bytes.fromhex(name) for row in examples for name in row)
-    aside = file.with_suffix(".partial.npz")
-    np.savez(aside, first=first, pictures=np.frombuffer(joined, dtype=np.uint8).reshape(-1, DIGEST_BYTES))
+def _listed(examples: list[list[bytes]]) -> tuple[np.ndarray, np.ndarray]:
+    """``first`` and ``pictures`` of :class:`EncodedCorpus` from the hashes of each example's pictures."""
+    first = np.cumsum([0, *map(len, examples)])
+    joined = b"".join(name for hashes in examples for name in hashes)
+    return first, np.frombuffer(joined, dtype=np.uint8).reshape(-1, DIGEST_BYTES)
+
+
+def _write_list(file: Path, first: np.ndarray, pictures: np.ndarray) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # another run may write the same list
+    aside = file.with_suffix(f".{os.getpid()}.partial.npz")
+    np.savez(aside, first=first, pictures=pictures)
     os.replace(aside, file)
-    for part in parts:
-        part.unlink()

@@ -39,7 +39,6 @@ def frozen_features(model: ParGoModel, pixels: torch.Tensor, bf16: bool) -> torc
     return features.clone()
 
 
-@torch.no_grad()
 def encode_samples(
     model: ParGoModel,
     image_processor,
@@ -51,7 +50,7 @@ def encode_samples(
     """Run the model's vision encoder over all pictures. A picture that cannot be read is skipped and named."""
 
     def encode(pixels: torch.Tensor) -> torch.Tensor:
-        return model.get_vision_features(pixels.to(model.device)).cpu()
+        return frozen_features(model, pixels, bf16=False).cpu()
 
     return EncodedSamples(*read_pixels(image_processor, samples, batch_size, title, position, encode))
 

@@ -54,7 +54,7 @@ class TrainingInputs:
 
 
 def open_data(recipe: Recipe) -> OpenedData:
-    """Open what ``recipe.data`` names; ``skipped`` says by reason how many entries could not be used.
+    """Open what ``recipe.data`` names.
 
     Raises:
         CorpusError, FolderError: if it cannot be opened.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from pargo_mllm.training.features import frozen_features
 from pargo_mllm.training.flops import StepFlops
 from pargo_mllm.training.guards import TrainingStopped, not_finite
 from pargo_mllm.training.parts import part_of
-from pargo_mllm.training.settings import StageSettings
 from pargo_mllm.training.throughput import ThroughputMeter
 
 # each example that is skipped is named, up to so many
@@ -35,6 +35,7 @@ class MeasuredTrainer(Trainer):
         meter: gets the contents; its report goes into the log.
         encode: features ``[images, n_v, c]`` of pixels ``[images, 3, s, s]`` by a frozen encoder; None leaves pixels to the
             model.
+        bf16: evaluate under autocast, as the model is trained.
     """
 
     def __init__(
@@ -42,9 +43,11 @@ class MeasuredTrainer(Trainer):
         *args,
         meter: ThroughputMeter | None = None,
         encode: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        bf16: bool = False,
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
+        self.bf16 = bf16
         self.meter = meter
         self.encode = encode
         self.num_skipped = 0
@@ -55,7 +58,7 @@ class MeasuredTrainer(Trainer):
         if self.meter is None:
             return super().get_batch_samples(epoch_iterator, num_batches, device)
         with self.meter.waiting():
-            batches = super().get_batch_samples(epoch_iterator, num_batches, device)[0]
+            batches = list(islice(epoch_iterator, num_batches))
         for batch in batches:
             self._count(batch)
         labels = self._get_num_items_in_batch(batches, device)
@@ -86,7 +89,7 @@ class MeasuredTrainer(Trainer):
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Mean loss over all labels of the held-out part, the same for every batch size and number of processes.
 
-        One micro-batch at a time, and nothing of it is kept but two numbers.
+        One micro-batch at a time, logits only where there are labels, and nothing of it is kept but two numbers.
         """
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         assert isinstance(dataset, TrainingSet)
@@ -105,7 +108,9 @@ class MeasuredTrainer(Trainer):
         one = torch.ones((), device=self.args.device)
         for turn, batch in enumerate(loader):
             contents = batch.pop("contents")
-            loss = model(**self._prepare_inputs(batch), num_items_in_batch=one).loss
+            # deepspeed's autocast is not around the bare model
+            with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.bf16):
+                loss = model(**self._prepare_inputs(batch), num_items_in_batch=one, skip_logits=True).loss
             if turn * processes + self.args.process_index < len(batches) and contents.labels:
                 sums += torch.tensor([loss.item(), contents.labels], dtype=torch.float64)
         model.train(was_training)
@@ -131,11 +136,14 @@ class MeasuredTrainer(Trainer):
                 tqdm.write(f"skipped {name}: {reason}")
 
 
-def measurement(model: torch.nn.Module, device: torch.device, settings: StageSettings) -> dict[str, Any]:
+def bare_model(model: torch.nn.Module) -> Any:
+    """The ParGo model itself, or the one inside PEFT's."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def measurement(model: torch.nn.Module, device: torch.device, bf16: bool) -> dict[str, Any]:
     """Arguments of :class:`MeasuredTrainer` for a ParGo model, bare or inside PEFT's, that trains on ``device``."""
-    bare: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    if settings.compile_projector:
-        bare.model.projector.compile()
+    bare = bare_model(model)
     lora_parameters = sum(
         weight.numel()
         for name, weight in model.named_parameters()
@@ -144,5 +152,6 @@ def measurement(model: torch.nn.Module, device: torch.device, settings: StageSet
     return {
         "meter": ThroughputMeter(StepFlops(bare.config, lora_parameters), device),
         # under autocast as the model is trained
-        "encode": partial(frozen_features, bare.model, bf16=settings.bf16),
+        "encode": partial(frozen_features, bare.model, bf16=bf16),
+        "bf16": bf16,
     }

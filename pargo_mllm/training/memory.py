@@ -17,6 +17,7 @@ from peft import PeftModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from pargo_mllm.configuration import ParGoConfig
+from pargo_mllm.language.loss import LOGITS_AT_ONCE
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.training.engines import ENGINES
 from pargo_mllm.training.parts import count_parameters, part_of
@@ -156,8 +157,8 @@ def _activations(config: ParGoConfig, batch: int, length: int, checkpointing: bo
     visual = batch * config.num_visual_tokens * _layer_width(vision)
     tokens = batch * config.num_image_tokens
     sequence = batch * length
-    # logits in bf16, in fp32 for the loss, and their gradient
-    logits = sequence * text.vocab_size * (ACTIVATION + 4 + 4)
+    # logits in bf16, in fp32 for the loss, and their gradient; so many at once
+    logits = min(sequence * text.vocab_size, LOGITS_AT_ONCE) * (ACTIVATION + 4 + 4)
     return {
         "vision_tower": ACTIVATION * visual,
         "projector": ACTIVATION * _kept(projector, tokens, checkpointing),

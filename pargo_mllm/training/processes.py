@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -124,10 +124,13 @@ def from_the_first(value: Value) -> Value:
     return values[0]
 
 
-def wait_for_all() -> None:
-    """Returns when every process that has joined has called it."""
-    if dist.is_initialized():
-        dist.barrier()
+def from_all(value: Value) -> list[Value]:
+    """What every process that has joined gives, in each of them, by rank; picklable. Each waits for all."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 @contextmanager

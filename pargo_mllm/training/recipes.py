@@ -13,15 +13,16 @@ from typing import Any
 
 import yaml
 
+from pargo_mllm.data.conversations import TEMPLATES
 from pargo_mllm.demo.miniature import SCALES, computes_bf16
 from pargo_mllm.language.lora import LoraSettings
 from pargo_mllm.training.settings import StageSettings
 
 # what may change while a run goes on
 NOT_DECISIVE = ("output", "save_steps", "workers", "eval_steps", "eval_examples", "report_to")
-TEMPLATES = ("chat", "plain")
 PACKAGED = Path(__file__).resolve().parent.parent / "recipes"
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
+PROJECTOR_ATTENTION = ("pargo", "sdpa", "eager")
 
 
 class RecipeError(ValueError):
@@ -57,6 +58,7 @@ class Recipe:
         cache_features: run the frozen encoder once a picture, before training, and keep its features on disk.
         workers: processes that read pictures ahead, for each process that trains.
         attention: of encoder and language model.
+        projector_attention: "pargo", or "sdpa" or "eager" for the dense baselines.
         compile_projector: torch.compile for the projector.
         eval_steps: steps between evaluations on the held-out part; None evaluates never.
         eval_examples: at most so many are evaluated.
@@ -84,6 +86,7 @@ class Recipe:
     cache_features: bool = False
     workers: int = 0
     attention: str = "sdpa"
+    projector_attention: str = "pargo"
     compile_projector: bool = False
     eval_steps: int | None = None
     eval_examples: int = 512
@@ -117,7 +120,8 @@ class Recipe:
             raise RecipeError(f"stage={self.stage} must be 1 or 2.")
         if (self.steps is None) == (self.epochs is None):
             raise RecipeError(f"steps={self.steps}, epochs={self.epochs}: exactly one of the two must be given.")
-        for name, known in (("attention", ATTENTION), ("template", TEMPLATES)):
+        choices = {"attention": ATTENTION, "projector_attention": PROJECTOR_ATTENTION, "template": TEMPLATES}
+        for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise RecipeError(f"{name}={getattr(self, name)!r} is unknown; it must be one of {', '.join(known)}.")
         if not 0 <= self.held_out < 1:

@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 from tqdm.auto import tqdm
+from transformers.utils import is_flash_attn_2_available
 
-from pargo_mllm.configuration import ParGoConfig
+from pargo_mllm.configuration import ParGoConfig, expand_attention
 from pargo_mllm.data.corpus import Corpus
 from pargo_mllm.demo.miniature import SCALES, STAGE0_SEED, build_config, build_encoder, build_language_model
 from pargo_mllm.demo.phases import Phases
@@ -28,14 +29,14 @@ from pargo_mllm.training.feature_store import FeatureStore, encode_corpus
 from pargo_mllm.training.inputs import OpenedData, open_data, tokens_an_example, training_inputs
 from pargo_mllm.training.memory import estimate_memory, meta_model
 from pargo_mllm.training.parts import describe_parts, freeze_all_but
-from pargo_mllm.training.processes import Processes, wait_for_all
+from pargo_mllm.training.processes import Processes, from_all
 from pargo_mllm.training.recipes import Recipe, RecipeError
 from pargo_mllm.training.settings import StageSettings
 from pargo_mllm.training.stages import stage1, stage2
+from pargo_mllm.training.trackers import LOGS, TrackerError, check_tracker
 
 STARTED = "started.json"
 MODEL = "model"
-LOGS = "logs"
 LOG = "training_log.json"
 LOCK = "lock"
 
@@ -50,8 +51,8 @@ def run_recipe(recipe: Recipe, dry_run: bool = False, say: Callable[[str], None]
         say: gets the lines.
 
     Raises:
-        RecipeError, EngineError, ProcessesError, FolderError, CorpusError: if it cannot run as asked; all but data of which
-            nothing can be used is found before a model is loaded.
+        RecipeError, EngineError, TrackerError, ProcessesError, FolderError, CorpusError, PictureError: if it cannot run as
+            asked; all but data of which nothing can be used is found before a model is loaded.
     """
     processes = Processes.of_environment()
     if not processes.is_first:
@@ -64,7 +65,7 @@ def run_recipe(recipe: Recipe, dry_run: bool = False, say: Callable[[str], None]
     model = _planned(recipe, config)
     say(f"stage {recipe.stage}: {_story(recipe)}\n{describe_parts(model)}")
     _say_memory(recipe, model, processes, dry_run, say)
-    _check_engine(recipe, dry_run, say)
+    _check_packages(recipe, dry_run, say)
     if data is not None and recipe.output is not None:
         identity = {**recipe.identity(), "content": data.settings()}
         work = recipe.output.with_name(f".{recipe.output.name}.partial")
@@ -80,9 +81,9 @@ def run_recipe(recipe: Recipe, dry_run: bool = False, say: Callable[[str], None]
         return
     assert data is not None
     assert recipe.output is not None
-    for corpus in data.train:
-        for reason, count in getattr(corpus, "skipped", {}).items():
-            say(f"skipped {count:,} entries of the data: {reason}")
+    for part, corpus in zip(recipe.data or (), data.train, strict=True):
+        for reason, count in corpus.skipped.items():
+            say(f"skipped {count:,} entries of {part.path}: {reason}")
     say(_division(settings))
     if processes.size == 1 and "ACCELERATE_MIXED_PRECISION" in os.environ:
         say("accelerate's launcher started one process; to train with several, use torchrun")
@@ -92,7 +93,7 @@ def run_recipe(recipe: Recipe, dry_run: bool = False, say: Callable[[str], None]
             _begin(recipe, work, identity, device)
         # the others begin when the first one is here
         held.enter_context(processes.joined(device, alone_too=recipe.engine != "ddp"))
-        _train(recipe, data, work, device, processes, say)
+        _train(recipe, data, settings, work, processes, say)
         if processes.is_first:
             _finish(work, recipe.output, identity)
             say(f"finished: {recipe.output} holds model and processor")
@@ -119,10 +120,17 @@ def _finish(work: Path, output: Path, identity: dict[str, Any]) -> None:
     shutil.rmtree(work)
 
 
-def _train(recipe: Recipe, data: OpenedData, work: Path, device: str, processes: Processes, say: Callable[[str], None]) -> None:
+def _train(
+    recipe: Recipe,
+    data: OpenedData,
+    settings: StageSettings,
+    work: Path,
+    processes: Processes,
+    say: Callable[[str], None],
+) -> None:
+    device = "cpu" if settings.use_cpu else "cuda"
     model, processor = _start(recipe, device)
     place(model, recipe.engine, device)
-    settings = recipe.settings(len(data), device, processes.size)
     encode = _encoding(recipe, model, processor, settings.bf16, processes)
     inputs = training_inputs(recipe, data, processor, settings.steps, encode)
     tokens = tokens_an_example(inputs) * settings.batch_size
@@ -147,7 +155,7 @@ def _encoding(
     if not recipe.cache_features:
         return lambda corpus: corpus
     store = FeatureStore(default_cache() / "features", model, bf16)
-    return lambda corpus: encode_corpus(corpus, model, processor, store, processes.rank, processes.size, wait_for_all)
+    return lambda corpus: encode_corpus(corpus, model, processor, store, processes.rank, processes.size, from_all)
 
 
 def _division(settings: StageSettings) -> str:
@@ -168,10 +176,16 @@ def _say_memory(recipe: Recipe, model, processes: Processes, dry_run: bool, say:
         say(f"memory under {recipe.engine}, {micro_batch} sequences of {length} tokens at once\n{estimate.describe()}")
 
 
-def _check_engine(recipe: Recipe, dry_run: bool, say: Callable[[str], None]) -> None:
+def _check_packages(recipe: Recipe, dry_run: bool, say: Callable[[str], None]) -> None:
     try:
         check_installed(recipe.engine)
-    except EngineError as error:
+        check_tracker(recipe.report_to)
+        if recipe.attention == "flash_attention_2" and not is_flash_attn_2_available():
+            raise RecipeError(
+                "attention='flash_attention_2' needs a GPU and flash-attn (pip install 'pargo[flash]'); give --attention sdpa "
+                "where they are not."
+            )
+    except (EngineError, TrackerError, RecipeError) as error:
         # plans are made anywhere
         if not dry_run:
             raise
@@ -260,11 +274,12 @@ def _phases(recipe: Recipe, device: str) -> Phases:
 
 def _start(recipe: Recipe, device: str) -> tuple[ParGoForConditionalGeneration, ParGoProcessor]:
     """The model before the stage. With bf16, what trains is in fp32 and what is frozen as it was saved; else all is fp32."""
+    attention = {**expand_attention(recipe.attention), "projector_config": recipe.projector_attention}
     if recipe.model is None:
         model, processor = _phases(recipe, device).untrained("pargo")
-        model.set_attn_implementation(recipe.attention)
+        model.set_attn_implementation(attention)
     else:
-        model = ParGoForConditionalGeneration.from_pretrained(recipe.model, attn_implementation=recipe.attention)
+        model = ParGoForConditionalGeneration.from_pretrained(recipe.model, attn_implementation=attention)
         processor = ParGoProcessor.from_pretrained(recipe.model)
     (model.model.projector if recipe.settings(None, device).bf16 else model).float()
     return model, processor

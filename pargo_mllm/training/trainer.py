@@ -22,7 +22,7 @@ from pargo_mllm.data.encoding import TrainingSet
 from pargo_mllm.training.checkpoints import ASIDE, last_checkpoint, publish, settings_of
 from pargo_mllm.training.engines import EngineError, check_engine
 from pargo_mllm.training.guards import FiniteGradients, writing
-from pargo_mllm.training.measured_trainer import MeasuredTrainer, measurement
+from pargo_mllm.training.measured_trainer import MeasuredTrainer, bare_model, measurement
 from pargo_mllm.training.processes import forget_others, from_the_first, is_first_process, kept_environment
 from pargo_mllm.training.settings import StageSettings
 from pargo_mllm.training.sharding import (
@@ -33,7 +33,7 @@ from pargo_mllm.training.sharding import (
     take_back,
     trained_state,
 )
-from pargo_mllm.training.trackers import trackers
+from pargo_mllm.training.trackers import LOGS, trackers
 
 TRAINED = "trained.safetensors"
 
@@ -238,7 +238,7 @@ def train(
         collate: makes a batch (the model's keyword arguments) of a list of the dataset's items. Batches of a
             :class:`RowCollator` are measured, and their pictures encoded before the model is called.
         folder: where Trainer may write; on a file system that all processes share. A tracker's files go beside it, into
-            ``logs``.
+            :data:`~pargo_mllm.training.trackers.LOGS`.
         title, position: of the progress bar.
         callbacks: more of them.
         held_out: what ``settings.eval_steps`` is for.
@@ -259,6 +259,8 @@ def train(
             arguments._n_gpu = 1
         sharded = settings.engine == "fsdp2"
         trained = shard(model, arguments.device.type) if sharded else model
+        if settings.compile_projector:
+            bare_model(trained).model.projector.compile()
         trainer = ParGoTrainer(
             model=trained,
             args=arguments,
@@ -267,12 +269,12 @@ def train(
             data_collator=collate,
             callbacks=[
                 FiniteGradients(folder),
-                *trackers(settings.report_to, folder.parent / "logs", arguments),
+                *trackers(settings.report_to, folder.parent / LOGS, arguments),
                 StageProgress(title, position),
                 *callbacks,
             ],
             settings=settings,
-            **(measurement(trained, arguments.device, settings) if isinstance(collate, RowCollator) else {}),
+            **(measurement(trained, arguments.device, settings.bf16) if isinstance(collate, RowCollator) else {}),
         )
         trainer.remove_callback(PrinterCallback)
         checkpoint = _goes_on_from(folder, settings) if settings.save_steps else None

@@ -1,6 +1,8 @@
 """Features on disk: what the encoder gives bit for bit, once, for whatever picture is the same."""
 
+import threading
 from collections import Counter
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from pargo_mllm.data.conversations import about_image
 from pargo_mllm.data.corpus import Example
 from pargo_mllm.data.pictures import PictureError
 from pargo_mllm.training import feature_store
-from pargo_mllm.training.feature_store import FeatureStore, encode_corpus, encoder_digest, picture_pixels
+from pargo_mllm.training.feature_store import FeatureStore, encode_corpus, encoder_digest
 from pargo_mllm.training.features import frozen_features
 
 
@@ -60,7 +62,7 @@ def test_features_are_the_encoders_bit_for_bit(model, processor, pictures, tmp_p
     corpus = Pictures([*pictures, pictures[0]], broken=[2])
     encoded = encode_corpus(corpus, model, processor, FeatureStore(tmp_path, model, False))
     distinct = [picture for index, picture in enumerate(pictures) if index != 2]
-    expected = frozen_features(model.model, torch.cat([picture_pixels(processor, picture) for picture in distinct]), False)
+    expected = frozen_features(model.model, processor.encode_pictures(distinct)[0], False)
     found = {index: encoded[index].features for index in range(6)}
     # the broken one stays what it is: opening it says why
     assert found.pop(2) is None
@@ -112,6 +114,10 @@ def test_another_encoder_has_features_of_its_own(model, make_model):
     other = make_model()
     assert encoder_digest(model, False) == encoder_digest(other, False)
     assert encoder_digest(model, True) != encoder_digest(model, False)
+    before = encoder_digest(other, False)
+    other.set_attn_implementation("eager")
+    assert encoder_digest(other, False) != before
+    other.set_attn_implementation("sdpa")
     with torch.no_grad():
         next(other.model.projector.parameters()).add_(1)
     assert encoder_digest(model, False) == encoder_digest(other, False)
@@ -122,22 +128,40 @@ def test_another_encoder_has_features_of_its_own(model, make_model):
 
 def test_processes_share_the_work(model, processor, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(feature_store, "GROUP", 2)
-    import threading
+    barrier, given = threading.Barrier(2), [None, None]
 
-    barrier = threading.Barrier(2)
+    def from_all(rank, value):
+        given[rank] = value
+        barrier.wait()
+        values = list(given)
+        barrier.wait()
+        return values
+
     store = FeatureStore(tmp_path, model, False)
     corpora = [Pictures(pictures), Pictures(pictures)]
     found = [None, None]
 
     def work(rank):
-        found[rank] = encode_corpus(corpora[rank], model, processor, store, rank, 2, barrier.wait)
+        found[rank] = encode_corpus(corpora[rank], model, processor, store, rank, 2, partial(from_all, rank))
 
-    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    def both():
+        threads = [threading.Thread(target=work, args=(rank,), name=f"process {rank}") for rank in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=60)
+        assert not any(thread.is_alive() for thread in threads)
+
+    both()
     assert set(corpora[0].opened) == {0, 1, 4}
     assert set(corpora[1].opened) == {2, 3}
     for index in range(5):
         assert torch.equal(found[0][index].features[0](), found[1][index].features[0]())
+    # one that is early has computed what was lost before the other one looks: it is waited for all the same
+    lost = store.path(found[0].pictures[0].tobytes())
+    lost.unlink()
+    there = store.has
+    looks_late = lambda self, picture: there(picture) or threading.current_thread().name == "process 1"  # noqa: E731
+    monkeypatch.setattr(FeatureStore, "has", looks_late)
+    both()
+    assert lost.is_file()

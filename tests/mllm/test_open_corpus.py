@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pargo_mllm.data.coco import FolderError
+from pargo_mllm.data.coco import FolderError, read_coco_folder
 from pargo_mllm.data.corpus import PICTURE_LENGTH, CorpusError
 from pargo_mllm.data.folder_corpus import FolderCorpus
 from pargo_mllm.data.folder_source import FolderSource
@@ -55,6 +55,7 @@ def test_a_folder_of_photographs(tmp_path, stage, what, split):
         assert corpus[index].name == sample.name
         (show,) = corpus[index].pictures
         assert np.array_equal(np.asarray(show()), np.asarray(sample.load()))
+    assert corpus.skipped == read_coco_folder(folder).skipped
     assert open_corpus(folder, stage, split, views=16, seed=3).settings() == corpus.settings()
     assert open_corpus(folder, stage, split, views=16, seed=4).settings() != corpus.settings()
     assert open_corpus(folder, 3 - stage, split, views=16, seed=3).settings() != corpus.settings()
@@ -70,7 +71,10 @@ def test_samples_about_which_nothing_is_said_are_left_out():
         Sample("c", lambda: "c", (caption,), (question, question)),
     ]
     captions, questions = FolderCorpus(samples, "captions"), FolderCorpus(samples, "questions")
-    assert (captions.sample_indices, questions.sample_indices) == ([1, 2], [0, 2])
+    assert [[corpus[index].name for index in range(len(corpus))] for corpus in (captions, questions)] == [
+        ["b", "c"],
+        ["a", "c"],
+    ]
     assert [captions[index].pictures[0]() for index in range(2)] == ["b", "c"]
     assert [len(questions[index].conversations) for index in range(2)] == [1, 2]
     assert captions.settings() != questions.settings()

@@ -180,6 +180,8 @@ def gentle(data, tmp_path_factory):
         ["--cache-features", "false"],
         ["--gradient-checkpointing", "true"],
         ["--attention", "sdpa"],
+        ["--projector-attention", "sdpa"],
+        pytest.param(["--compile-projector", "true"], marks=pytest.mark.long),
     ],
     ids=lambda more: more[0],
 )
@@ -239,6 +241,7 @@ def test_own_recipe(tmp_path, data, capsys):
     assert recipe.settings(33, "cpu").steps == 9
 
 
+STAGE2 = ["mini-stage2", "--data", "{data}", "--model", "{stage1}", "--output", "{out}"]
 ERRORS = {
     "unknown recipe": (["vicuna"], "vicuna is neither a recipe"),
     "no data": (["mini-stage2", "--model", "{stage1}", "--output", "{out}"], "--data is missing"),
@@ -254,6 +257,15 @@ ERRORS = {
     "not a rate": (["mini-stage1", "--learning-rate", "nan"], "learning_rate=nan must be positive"),
     "split": (["mini-stage1", "--micro-batch-size", "3"], "micro_batch_size=3 does not divide batch_size=16"),
     "engine": (["mini-stage1", "--engine", "zero3"], "engine='zero3' is unknown; it must be one of ddp, zero2, fsdp2"),
+    "tracker": (
+        [*STAGE2, "--report-to", "paper"],
+        "report_to='paper' is unknown or not installed",
+    ),
+    "flash": (
+        [*STAGE2, "--attention", "flash_attention_2"],
+        "give --attention sdpa where they are not",
+    ),
+    "projector's attention": (["mini-stage1", "--projector-attention", "flash"], "projector_attention='flash' is unknown"),
     "two lengths": (["mini-stage1", "--steps", "2", "--epochs", "2"], "exactly one of the two"),
     "warm-up": (["vicuna-7b-stage1", "--dry-run", "--steps", "10"], "warmup_steps=2000 must lie in [0, steps=10)"),
     "miniature": (["mini-stage1", "--miniature", "huge"], "miniature='huge' is unknown"),
@@ -308,6 +320,27 @@ def test_damaged_output_is_not_taken_for_finished(stages, data, tmp_path, capsys
     (tmp_path / "copy" / "model.safetensors").write_bytes(b"")
     assert train(*mini1(data, tmp_path / "copy")) == 2
     assert "model.safetensors is not what was written" in capsys.readouterr().err
+
+
+def test_what_a_folder_leaves_out_is_said(stages, data, tmp_path, capsys):
+    shutil.copytree(data, tmp_path / "data")
+    captions = json.loads((data / "captions.json").read_text())
+    captions["annotations"].append({"image_id": 99, "caption": "of no image"})
+    (tmp_path / "data" / "captions.json").write_text(json.dumps(captions))
+    assert train(*mini2(tmp_path / "data", stages[0], tmp_path / "out", "--steps", "1")) == 0
+    said = "".join(capsys.readouterr())
+    assert f"skipped 1 entries of {tmp_path / 'data'}: captions that are empty or of no listed image" in said
+
+
+def test_a_folder_without_a_readable_picture(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    shutil.copytree(data, tmp_path / "data")
+    for picture in (tmp_path / "data" / "images").iterdir():
+        picture.write_bytes(b"no picture")
+    assert train(*mini1(tmp_path / "data", tmp_path / "out")) == 2
+    said = capsys.readouterr().err
+    assert "train pictures can be read" in said
+    assert "Traceback" not in said
 
 
 def test_unreadable_pictures_and_long_ones(data, tmp_path, capsys):

@@ -11,8 +11,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from pargo_mllm import ParGoForConditionalGeneration, ParGoProcessor
 from pargo_mllm.cli import main
-from pargo_mllm.data.shards import write_shards
+from pargo_mllm.data.collation import RowCollator
+from pargo_mllm.data.encoding import ExampleEncoder
+from pargo_mllm.data.shards import ShardCorpus, write_shards
 from pargo_mllm.training.cache import what_is_wrong
 
 SHORT = ["--steps", "3", "--save-steps", "2", "--batch-size", "6", "--bf16", "false", "--report-to", "none"]
@@ -92,6 +95,11 @@ def weights(folder):
     return load_file(folder / "model.safetensors")
 
 
+def same(first, second):
+    first, second = weights(first), weights(second)
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
 @pytest.fixture(scope="module")
 def whole(start, llava, tmp_path_factory):
     """Weights after stage 2 on the list: a row an example, two at a time."""
@@ -137,6 +145,9 @@ def test_mixture_in_groups_of_like_length(start, llava, shards, tmp_path, capsys
     both = f"[{{path: {llava}, weight: 1}}, {{path: {shards}, weight: 2}}]"
     assert train(start, both, tmp_path / "out", "--group-by-length", "true", "--pack", "true") == 0
     assert "examples of 51" in "".join(capsys.readouterr())
+    # other batches, other weights
+    assert train(start, both, tmp_path / "ungrouped", "--pack", "true") == 0
+    assert not same(tmp_path / "ungrouped", tmp_path / "out")
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert [weight for _, weight in manifest["settings"]["data"]] == [1.0, 2.0]
     # other data is another run
@@ -147,6 +158,8 @@ def test_captions_alone_in_stage_1(start, shards, tmp_path):
     assert train(start, shards, tmp_path / "out", "--template", "plain", stage=1) == 0
     before, after = weights(start / "model"), weights(tmp_path / "out")
     assert {name.split(".")[1] for name in after if not torch.equal(after[name], before[name])} == {"projector"}
+    assert train(start, shards, tmp_path / "chat", stage=1) == 0
+    assert not same(tmp_path / "chat", tmp_path / "out")
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +171,7 @@ def evaluated(start, shards, tmp_path_factory):
         settings = ["--eval-steps", "1", "--held-out", "0.3", "--report-to", "tensorboard", *GENTLE, *more]
         assert train(start, shards, output, *settings) == 0
         found[name] = logged(output)["eval/loss"], weights(output)
+    found["folder"] = output
     output = tmp_path_factory.mktemp("evaluated") / "out"
     assert train(start, shards, output, "--held-out", "0.3", *GENTLE) == 0
     found["never"] = [], weights(output)
@@ -170,6 +184,23 @@ def test_held_out_loss_is_the_same_however_it_is_batched(evaluated):
     assert len(set(losses)) == 3
     for name in ("6", "packed"):
         assert evaluated[name][0] == pytest.approx(losses, abs=1e-5)
+
+
+def test_held_out_loss_is_the_mean_over_all_labels(evaluated, shards):
+    folder = evaluated["folder"]
+    model, processor = ParGoForConditionalGeneration.from_pretrained(folder).eval(), ParGoProcessor.from_pretrained(folder)
+    encoder, collate = ExampleEncoder(processor), RowCollator(processor.tokenizer.pad_token_id, False)
+    held_out = ShardCorpus(shards, split="test", held_out=0.3)
+    said = []
+    for index in range(len(held_out)):
+        batch = collate([encoder(held_out[index])])
+        del batch["contents"]
+        labels = batch.pop("labels")[0, 1:]
+        with torch.no_grad():
+            chances = model(**batch).logits[0, :-1].log_softmax(-1)
+        said += [-float(chances[place, label]) for place, label in enumerate(labels.tolist()) if label != -100]
+    # LoRA is folded in now
+    assert sum(said) / len(said) == pytest.approx(evaluated["packed"][0][-1], abs=1e-4)
 
 
 def test_evaluating_changes_nothing(evaluated):
