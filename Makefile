@@ -26,11 +26,12 @@ bench: .venv/.installed
 	$(BIN)/python bench/run.py
 
 bench-micro: .venv/.installed
-	$(BIN)/pytest bench/micro.py --benchmark-only --benchmark-columns=min,median,iqr,rounds --benchmark-warmup=on
+	$(BIN)/python bench/micro.py
 
 # on a GPU machine the python3 there serves, with its own torch and triton: nothing is installed
+# MINUTES=8 fits a rented quarter of an hour; PART="pgp cpp" names parts, RESULTS=folder where their results go
 gpu-gate:
-	$(PYTHON) bench/gate.py
+	$(PYTHON) bench/gate.py $(if $(MINUTES),--minutes $(MINUTES)) $(if $(PART),--part $(PART)) $(if $(RESULTS),--out $(RESULTS))
 
 tune:
 	$(PYTHON) -m pargo_kernels.tune --measure

@@ -6,16 +6,18 @@ import gc
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 
+from bench.bounds import DenseBound
+from bench.clocks import clocks
 from bench.problems import Attention, Case, Problem
 from bench.provider import Place, Provider
 from bench.records import FAILED, INAPPLICABLE, OK, SKIPPED, UNAVAILABLE, WRONG, Row
-from bench.timing import Meter, Samples, Step, captured, interleaved, quantiles
+from bench.timing import COPIED_BYTES, Meter, Samples, Step, captured, copy_bandwidth, interleaved, quantiles
 from bench.traffic import FLOPS, least_work
 from bench.verify import Expected, Inputs, disagreement, expect
 
@@ -76,27 +78,47 @@ class Entry:
 
 
 class Bench:
-    """Measures cases in one setting. ``say`` hears what is being done."""
+    """Measures cases in one setting. ``say`` hears what is being done; ``keep`` gets each row as soon as it is complete."""
 
-    def __init__(self, setting: Setting, say: Callable[[str], None] = lambda text: None):
-        self.setting, self.say = setting, say
+    def __init__(
+        self,
+        setting: Setting,
+        say: Callable[[str], None] = lambda text: None,
+        keep: Callable[[Row], None] = lambda row: None,
+    ):
+        self.setting, self.say, self.keep = setting, say, keep
 
     def measure(self, case: Case, group: int, providers: Iterable[Provider]) -> list[Row]:
         """All rows of a case; ``group`` marks them as measured together."""
         gc.collect()
         contenders: list[Contender] = []
-        rows: list[Row] = []
+        refusals: list[Row] = []
         for problem in cast(tuple[Problem, ...], case.problems):
             built, refused = self._prepare(problem, _wanted(providers, problem, case))
             contenders += built
-            rows += refused
+            refusals += refused
+        rows = self._finished(refusals, group)
         for direction in DIRECTIONS:
-            rows += self._measure_direction(contenders, direction)
+            for timed in self._measure_direction(contenders, direction):
+                rows += self._finished(timed, group)
         if self.setting.place.on_cuda:
             torch.cuda.empty_cache()
-        for row in rows:
+        return rows
+
+    def _finished(self, rows: list[Row], group: int) -> list[Row]:
+        """Rows that were timed together, with what is known once they all were; kept at once."""
+        place, meter = self.setting.place, self.setting.meter
+        copy_after, clocks_after = None, None
+        if any(row.median_ms for row in rows):
+            clocks_after = clocks(place.device)
+            # a copy on a CPU takes longer than the rounds of a rehearsal; what was measured must not fail for want of memory
+            if self.setting.seconds and meter.available_bytes() > 4 * COPIED_BYTES[place.device.type]:
+                copy_after = copy_bandwidth(place.device, meter)
+        for row in _compared_to_dense(rows):
             row.group, row.load_average = group, os.getloadavg()[0]
-        return _compared_to_dense(rows)
+            row.copy_after_bytes_per_s, row.clocks_after = copy_after, clocks_after
+            self.keep(row)
+        return rows
 
     def _prepare(self, problem: Problem, providers: list[Provider]) -> tuple[list[Contender], list[Row]]:
         """The providers that are ready to run, and rows that say why the others are not."""
@@ -117,8 +139,14 @@ class Bench:
             return [], refused
         self.say("asking the oracle")
         inputs = make_inputs(problem, self.setting)
-        task = Task(problem, inputs, expect(problem, inputs, self.setting.seed))
-        return [Contender(task, *parts) for parts in built], refused
+        tasks: dict[Problem, Task] = {}
+        contenders = []
+        for provider, attend, prepare_ms, held_bytes in built:
+            computed = provider.computes(problem) if isinstance(provider, DenseBound) else problem
+            if computed not in tasks:
+                tasks[computed] = Task(problem, inputs, expect(computed, inputs, self.setting.seed))
+            contenders.append(Contender(tasks[computed], provider, attend, prepare_ms, held_bytes))
+        return contenders, refused
 
     def _build(self, provider: Provider, problem: Problem) -> tuple[Attention, float, int]:
         """The attention, the milliseconds of its preparation, and the bytes that it holds."""
@@ -143,7 +171,8 @@ class Bench:
             return SKIPPED, reason
         return None
 
-    def _measure_direction(self, contenders: list[Contender], direction: str) -> list[Row]:
+    def _measure_direction(self, contenders: list[Contender], direction: str) -> Iterator[list[Row]]:
+        """Rows of one direction, those that were timed together at a time."""
         entries = []
         for contender in contenders:
             problem, provider = contender.task.problem, contender.provider
@@ -153,10 +182,10 @@ class Bench:
             entries.append(entry)
             if obstacle is None:
                 self._verify(entry, make_step(contender.attend, contender.task.inputs, direction))
-        rows = self._time(entries)
         if self.setting.place.on_cuda:
-            rows += self._time(self._as_graphs(entries))
-        return rows
+            # first, because they are the kernels: a run that is cut short has them
+            yield self._time(self._as_graphs(entries))
+        yield self._time(entries)
 
     def _verify(self, entry: Entry, step: Step) -> None:
         """The first call, checked against the oracle, and another for the memory; the entry gets its step if it is right."""
@@ -240,6 +269,10 @@ class Bench:
         row.median_ms, row.q20_ms, row.q80_ms = middle * 1e3, low * 1e3, high * 1e3
         row.rounds, row.calls = samples.rounds, len(seconds)
         row.images_per_s = problem.batch / middle
+        if isinstance(contender.provider, DenseBound):
+            # it moves and computes what the problem does not ask for
+            row.reason = contender.provider.about
+            return
         row.minimum_bytes_per_s = least_work(problem, row.direction, place.dtype.itemsize).bytes / middle
         row.scheduled_bytes = contender.provider.scheduled_bytes(problem, row.direction, place)
         row.scheduled_bytes_per_s = row.scheduled_bytes and row.scheduled_bytes / middle
@@ -346,6 +379,6 @@ def _compared_to_dense(rows: list[Row]) -> list[Row]:
             and other.median_ms is not None
             and (other.problem, other.direction, other.launch) == same
         ]
-        if row.median_ms is not None and dense:
+        if row.median_ms is not None and dense and not row.provider.startswith("bound-"):
             row.speedup_over_dense = min(dense) / row.median_ms
     return rows

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 
 import torch
 
 from bench.problems import Attention, Problem
-from bench.provider import Place, Provider, sdpa
+from bench.provider import Place, Provider, installed, sdpa
 from pargo_kernels.intervals import partial_slices
 
 
@@ -42,28 +41,47 @@ class Varlen(Provider):
 
 
 class FlashAttn(Provider):
-    """The flash-attn package, where it is installed."""
+    """The flash-attn package, where it is installed: version 2, else 4."""
 
     name = "flash-attn"
-    about = "the flash-attn package: a sequence for each partial row, or window_size"
+    about = "the flash-attn package, 2 or else 4: a sequence for each partial row, or window_size"
 
     def why_not_here(self, place: Place) -> str | None:
-        if importlib.util.find_spec("flash_attn") is None:
-            return "flash-attn is not installed"
+        # flash-attn-4 alone makes flash_attn a package without functions
+        if not installed("flash_attn.flash_attn_interface") and not installed("flash_attn.cute"):
+            return "flash-attn is not installed: pip install --no-build-isolation flash-attn, or --pre flash-attn-4"
         return None if place.on_cuda and place.half else "flash-attn takes fp16 and bf16 on CUDA"
 
     def why_not(self, problem: Problem, place: Place, backward: bool) -> str | None:
         return _why_not_flash(problem)
 
     def build(self, problem: Problem, place: Place) -> Attention:
-        from flash_attn import flash_attn_func, flash_attn_varlen_func
+        if installed("flash_attn.flash_attn_interface"):
+            from flash_attn.flash_attn_interface import flash_attn_func, flash_attn_varlen_func
+        else:
+            from flash_attn.cute import flash_attn_func, flash_attn_varlen_func
 
         if problem.op == "cpp":
             sides = _sides(problem)
-            return lambda query, key, value: flash_attn_func(
-                *(t.transpose(1, 2) for t in (query, key, value)), window_size=sides
+            return lambda query, key, value: _first(
+                flash_attn_func(*(t.transpose(1, 2) for t in (query, key, value)), window_size=sides)
             ).transpose(1, 2)
-        return _partial_as_sequences(problem, place, flash_attn_varlen_func)
+
+        def varlen(row, keys, values, row_ends, key_ends, longest_row, longest_key):
+            # the two versions have their arguments in different orders
+            return _first(
+                flash_attn_varlen_func(
+                    row,
+                    keys,
+                    values,
+                    cu_seqlens_q=row_ends,
+                    cu_seqlens_k=key_ends,
+                    max_seqlen_q=longest_row,
+                    max_seqlen_k=longest_key,
+                )
+            )
+
+        return _partial_as_sequences(problem, place, varlen)
 
 
 class Natten(Provider):
@@ -74,12 +92,25 @@ class Natten(Provider):
     ops = ("cpp",)
 
     def why_not_here(self, place: Place) -> str | None:
-        return "natten is not installed" if importlib.util.find_spec("natten") is None else None
+        if not installed("natten"):
+            return "natten is not installed: NATTEN's install page has a build for each torch and CUDA"
+        if not place.on_cuda:
+            return None
+        import natten
+
+        # its fallback is FlexAttention, which is here under its own name
+        return (
+            None
+            if natten.HAS_LIBNATTEN
+            else "natten is installed without its CUDA kernels: NATTEN's install page has builds with them"
+        )
 
     def why_not(self, problem: Problem, place: Place, backward: bool) -> str | None:
         if problem.edge != "clamp":
             return "its windows are shifted at the borders, not cut"
-        return "its windows are wider than 1" if problem.window == 1 else None
+        if problem.window == 1:
+            return "its windows are wider than 1"
+        return "natten has no backward on a CPU" if backward and not place.on_cuda else None
 
     def build(self, problem: Problem, place: Place) -> Attention:
         from natten.functional import na1d
@@ -87,6 +118,11 @@ class Natten(Provider):
         return lambda query, key, value: na1d(
             *(t.transpose(1, 2) for t in (query, key, value)), kernel_size=problem.window
         ).transpose(1, 2)
+
+
+def _first(result):
+    """``out`` of functions that return it alone in some versions, and with the LSE in others."""
+    return result[0] if isinstance(result, tuple) else result
 
 
 def _sides(problem: Problem) -> tuple[int, int]:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import torch
 
+from bench.bounds import DenseBound
+from bench.flex import Flex, FlexFlash, FlexSmallRows
+from bench.magi import Magi
 from bench.packages import FlashAttn, Natten, Varlen
 from bench.problems import Attention, Problem
-from bench.provider import BACKENDS, Compiled, Place, Provider, allow_many_shapes, sdpa
+from bench.provider import BACKENDS, Compiled, Place, Provider, sdpa
 from bench.structured import Blocks, Sliced, Split
 from pargo_kernels.dispatch import interpreting, resolve_impl
 from pargo_kernels.intervals import interval_mask
@@ -90,35 +93,6 @@ class FullSDPA(Provider):
         return lambda query, key, value: sdpa(query, key, value, self.backend)
 
 
-class Flex(Provider):
-    """FlexAttention, compiled, with a compiled block mask."""
-
-    name = "flex"
-    about = "torch.compile(flex_attention) with torch.compile(create_block_mask)"
-    compiles = True
-
-    def why_not(self, problem: Problem, place: Place, backward: bool) -> str | None:
-        return "flex_attention has no backward on a CPU" if backward and not place.on_cuda else None
-
-    def build(self, problem: Problem, place: Place) -> Attention:
-        from torch.nn.attention.flex_attention import create_block_mask, flex_attention
-
-        begin, end = problem.bounds().to(place.device).unbind(1)
-        begin, end = begin.contiguous(), end.contiguous()
-
-        def visible(_batch, _head, row, key):
-            return (key >= begin[row]) & (key < end[row])
-
-        allow_many_shapes()
-        # uncompiled, it would build the dense grid; one compilation serves all sizes
-        mask = torch.compile(create_block_mask, dynamic=True)(
-            visible, None, None, problem.num_query, problem.num_keys, device=place.device
-        )
-        # on a CPU a compilation for all sizes runs as fast as one for each
-        attend = torch.compile(flex_attention, fullgraph=True, dynamic=not place.on_cuda)
-        return lambda query, key, value: attend(query, key, value, block_mask=mask)
-
-
 _PARGO = Pargo("pargo", "auto", "this package, impl='auto'")
 _SPLIT = Split("split", False, "multiply-and-sum for the partial rows, maskless SDPA for the global rows")
 _SPLIT_MATMUL = Split("split-matmul", True, "the same, the global rows as two matrix products")
@@ -134,6 +108,7 @@ PROVIDERS: dict[str, Provider] = {
         *(MaskedSDPA(backend) for backend in BACKENDS),
         FullSDPA("flash"),
         FullSDPA("cudnn"),
+        DenseBound("flash"),
         _SPLIT,
         Compiled(_SPLIT),
         Compiled(_SPLIT_MATMUL),
@@ -141,6 +116,9 @@ PROVIDERS: dict[str, Provider] = {
         _BLOCKS,
         Compiled(_BLOCKS),
         Flex(),
+        FlexSmallRows(),
+        FlexFlash(),
+        Magi(),
         Varlen(),
         FlashAttn(),
         Natten(),

@@ -27,9 +27,12 @@ def draw(path: Path, out: Path) -> list[Path]:
     """Draw every picture that the rows of ``path`` can fill into the folder ``out``; returns the files."""
     rows = [row for row in read_rows(path) if row.status == OK and row.median_ms]
     files = []
-    for launch in dict.fromkeys(row.launch for row in rows):
+    launches = dict.fromkeys(row.launch for row in rows)
+    # growth is the kernels': launches do not grow
+    main = "graph" if "graph" in launches else "eager"
+    for launch in launches:
         ours = [row for row in rows if row.launch == launch]
-        stem = f"{path.stem}{'' if launch == 'eager' else '_' + launch}"
+        stem = f"{path.stem}{'' if launch == main else '_' + launch}"
         files += [
             draw_comparison(ours, out / f"{stem}_time.png"),
             draw_curves(ours, "pgp", _time, "milliseconds", out / f"{stem}_pgp_time_by_visual_tokens.png"),
@@ -54,7 +57,8 @@ def draw_comparison(rows: list[Row], file: Path) -> Path | None:
         axis.set_visible(False)
     for axis, found in zip(axes.flat, panels, strict=False):
         _panel_of_points(axis, found)
-    figure.suptitle("Time of one call: median, and 20 % to 80 % quantile")
+    how = ", replayed as CUDA graphs" if rows[0].launch == "graph" else ""
+    figure.suptitle(f"Time of one call{how}: median, and 20 % to 80 % quantile")
     return _save(figure, file)
 
 
@@ -68,7 +72,8 @@ def draw_curves(rows: list[Row], op: str, value: Callable[[Row], float | None], 
     for axis, found in zip(axes.flat, sweeps.values(), strict=True):
         _panel_of_curves(axis, found, value, with_floor=value is _time)
         first = found[0]
-        shape = f"B{first.batch} H{first.num_heads} D{first.head_dim}, {first.dtype}, forward + backward"
+        how = ", CUDA graphs" if first.launch == "graph" else ""
+        shape = f"B{first.batch} H{first.num_heads} D{first.head_dim}, {first.dtype}, forward + backward{how}"
         if op == "pgp":
             axis.set(xlabel="visual tokens n_v", title=f"PGP {shape}, n_v / n_p = {first.num_keys / first.num_partial:g}")
         else:

@@ -194,6 +194,7 @@ def _cases(*problems: Problem | OtherProblem) -> tuple[Case, ...]:
     return tuple(Case((problem,)) for problem in problems)
 
 
+_FLAGSHIP = (_PAPER_PGP, PartialGlobal(1, 16, 64, 65536, 32768))
 _GROWTH = Case(_sweep(SCALING_SIZES), ("pargo",))
 
 SUITES = {
@@ -243,7 +244,41 @@ SUITES = {
         Suite(
             "flagship",
             "how near the floor are the two shapes that matter most?",
-            _cases(_PAPER_PGP, PartialGlobal(1, 16, 64, 65536, 32768)),
+            _cases(*_FLAGSHIP),
+        ),
+        Suite(
+            "gate-pgp",
+            "how near the floor are the two shapes that matter most, and how far ahead of the strongest rivals?",
+            (
+                *(
+                    Case((problem,), ("pargo", "bound-flash", "sdpa-mask-efficient", "sdpa-mask-cudnn"))
+                    for problem in _FLAGSHIP
+                ),
+                # by themselves, after the rest: torch.compile takes a third of the time
+                *(Case((problem,), ("pargo", "split-compiled")) for problem in _FLAGSHIP),
+            ),
+            seconds=1.0,
+        ),
+        Suite(
+            "gate-cpp",
+            "from which window on is dense attention as fast, in less than a minute?",
+            _cases(*_PAPER_CPP, Cascaded(1, 16, 64, 32768, 48)),
+            providers=("pargo", "bound-flash", "sdpa-mask-efficient", "sdpa-mask-cudnn"),
+            seconds=0.4,
+        ),
+        Suite(
+            "gate-flex",
+            "how far ahead of FlexAttention, blocks of 128 and of 16 rows?",
+            (Case((_PAPER_PGP,)), Case((_PAPER_CPP[0],))),
+            providers=("pargo", "flex", "flex-rows16"),
+            seconds=0.5,
+        ),
+        Suite(
+            "gate-projector",
+            "what does a training step of the whole projector gain, in half a minute?",
+            (Case((ProjectorStep(32, 576),)),),
+            providers=(),
+            seconds=4.0,
         ),
         Suite(
             "projector",

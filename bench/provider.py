@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 
 import torch
@@ -101,6 +102,14 @@ class Compiled(Provider):
 def allow_many_shapes() -> None:
     """Every problem has a compiled function of its own; torch.compile would give up on the ninth."""
     torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 10_000
+
+
+def installed(module: str) -> bool:
+    """Whether a module of another package could be imported here; its parents are, to find it."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:
+        return False
 
 
 def sdpa(query, key, value, backend: str, mask: torch.Tensor | None = None) -> torch.Tensor:

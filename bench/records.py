@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from bench.clocks import UNKNOWN, clocks
+
 ROOT = Path(__file__).resolve().parent.parent
 # the status of a row; only "ok" rows hold times
 OK = "ok"
@@ -38,11 +40,14 @@ class Environment:
     python: str
     commit: str
     dirty: bool
+    # of the GPU when the run began
+    clocks: str = UNKNOWN
 
     def __str__(self) -> str:
         return (
             f"{self.device}, {self.threads} threads; commit {self.commit[:12]}{' with changes' if self.dirty else ''}; "
             f"torch {self.torch}, triton {self.triton}, python {self.python}"
+            f"{'' if self.clocks == UNKNOWN else f'; {self.clocks}'}"
         )
 
 
@@ -98,8 +103,11 @@ class Row:
     # of a large copy (read and written bytes) and of a large matrix product in this dtype, measured in the same run
     copy_bytes_per_s: float | None = None
     matmul_flops_per_s: float | None = None
-    # of the last minute, when the group had been measured: above the number of threads, others were at work too
+    # of the last minute, when the row had been measured: above the number of threads, others were at work too
     load_average: float | None = None
+    # the copy and the clocks again, right after the row had been timed
+    copy_after_bytes_per_s: float | None = None
+    clocks_after: str | None = None
 
 
 @dataclass
@@ -209,10 +217,10 @@ class ResultFile:
 
 
 def read_rows(path: Path, kind: type[Kind] = Row) -> list[Kind]:  # type: ignore[assignment]
-    """The rows of a result file; empty fields are None."""
+    """The rows of a result file; empty fields, and columns that a file of an earlier version lacks, are None."""
     with open(path, newline="") as file:
         lines = list(csv.DictReader(file))
-    return [kind(**{field.name: _parse(field.type, line[field.name]) for field in fields(kind)}) for line in lines]
+    return [kind(**{field.name: _parse(field.type, line.get(field.name, "")) for field in fields(kind)}) for line in lines]
 
 
 def environment(device: torch.device) -> Environment:
@@ -229,6 +237,7 @@ def environment(device: torch.device) -> Environment:
         python=platform.python_version(),
         commit=commit or "unknown",
         dirty=bool(changes),
+        clocks=clocks(device),
     )
 
 

@@ -16,9 +16,10 @@ _HEADER = (
 def summary(rows: list[Row]) -> str:
     """What there is to say about one group of rows."""
     several = len({row.problem for row in rows}) > 1
-    parts = ["", f"{'several problems' if several else rows[0].problem}, {rows[0].dtype}", table(rows)]
+    parts = ["", f"{'several problems' if several else rows[0].problem}, {rows[0].dtype}"]
     if any(row.launch == "graph" for row in rows):
-        parts += ["replayed as CUDA graphs", table(rows, launch="graph")]
+        parts += ["replayed as CUDA graphs", table(rows, launch="graph"), "launched one by one"]
+    parts.append(table(rows))
     return "\n".join((*parts, *filter(None, [growth(rows)])))
 
 
@@ -77,12 +78,17 @@ def training_table(rows: list[TrainingRow]) -> str:
 def growth(rows: Iterable[Row]) -> str | None:
     """How a provider's time grows with the visual tokens, from a group that measured several sizes; None if it did not."""
     rows = [row for row in rows if row.op == "pgp" and row.direction == "forward+backward" and row.median_ms]
-    points = {row.num_keys: row.median_ms or 0.0 for row in rows if row.launch == "eager"}
+    # at small sizes an eager call is mostly launches, which do not grow
+    launch = "graph" if any(row.launch == "graph" for row in rows) else "eager"
+    points = {row.num_keys: row.median_ms or 0.0 for row in rows if row.launch == launch}
     if len(points) < 2:
         return None
     sizes = sorted(points)
     exponent = fitted_exponent(sizes, [points[size] for size in sizes])
-    return f"{rows[0].provider}: forward + backward grows as n_v^{exponent:.2f} from {sizes[0]} to {sizes[-1]} visual tokens"
+    how = "" if launch == "eager" else ", replayed as a CUDA graph,"
+    return (
+        f"{rows[0].provider}: forward + backward{how} grows as n_v^{exponent:.2f} from {sizes[0]} to {sizes[-1]} visual tokens"
+    )
 
 
 def _reasons(name: str, rows: list[Row]) -> list[str]:

@@ -31,6 +31,7 @@ import torch
 from tqdm import tqdm
 
 from bench import plots, report
+from bench.clocks import clocks
 from bench.compare import compare
 from bench.measure import DTYPES, LAYOUTS, Bench, Setting
 from bench.peers import PROVIDERS
@@ -63,8 +64,6 @@ def main(argv: list[str] | None = None) -> int:
     suite = SUITES[args.suite]
     providers = chosen_providers(args.providers, suite)
     cases = chosen_cases(suite, args.dry_run)
-    machine = environment(device)
-    out = args.out or ROOT / "runs" / "bench" / slug(machine.device)
     meter = meter_for(device)
     setting = Setting(
         suite=suite.name,
@@ -77,16 +76,19 @@ def main(argv: list[str] | None = None) -> int:
         copy_bytes_per_s=copy_bandwidth(device, meter),
         matmul_flops_per_s=matmul_rate(device, place.dtype, meter),
     )
-    print(headline(machine, setting, providers))
+    # after the copy and the product: an idle device would show the clocks of one at rest
+    machine = environment(device)
+    out = args.out or ROOT / "runs" / "bench" / slug(machine.device)
+    print(headline(machine, setting, providers), flush=True)
 
     with ResultFile(out / f"{suite.name}.csv", machine) as results, tqdm(cases, unit="case", disable=None) as progress:
-        bench = Bench(setting, progress.set_postfix_str)
+        bench = Bench(setting, progress.set_postfix_str, results.add)
         for group, case in enumerate(progress):
             rows = bench.measure(case, group, providers) if suite.providers != () else measure_other(case, group, bench)
-            for row in rows:
-                results.add(row)
             tqdm.write(report.summary(rows))
+            sys.stdout.flush()
 
+    print(f"after: copy {copy_bandwidth(device, meter) / 1e9:.1f} GB/s, clocks {clocks(device)}")
     drawn = plots.draw(results.path, out)
     print(f"\n{time.perf_counter() - begin:.0f} s; {results.path}", *(path.name for path in drawn), sep="\n  ")
     return 0
@@ -100,11 +102,14 @@ def measure_other(case: Case, group: int, bench: Bench) -> list[Row]:
             # needs the model, which those who use the kernels alone may not have installed
             from bench.projector import measure_projector
 
-            rows += measure_projector(problem, group, bench.setting, bench.say)
+            found = measure_projector(problem, group, bench.setting, bench.say)
         else:
             from bench.anyres import measure_anyres
 
-            rows += measure_anyres(cast(AnyResolution, problem), group, bench.setting, bench.say)
+            found = measure_anyres(cast(AnyResolution, problem), group, bench.setting, bench.say)
+        for row in found:
+            bench.keep(row)
+        rows += found
     return rows
 
 

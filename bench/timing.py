@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import psutil
 import torch
 
 Key = TypeVar("Key")
@@ -20,8 +19,9 @@ Step = Callable[[Callable[[], None]], Any]
 # one turn of a provider in a round: at most so many calls, at most about so long
 TURN_CALLS, TURN_SECONDS = 5, 0.2
 MIN_ROUNDS, MAX_ROUNDS = 3, 30
-# larger than the L2 of any current GPU: written before each call, so that no call finds its inputs in the cache
-FLUSH_BYTES = 256 << 20
+# twice the L2 of any current GPU: read before each call, so that no call finds its inputs in the cache
+EVICTING_BYTES = 256 << 20
+COPIED_BYTES = {"cuda": 1 << 30, "cpu": 1 << 28}
 
 
 @dataclass
@@ -75,6 +75,8 @@ class CpuMeter:
             return 0
         # freed pages go back to the system, so that they count when they are taken again
         self._libc.malloc_trim(0)
+        import psutil
+
         return psutil.Process().memory_info().rss
 
     def peak(self, step: Step) -> tuple[Any, int | None]:
@@ -87,6 +89,8 @@ class CpuMeter:
 
     def available_bytes(self) -> int:
         """Memory that a call may take."""
+        import psutil
+
         return psutil.virtual_memory().available
 
     def synchronize(self) -> None:
@@ -103,20 +107,46 @@ class CpuMeter:
             return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
+class Replay:
+    """A step as a CUDA graph: each call replays it as one part."""
+
+    def __init__(self, graph: torch.cuda.CUDAGraph) -> None:
+        self.graph = graph
+
+    def __call__(self, mark: Callable[[], None]) -> None:
+        self.graph.replay()
+        mark()
+
+
 class CudaMeter:
-    """Device events and the caching allocator. Each call starts on an idle device with a cold L2."""
+    """Device events and the caching allocator. Each call starts with a cold, clean L2.
+
+    An eager step starts on an idle device, and its launches are part of its time; a :class:`Replay` is queued behind the
+    eviction, so that its time is the kernels' alone.
+    """
 
     why_no_memory = None
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._flush = torch.empty(FLUSH_BYTES, dtype=torch.int8, device=device)
+        self._clean = torch.ones(EVICTING_BYTES // 4, device=device)
+        self._sum = torch.empty((), device=device)
+
+    def evict(self) -> None:
+        """Empty the L2 of what calls can use, and of what it has still to write.
+
+        By reading: a buffer that is written leaves dirty lines, which the device would write back while the call is timed.
+        Reading writes those of the call before back now.
+        """
+        torch.sum(self._clean, dim=0, out=self._sum)
 
     def call(self, step: Step) -> list[float]:
-        """Run the step once: seconds from its start to the end of each part, launches included."""
+        """Run the step once: seconds from its start to the end of each part."""
         events = [torch.cuda.Event(enable_timing=True)]
-        self._flush.zero_()
         torch.cuda.synchronize(self.device)
+        self.evict()
+        if not isinstance(step, Replay):
+            torch.cuda.synchronize(self.device)
         events[0].record()
 
         def mark() -> None:
@@ -167,8 +197,8 @@ def caveats(threads: int, meter: Meter) -> list[str]:
     return lines
 
 
-def captured(step: Step) -> tuple[Step, Any]:
-    """The step as a CUDA graph: a step that replays it, and what the captured call returned (each replay rewrites it)."""
+def captured(step: Step) -> tuple[Replay, Any]:
+    """The step as a CUDA graph, and what the captured call returned (each replay rewrites it)."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -178,12 +208,7 @@ def captured(step: Step) -> tuple[Step, Any]:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         result = step(lambda: None)
-
-    def replay(mark: Callable[[], None]) -> None:
-        graph.replay()
-        mark()
-
-    return replay, result
+    return Replay(graph), result
 
 
 def interleaved(
@@ -218,7 +243,7 @@ def interleaved(
 
 def copy_bandwidth(device: torch.device, meter: Meter) -> float:
     """Bytes per second of a large copy on the device, read and written bytes counted."""
-    source = torch.empty(1 << 30 if device.type == "cuda" else 1 << 28, dtype=torch.int8, device=device).fill_(1)
+    source = torch.empty(COPIED_BYTES[device.type], dtype=torch.int8, device=device).fill_(1)
     target = torch.empty_like(source)
     return 2 * source.numel() / _median_seconds(lambda: target.copy_(source), meter)
 

@@ -2,7 +2,9 @@
 
     python -m pargo_kernels.aot --arch sm_80 sm_90 sm_100 gfx942
 
-Exit status 1 if a kernel fails to compile, spills registers or wants more shared memory than a program may have.
+Exit status 1 if a kernel fails to compile, spills registers, wants more shared memory than a program may have, or moves rows
+of 16-bit elements less than 16 bytes at a time where their strides allow it. What cannot be otherwise is named with its reason.
+Compiled kernels stay in Triton's cache, where launches on such a GPU find them.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import NamedTuple
 
 from pargo_kernels.dispatch import TRITON_INSTALLED, interpreting
 
-COLUMNS = "{:<24} {:<7} {:<5} {:>4} {:>6} {:>7} {:>5} {:>6} {:<6} {:>5} {:>7} {:>12} {:>5} {:>9}  {}"
+COLUMNS = "{:<24} {:<7} {:<5} {:>4} {:>6} {:>7} {:>5} {:>6} {:<18} {:>5} {:>7} {:>12} {:>5} {:>9}  {}"
 HEADER = COLUMNS.format(
     "kernel", "arch", "dtype", "dim", "slice", "block", "warps", "stages", "call", "regs", "spill B",
     "shared/limit", "mma", "wide", "verdict",
@@ -28,6 +30,7 @@ class Report(NamedTuple):
 
     line: str
     passed: bool
+    excused: bool = False
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,11 +57,12 @@ def main(arguments: list[str] | None = None) -> int:
 
     wanted = jobs(options.arch, options.kernel, options.sample)
     print(HEADER)
-    passed = total = 0
+    passed = total = excused = 0
     for report in run(wanted, options.jobs):
         print(report.line, flush=True)
-        passed, total = passed + report.passed, total + 1
-    print(f"{passed} of {total} kernels pass: compiled, no spill, shared memory inside the chip")
+        passed, total, excused = passed + report.passed, total + 1, excused + report.excused
+    named = f"; {excused} of them spill for the reason named" if excused else ""
+    print(f"{passed} of {total} kernels pass: compiled, no spill, shared memory inside the chip, rows moved whole{named}")
     return 0 if passed == total else 1
 
 
@@ -89,7 +93,7 @@ def compile_case(job: tuple[int, int]) -> Report:
     from pargo_kernels.triton_path.compile_ahead import TARGETS, compile_launch
     from pargo_kernels.triton_path.inspect_binary import inspect_binary
     from pargo_kernels.triton_path.launch_table import entries
-    from pargo_kernels.triton_path.table_cases import PLAIN, cases
+    from pargo_kernels.triton_path.table_cases import cases
 
     line, number = job
     entry = entries()[line]
@@ -99,12 +103,12 @@ def compile_case(job: tuple[int, int]) -> Report:
         entry.kernel,
         entry.arch,
         {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}[str(case.dtype).removeprefix("torch.")],
-        entry.block_dim,
+        case.head_dim,
         "-" if entry.kernel.startswith("cascaded") else f">={entry.slice_from}",
         f"{entry.block}x{entry.block_n}",
         entry.num_warps,
         entry.num_stages,
-        "plain" if case.variant == PLAIN else "full",
+        case.variant.name,
     )
     try:
         cost = inspect_binary(compile_launch(case.launch, entry.arch))
@@ -112,8 +116,12 @@ def compile_case(job: tuple[int, int]) -> Report:
         message = (str(error).strip() or repr(error)).splitlines()[-1]
         return Report(COLUMNS.format(*described, "-", "-", "-", "-", "-", f"FAILED {type(error).__name__}: {message}"), False)
     faults = []
-    if cost.spilled_bytes:
+    excused = cost.spilled_bytes > 0 and case.excuse is not None
+    if cost.spilled_bytes and not excused:
         faults.append("SPILLS")
+    # what is left is vectors: lse, delta, offsets
+    if case.rows_are_wide and 2 * cost.wide_accesses < cost.global_accesses:
+        faults.append("ROWS MOVED IN PIECES")
     if cost.shared_bytes > limit:
         faults.append("TOO MUCH SHARED MEMORY")
     figures = (
@@ -122,9 +130,9 @@ def compile_case(job: tuple[int, int]) -> Report:
         f"{cost.shared_bytes / 1024:.0f}/{limit // 1024}K",
         cost.matrix_instructions,
         f"{cost.wide_accesses}/{cost.global_accesses}",
-        ", ".join(faults) or "ok",
+        ", ".join(faults) or (f"spills: {case.excuse}" if excused else "ok"),
     )
-    return Report(COLUMNS.format(*described, *figures), not faults)
+    return Report(COLUMNS.format(*described, *figures), not faults, excused)
 
 
 if __name__ == "__main__":

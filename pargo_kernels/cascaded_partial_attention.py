@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 
 from pargo_kernels import reference, registration
-from pargo_kernels.checks import check_cascaded, check_impl, check_qkv, check_scale
+from pargo_kernels.checks import check_cascaded, check_impl, check_qkv, check_scale, passed, remember
 from pargo_kernels.dispatch import autocast_inputs, resolve_impl
 
 _ops = registration.define(
@@ -58,16 +58,18 @@ def cascaded_partial_attention(
     Raises:
         TypeError, ValueError: for arguments outside these rules, before anything is computed.
     """
-    check_impl(impl)
     query, key, value = autocast_inputs(query, key, value)
-    check_qkv(query, key, value)
+    kind = passed(query, key, value, window, num_partial, edge, scale, impl)
+    if kind is not None:
+        check_impl(impl)
+        check_qkv(query, key, value)
+        check_cascaded(query, key, window, query.shape[2] if num_partial is None else num_partial, edge)
+        check_scale(scale)
+        remember(kind)
     if num_partial is None:
         num_partial = query.shape[2]
-    check_cascaded(query, key, window, num_partial, edge)
     if scale is None:
         scale = query.shape[-1] ** -0.5
-    else:
-        check_scale(scale)
     chosen = resolve_impl(impl, query)
     if chosen == "reference":
         out, lse = reference.cascaded_partial_attention(query, key, value, window, num_partial, edge, scale)

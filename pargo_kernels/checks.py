@@ -8,9 +8,40 @@ import torch
 
 from pargo_kernels.intervals import EDGES
 
+# a call like one that passed needs no second look: what the checks read of plain tensors and settings is in its kind
+MAX_KINDS = 4096
+_passed: set[tuple] = set()
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+
 IMPLS = ("auto", "triton", "torch", "reference")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MAX_HEAD_DIM = 256
+
+
+def passed(query, key, value, *settings) -> tuple | None:
+    """None if such a call has passed the checks before, else what :func:`remember` takes when it has.
+
+    ``settings`` are hashable. Traced and fake tensors, whose sizes may be symbols, are looked at every time.
+    """
+    if type(query) not in _PLAIN or type(key) not in _PLAIN or type(value) not in _PLAIN or torch.compiler.is_compiling():
+        return ()
+    kind = (
+        query.shape, key.shape, value.shape, query.dtype, key.dtype, value.dtype, query.device, key.device, value.device,
+        # 1, 1.0 and True are equal and not alike
+        *settings, *map(type, settings),
+    )  # fmt: skip
+    try:
+        return None if kind in _passed else kind
+    except TypeError:
+        return ()
+
+
+def remember(kind: tuple) -> None:
+    """Such a call has passed."""
+    if kind:
+        if len(_passed) >= MAX_KINDS:
+            _passed.clear()
+        _passed.add(kind)
 
 
 def check_qkv(query, key, value) -> None:
@@ -85,7 +116,9 @@ def check_impl(impl) -> None:
 
 
 def check_scale(scale) -> None:
-    """``scale`` is a finite number."""
+    """``scale`` is None or a finite number."""
+    if scale is None:
+        return
     if not isinstance(scale, (int, float)) or scale != scale or scale in (float("inf"), float("-inf")):
         raise ValueError(f"scale={scale!r} must be a finite number; None means head_dim ** -0.5.")
 

@@ -50,8 +50,8 @@ def partial_global_attention(
     query, key, value = autocast_inputs(query, key, value)
     check_qkv(query, key, value)
     check_partial_global(query, key, num_partial, None, False)
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
     check_scale(scale)
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
     chosen = resolve_impl(impl, query)
     if chosen == "reference":
         raise ValueError("impl='reference' is not offered over several ranks: use 'auto', 'triton' or 'torch'.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 
@@ -19,6 +20,7 @@ def interpreting() -> bool:
 TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
 
 
+@functools.cache
 def _capable(device_index: int | None) -> bool:
     return torch.version.hip is not None or torch.cuda.get_device_capability(device_index) >= MIN_CAPABILITY
 
@@ -28,7 +30,7 @@ def _why_not_triton(query: torch.Tensor) -> str | None:
         return "query is float64, which the kernels do not compute"
     if not TRITON_INSTALLED:
         return "triton is not installed (pip install triton)"
-    if query.device.type == "cuda":
+    if query.is_cuda:
         return None if _capable(query.device.index) else f"{query.device} has a compute capability below 8.0"
     if query.device.type == "cpu" and interpreting():
         return None
@@ -44,7 +46,7 @@ def resolve_impl(impl: str, query: torch.Tensor) -> str:
         ValueError: if "triton" is asked for where it cannot run. It never falls back silently.
     """
     if impl == "auto":
-        return "triton" if query.device.type == "cuda" and _why_not_triton(query) is None else "torch"
+        return "triton" if query.is_cuda and _why_not_triton(query) is None else "torch"
     if impl == "triton":
         why_not = _why_not_triton(query)
         if why_not is not None:
@@ -57,11 +59,13 @@ def autocast_inputs(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
     Comes before any check: what is not a tensor passes through.
     """
-    if not all(isinstance(t, torch.Tensor) for t in inputs):
+    if not torch._C._is_any_autocast_enabled() or not isinstance(inputs[0], torch.Tensor):
         return inputs
     device_type = inputs[0].device.type
     # autocast does not know meta tensors
     if device_type == "meta" or not torch.is_autocast_enabled(device_type):
+        return inputs
+    if not all(isinstance(t, torch.Tensor) for t in inputs):
         return inputs
     dtype = torch.get_autocast_dtype(device_type)
     castable = (torch.float16, torch.bfloat16, torch.float32)

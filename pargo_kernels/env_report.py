@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 import pargo_kernels
+from pargo_kernels import measured_lines
 from pargo_kernels.dispatch import TRITON_INSTALLED, resolve_impl
 
 PACKAGES = ("torch", "triton", "transformers", "peft", "accelerate", "safetensors", "numpy", "flash-attn", "natten")
@@ -30,6 +31,7 @@ def report() -> Iterator[tuple[str, str]]:
         yield package, _version(package)
     yield "torch built for", f"CUDA {torch.version.cuda}, HIP {torch.version.hip}"
     yield "triton importable", str(TRITON_INSTALLED)
+    yield "launch table", measured_lines.summary()
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         yield (

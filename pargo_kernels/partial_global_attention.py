@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 
 from pargo_kernels import reference, registration
-from pargo_kernels.checks import check_impl, check_partial_global, check_qkv, check_scale
+from pargo_kernels.checks import check_impl, check_partial_global, check_qkv, check_scale, passed, remember
 from pargo_kernels.dispatch import autocast_inputs, resolve_impl
 
 _ops = registration.define(
@@ -60,14 +60,17 @@ def partial_global_attention(
     Raises:
         TypeError, ValueError: for arguments outside these rules, before anything is computed.
     """
-    check_impl(impl)
     query, key, value = autocast_inputs(query, key, value)
-    check_qkv(query, key, value)
-    check_partial_global(query, key, num_partial, cu_seqlens_k, check)
+    # packed offsets are looked at every time
+    kind = passed(query, key, value, num_partial, scale, impl) if cu_seqlens_k is None else ()
+    if kind is not None:
+        check_impl(impl)
+        check_qkv(query, key, value)
+        check_partial_global(query, key, num_partial, cu_seqlens_k, check)
+        check_scale(scale)
+        remember(kind)
     if scale is None:
         scale = query.shape[-1] ** -0.5
-    else:
-        check_scale(scale)
     chosen = resolve_impl(impl, query)
     if chosen == "reference":
         out, lse = reference.partial_global_attention(query, key, value, num_partial, scale, cu_seqlens_k)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from types import ModuleType
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -28,6 +28,7 @@ class Ops(NamedTuple):
     forward: torch._ops.OpOverload
     backward: torch._ops.OpOverload
     function: type[torch.autograd.Function]
+    functional: type[torch.autograd.Function]
 
 
 def define(name: str, *, inputs: str, settings: str, num_tensors: int, module: str) -> Ops:
@@ -71,27 +72,30 @@ def define(name: str, *, inputs: str, settings: str, num_tensors: int, module: s
 
     forward_op = getattr(torch.ops.pargo_kernels, f"{name}_forward").default
     backward_op = getattr(torch.ops.pargo_kernels, f"{name}_backward").default
-    function = _function(name, forward_op, backward_op, num_tensors)
+    function, functional = _functions(name, forward_op, backward_op, num_tensors)
     # exported programs call the bare op: it has the same gradient
     torch.library.register_autograd(
-        f"pargo_kernels::{name}_forward", function.backward, setup_context=function.setup_context, lib=_library
+        f"pargo_kernels::{name}_forward", functional.backward, setup_context=functional.setup_context, lib=_library
     )
-    return Ops(forward_op, backward_op, function)
+    return Ops(forward_op, backward_op, function, functional)
 
 
 def call(ops: Ops, tensors: tuple, settings: tuple) -> tuple[torch.Tensor, torch.Tensor]:
     """Run the op on ``tensors`` and ``settings`` (the implementation's name last); autograd only where it is wanted."""
-    wants_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    # the Function refuses forward-mode AD; the bare op would drop the tangents
+    if torch.compiler.is_compiling():
+        # the bare op has its gradient registered: a traced Function refuses one tensor in two places
+        return ops.forward(*tensors, *settings)
+    query, key, value = tensors[:3]
+    wants_grad = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
+    # a Function refuses forward-mode AD; the bare op would drop the tangents
     if wants_grad or forward_ad._current_level >= 0:
-        return ops.function.apply(*tensors, *settings)
+        function = ops.functional if torch._C._are_functorch_transforms_active() else ops.function
+        return function.apply(*tensors, *settings)
     return _below_autograd(ops.forward, *tensors, *settings)
 
 
 def _below_autograd(op, *args):
     # nothing is recorded here: the op's own autograd kernel, which exported programs need, would cost microseconds
-    if torch.compiler.is_compiling():
-        return op(*args)
     with torch._C._AutoDispatchBelowAutograd():
         return op(*args)
 
@@ -120,33 +124,31 @@ def _vmap_rule(op):
 
 
 @functools.cache
-def _path(impl: str, module: str) -> ModuleType:
-    return importlib.import_module(f"pargo_kernels.{impl}_path.{module}")
+def _path(impl: str, module: str, direction: str) -> Callable:
+    return getattr(importlib.import_module(f"pargo_kernels.{impl}_path.{module}"), direction)
 
 
 def _run(module: str, direction: str, args: tuple):
-    *inputs, impl = args
-    device = args[0].device
-    path = _path(impl, module)
-    if not torch.is_autocast_enabled(device.type):
-        return getattr(path, direction)(*inputs)
-    with torch.autocast(device.type, enabled=False):
-        return getattr(path, direction)(*inputs)
+    compute = _path(args[-1], module, direction)
+    if not torch._C._is_any_autocast_enabled():
+        return compute(*args[:-1])
+    device_type = args[0].device.type
+    with torch.autocast(device_type, enabled=False):
+        return compute(*args[:-1])
 
 
-def _function(name: str, forward_op, backward_op, num_tensors: int) -> type[torch.autograd.Function]:
+def _functions(name: str, forward_op, backward_op, num_tensors: int) -> tuple[type[torch.autograd.Function], ...]:
+    def save(ctx, inputs, output):
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*inputs[:num_tensors], *output)
+        ctx.settings = inputs[num_tensors:]
+
     class Attention(torch.autograd.Function):
-        generate_vmap_rule = True
-
         @staticmethod
-        def forward(*args):
-            return _below_autograd(forward_op, *args)
-
-        @staticmethod
-        def setup_context(ctx, inputs, output):
-            ctx.set_materialize_grads(False)
-            ctx.save_for_backward(*inputs[:num_tensors], *output)
-            ctx.settings = inputs[num_tensors:]
+        def forward(ctx, *args):
+            output = _below_autograd(forward_op, *args)
+            save(ctx, args, output)
+            return output
 
         @staticmethod
         @torch.autograd.function.once_differentiable
@@ -157,5 +159,16 @@ def _function(name: str, forward_op, backward_op, num_tensors: int) -> type[torc
             grads = backward_op(grad_out, grad_lse, *saved, *ctx.settings)
             return (*grads, *[None] * (num_tensors - 3 + len(ctx.settings)))
 
+    # the form that functional transforms take; reading its signature costs them 25 microseconds a call
+    class FunctionalAttention(Attention):
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(*args):
+            return _below_autograd(forward_op, *args)
+
+        setup_context = staticmethod(save)
+
     Attention.__name__ = Attention.__qualname__ = name
-    return Attention
+    FunctionalAttention.__name__ = FunctionalAttention.__qualname__ = f"functional_{name}"
+    return Attention, FunctionalAttention

@@ -3,6 +3,8 @@
     python -m pargo_kernels.tune --measure       on a GPU, the lines of its architecture
     python -m pargo_kernels.tune --arch sm_90    without one: the first candidate that compiles
     python -m pargo_kernels.tune --keep          lines that pass stay: for another version of Triton
+    python -m pargo_kernels.tune --flagship tuned.json --seconds 50    on a GPU: the lines that matter most, on their shapes
+    python -m pargo_kernels.tune --adopt tuned.json                    what that chose, into the table
 
 The candidates stand in the order of our expectation; without ``--measure`` the table says nothing about speed. Prints the lines
 that changed.
@@ -17,15 +19,18 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import triton
 
+from pargo_kernels import tune_flagship
+from pargo_kernels.dispatch import interpreting
 from pargo_kernels.triton_path import launch_table
 from pargo_kernels.triton_path.compile_ahead import TARGETS, compile_launch
+from pargo_kernels.triton_path.held import run
 from pargo_kernels.triton_path.inspect_binary import spills
-from pargo_kernels.triton_path.launch import run
 from pargo_kernels.triton_path.launch_table import Entry
 from pargo_kernels.triton_path.table_cases import FULL, PLAIN, cases
 
@@ -146,7 +151,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--keep", action="store_true", help="lines that pass stay as they are")
     parser.add_argument("--measure", type=int, nargs="?", const=6, metavar="N", help="time the first N (default: 6) on the GPU")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes that compile (default: one a core)")
+    parser.add_argument("--flagship", type=Path, metavar="FILE", help="time the flagship lines on the GPU; FILE gets the times")
+    parser.add_argument("--seconds", type=float, help="with --flagship: stop after so many")
+    parser.add_argument("--rehearse", action="store_true", help="with --flagship: that all runs, interpreted on the CPU")
+    parser.add_argument("--adopt", type=Path, metavar="FILE", help="put the lines that --flagship chose into the table")
     options = parser.parse_args(arguments)
+    if options.adopt:
+        return tune_flagship.adopt(options.adopt)
+    if options.flagship:
+        if options.rehearse and not interpreting():
+            parser.error("--rehearse interprets the kernels: set TRITON_INTERPRET=1")
+        if not options.rehearse and not torch.cuda.is_available():
+            parser.error("--flagship needs a GPU, and torch sees none; --rehearse shows that all runs")
+        return tune_flagship.tune(options.flagship, options.seconds, options.rehearse)
     if options.measure:
         if not torch.cuda.is_available():
             parser.error("--measure needs a GPU, and torch sees none; leave it out to choose by the compiler's verdict")

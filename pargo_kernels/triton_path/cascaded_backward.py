@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from pargo_kernels.triton_path.band import rows_of_key, tile_phases, token_block
-from pargo_kernels.triton_path.cascaded_forward import SIZES, row_block
+from pargo_kernels.triton_path.cascaded_forward import row_block
 from pargo_kernels.triton_path.tiles import (
     LOG2E,
     base2_shift,
@@ -61,7 +61,7 @@ def query_gradient(
     return dq
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit
 def cascaded_query_backward(
     grad_out,
     grad_lse,
@@ -164,7 +164,7 @@ def key_gradients(
     return dk, dv
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit
 def cascaded_key_backward(
     grad_out,
     query,

@@ -21,8 +21,6 @@ from pargo_kernels.triton_path.tiles import (
     store_vector,
 )
 
-SIZES = ["num_heads", "num_partial", "num_tokens", "window", "partial_blocks", "num_blocks"]
-
 
 @triton.jit
 def row_block(block, partial_blocks, num_partial, num_tokens, window, BLOCK_M: tl.constexpr, CLAMP: tl.constexpr):
@@ -79,7 +77,7 @@ def attend(
     return peak, total, acc
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit
 def cascaded_forward(
     query,
     key,

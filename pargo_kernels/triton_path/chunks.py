@@ -169,7 +169,7 @@ def partial_rows(x, image, first_head, lanes, row, last_row, GROUP: tl.constexpr
     rows = tl.cast(row + lanes % ROWS, tl.int64)
     member = tl.cast(lanes // ROWS, tl.int64)
     valid = (rows < last_row) & (member < GROUP)
-    return Rows(head_pointer(x, image, first_head), member * x.head + rows * x.row, valid, x.dim)
+    return Rows(head_pointer(x, image, first_head), (member * x.head + rows * x.row) * x.unit, valid, x.dim)
 
 
 @triton.jit
@@ -177,7 +177,8 @@ def global_rows(x, image, first_head, lanes, num_partial, num_global, GROUP: tl.
     # global rows of a group, head by head
     member = tl.cast(lanes // num_global, tl.int64)
     row = tl.cast(num_partial + lanes % num_global, tl.int64)
-    return Rows(head_pointer(x, image, first_head), member * x.head + row * x.row, lanes < GROUP * num_global, x.dim)
+    offsets = (member * x.head + row * x.row) * x.unit
+    return Rows(head_pointer(x, image, first_head), offsets, lanes < GROUP * num_global, x.dim)
 
 
 @triton.jit

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from triton.compiler import ASTSource
+
+from pargo_kernels.triton_path.tiles import Strided
+
+MAX_INT32 = 2**31 - 1
+POINTERS = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.int32: "*i32"}
+
+
+class Unused(NamedTuple):
+    """A pointer that this launch does not follow and another of the same variant does."""
+
+    dtype: torch.dtype
 
 
 class Launch(NamedTuple):
-    """One launch of one kernel: positional arguments, then the compile-time parameters by name."""
+    """One launch of one kernel: positional arguments, then the compile-time parameters by name.
+
+    The arguments are tensors, :class:`Strided` and :class:`Unused` ones, then at most one float (the scale), then sizes. None
+    stands for a tensor that no launch of the variant has. Tensors may be on "meta" where the launch is only compiled.
+    """
 
     kernel: Any
     grid: tuple[int, ...]
@@ -18,6 +33,61 @@ class Launch(NamedTuple):
     constants: dict[str, Any]
     num_warps: int
     num_stages: int
+
+    @property
+    def variant(self) -> tuple:
+        """What the compiler makes code for: launches of equal variants share a kernel.
+
+        Sizes, strides and addresses are not in it, but for what says how wide memory is accessed: a new length compiles
+        nothing, and what was compiled ahead of time is what launches find in Triton's cache.
+        """
+        strides = (stride for arg in self.args if isinstance(arg, Strided) for stride in arg[1:5])
+        far = any(stride > MAX_INT32 for stride in strides)
+        kinds = tuple(map(_kind, self.args))
+        return self.kernel, kinds, far, tuple(self.constants.values()), self.num_warps, self.num_stages
+
+    def source(self) -> ASTSource:
+        """The variant as Triton's compiler takes it."""
+        _, kinds, far, _, _, _ = self.variant
+        stride = "i64" if far else "i32"
+        names = [parameter.name for parameter in self.kernel.params]
+        signature: dict[str, Any] = dict.fromkeys(names, "constexpr")
+        constants: dict[tuple[int, ...], Any] = {}
+        attributes: dict[tuple[int, ...], Any] = {}
+        for position, (name, kind) in enumerate(zip(names, kinds, strict=False)):
+            if isinstance(kind, Strided):
+                dim = stride if kind.apart else "constexpr"
+                signature[name] = Strided(POINTERS[kind.base], stride, stride, stride, dim, "constexpr", "constexpr")
+                constants |= {(position, 5): kind.unit, (position, 6): kind.apart}
+                if not kind.apart:
+                    constants[position, 4] = kind.dim
+                if kind.unit > 1:
+                    attributes[position, 0] = divisible_by(kind.unit * kind.base.itemsize)
+            elif isinstance(kind, torch.dtype):
+                signature[name] = POINTERS[kind]
+                # buffers of our own come straight from the allocator; cu_seqlens may begin anywhere
+                if kind.is_floating_point:
+                    attributes[position,] = divisible_by(16)
+            elif kind is None:
+                constants[position,] = None
+            else:
+                signature[name] = "fp32" if kind is float else "i32"
+        for position in range(len(kinds), len(names)):
+            constants[position,] = self.constants[names[position]]
+        return ASTSource(self.kernel, signature, constants, attributes)
+
+    @property
+    def options(self) -> dict[str, int]:
+        """Options of the compiler."""
+        return {"num_warps": self.num_warps, "num_stages": self.num_stages}
+
+
+def _kind(arg):
+    if isinstance(arg, Strided):
+        return Strided(arg.base.dtype, None, None, None, None if arg.apart else arg.dim, arg.unit, arg.apart)
+    if isinstance(arg, torch.Tensor | Unused):
+        return arg.dtype
+    return None if arg is None else type(arg)
 
 
 class Parameters(NamedTuple):
@@ -35,13 +105,9 @@ class Parameters(NamedTuple):
         return Launch(self.kernel, self.grid, (*tensors, *self.sizes), self.constants, self.num_warps, self.num_stages)
 
 
-def run(launches: Iterable[Launch], device: torch.device) -> None:
-    """Run launches in order on ``device`` and its current stream."""
-    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-        for launch in launches:
-            launch.kernel[launch.grid](
-                *launch.args, **launch.constants, num_warps=launch.num_warps, num_stages=launch.num_stages
-            )
+def divisible_by(count: int) -> list[list]:
+    """The compiler's attribute of an address that is a multiple of ``count`` bytes."""
+    return [["tt.divisibility", count]]
 
 
 def next_power_of_2(n: int) -> int:
@@ -52,6 +118,16 @@ def next_power_of_2(n: int) -> int:
 def block_dim(head_dim: int) -> int:
     """Columns of a tile: ``head_dim`` rounded up to a power of two of at least 16 (the smallest a dot takes)."""
     return max(16, next_power_of_2(head_dim))
+
+
+def table_dim(head_dim: int, rows: Sequence[Strided]) -> int:
+    """The head dimension whose lines of the launch table serve these rows.
+
+    Rows that cannot be moved four elements at a time need more registers for their addresses: they take the more frugal
+    lines of the next larger head dimension.
+    """
+    narrow = any(row.unit < 4 for row in rows)
+    return min(256, 2 * block_dim(head_dim)) if narrow else block_dim(head_dim)
 
 
 def dot_precision(dtype: torch.dtype) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,12 +89,12 @@ def using(lines: tuple[Entry, ...]) -> Iterator[None]:
     """Look launch parameters up in ``lines`` instead of the checked-in table, for tuning."""
     global _override
     before, _override = _override, lines
-    _forget()
+    forget()
     try:
         yield
     finally:
         _override = before
-        _forget()
+        forget()
 
 
 def write(lines: list[Entry]) -> None:
@@ -104,9 +104,12 @@ def write(lines: list[Entry]) -> None:
 
 
 _override: tuple[Entry, ...] = ()
+_forgetting: list[Callable[[], None]] = []
 
 
-_remembered: list = []
+def forgotten_with_the_table(forget: Callable[[], None]) -> None:
+    """Call ``forget`` when the table changes: it clears something that follows from it."""
+    _forgetting.append(forget)
 
 
 def remembered(function):
@@ -115,13 +118,14 @@ def remembered(function):
     Sizes come from users: the least recently used are dropped.
     """
     cached = functools.lru_cache(maxsize=4096)(function)
-    _remembered.append(cached)
+    forgotten_with_the_table(cached.cache_clear)
     return functools.wraps(function)(cached)
 
 
-def _forget() -> None:
-    for cached in (entries, _slice_rows, _find, *_remembered):
-        cached.cache_clear()
+def forget() -> None:
+    """Look everything up again, and plan it again."""
+    for forget in (entries.cache_clear, _slice_rows.cache_clear, _find.cache_clear, *_forgetting):
+        forget()
 
 
 @functools.cache

@@ -17,8 +17,6 @@ from pargo_kernels.triton_path.tiles import (
     store_vector,
 )
 
-SIZES = ["num_heads", "num_partial", "num_global", "num_keys", "rows_per_chunk", "chunks_per_image"]
-
 
 @triton.jit
 def global_row(num_heads, num_global, GROUP: tl.constexpr):
@@ -36,7 +34,7 @@ def row_of_chunks(pointer, slots, valid, kv_head, num_kv_heads, lane, num_global
     return Rows(pointer, (program * GROUP * num_global + lane) * columns, valid, 1)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit
 def merge_chunk_outputs(
     chunk_out,
     chunk_lse,
@@ -87,7 +85,7 @@ def merge_chunk_outputs(
     store_vector(head_rows(lse, image, head, row, row >= 0), lse2 * LN2)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit
 def merge_chunk_gradients(
     chunk_grad,
     grad_query,

@@ -9,12 +9,13 @@ import torch
 
 from pargo_kernels.registration import lse_dtype
 from pargo_kernels.triton_path.chunks import NOMINAL_ROW, packed_slots, plan_chunks
-from pargo_kernels.triton_path.launch import Launch, Parameters, block_dim, dot_precision, next_power_of_2, run
+from pargo_kernels.triton_path.held import Calls
+from pargo_kernels.triton_path.launch import Launch, Parameters, Unused, block_dim, dot_precision, next_power_of_2, table_dim
 from pargo_kernels.triton_path.launch_table import NO_LIMIT, SliceRow, architecture, entry_of, remembered, slice_rows
 from pargo_kernels.triton_path.merge_chunks import merge_chunk_gradients, merge_chunk_outputs
 from pargo_kernels.triton_path.partial_global_backward import partial_global_backward
 from pargo_kernels.triton_path.partial_global_forward import partial_global_forward
-from pargo_kernels.triton_path.tiles import Strided
+from pargo_kernels.triton_path.tiles import strided, vector
 
 # above this number of rows their squares exceed int32 (the start of a slice is computed from one)
 MAX_INT32_ROWS = 46340
@@ -78,10 +79,15 @@ class Problem(NamedTuple):
         """Global rows of all heads of a group."""
         return self.group * self.num_global
 
-    def chunk_buffer(self, device: torch.device, *columns: int) -> torch.Tensor | None:
-        """fp32 buffer ``[slot, kv head, global row of the group, *columns]``; None where it is not needed."""
-        if self.direct or self.num_global == 0:
-            return None
+    @property
+    def merges(self) -> bool:
+        """Global rows complete in several chunks."""
+        return self.num_global > 0 and not self.direct
+
+    def chunk_buffer(self, device: torch.device, *columns: int) -> torch.Tensor | Unused:
+        """fp32 buffer ``[slot, kv head, global row of the group, *columns]``, where there is something to merge."""
+        if not self.merges:
+            return Unused(torch.float32)
         return torch.empty(self.slots, self.num_kv_heads, self.global_lanes, *columns, device=device)
 
     def sizes(self) -> tuple[int, ...]:
@@ -96,12 +102,13 @@ class Problem(NamedTuple):
             self.chunks_per_image,
         )
 
-    def rows(self, kernel: str, dtype: torch.dtype, arch: str) -> tuple[SliceRow, ...]:
+    def rows(self, kernel: str, dtype: torch.dtype, arch: str, dim: int | None = None) -> tuple[SliceRow, ...]:
         """Rows of the launch table: one, or where the slices differ by image one for every length."""
+        dim = dim or block_dim(self.head_dim)
         if self.num_partial == 0:
-            (row,) = slice_rows(kernel, arch, dtype, block_dim(self.head_dim), NOMINAL_ROW.value)
+            (row,) = slice_rows(kernel, arch, dtype, dim, NOMINAL_ROW.value)
             return (row._replace(slice_from=0, slice_to=NO_LIMIT),)
-        return slice_rows(kernel, arch, dtype, block_dim(self.head_dim), self.longest)
+        return slice_rows(kernel, arch, dtype, dim, self.longest)
 
     def constants(self, row: SliceRow, dtype: torch.dtype) -> dict:
         """Compile-time parameters of the main kernels for one row of the launch table."""
@@ -119,7 +126,6 @@ class Problem(NamedTuple):
             "HAS_PARTIAL": self.num_partial > 0,
             "HAS_GLOBAL": self.num_global > 0,
             "GLOBAL_BLOCKS": max(1, -(-self.global_lanes // block_g)),
-            "DIRECT": self.direct,
             "LONG": row.long,
             "PACKED": self.packed,
             "WIDE": self.wide,
@@ -159,24 +165,24 @@ def forward(query, key, value, cu_seqlens_k, num_partial, scale):
     """Returns out like query and lse fp32 ``[B, H, n_q]``."""
     out = torch.empty_like(query)
     lse = query.new_empty(query.shape[:3], dtype=lse_dtype(query.dtype))
-    run(forward_launches(query, key, value, cu_seqlens_k, out, lse, num_partial, scale), query.device)
+    _forward(query, key, (query, key, value, cu_seqlens_k), (out, lse), (num_partial,), scale)
     return out, lse
 
 
 def backward(grad_out, grad_lse, query, key, value, cu_seqlens_k, out, lse, num_partial, scale):
     """Returns the gradients of query, key and value. ``grad_lse`` may be None."""
-    grads = tuple(torch.empty_like(t) for t in (query, key, value))
-    tensors = (grad_out, grad_lse, query, key, value, cu_seqlens_k, out, lse, *grads)
-    run(backward_launches(*tensors, num_partial, scale), query.device)
+    grads = (torch.empty_like(query), torch.empty_like(key), torch.empty_like(value))
+    inputs = (grad_out, grad_lse, query, key, value, cu_seqlens_k, out, lse)
+    _backward(query, key, inputs, grads, (num_partial,), scale)
     return grads
 
 
 @remembered
-def plan_forward(query_shape, key_shape, num_partial, packed, dtype, arch) -> tuple[Problem, tuple[Parameters, ...]]:
+def plan_forward(query_shape, key_shape, num_partial, packed, dtype, arch, dim) -> tuple[Problem, tuple[Parameters, ...]]:
     """The main launches of a forward: one for each launch-table row that the slices may need."""
     problem = Problem.of(query_shape, key_shape, num_partial, packed)
     launches = []
-    for row in problem.rows("partial_global_forward", dtype, arch):
+    for row in problem.rows("partial_global_forward", dtype, arch, dim):
         constants = problem.constants(row, dtype)
         launches.append(problem.main(partial_global_forward, row, constants["GLOBAL_BLOCKS"], constants))
     return problem, tuple(launches)
@@ -184,12 +190,12 @@ def plan_forward(query_shape, key_shape, num_partial, packed, dtype, arch) -> tu
 
 @remembered
 def plan_backward(
-    query_shape, key_shape, num_partial, packed, has_grad_lse, dtype, arch
+    query_shape, key_shape, num_partial, packed, has_grad_lse, dtype, arch, dim
 ) -> tuple[Problem, tuple[Parameters, ...]]:
     """The main launches of a backward: one or two (see the kernel) for each row that the slices may need."""
     problem = Problem.of(query_shape, key_shape, num_partial, packed)
     launches = []
-    for row in problem.rows("partial_global_backward", dtype, arch):
+    for row in problem.rows("partial_global_backward", dtype, arch, dim):
         constants = problem.constants(row, dtype) | {"HAS_GRAD_LSE": has_grad_lse}
         blocks = constants["GLOBAL_BLOCKS"]
         passes = [(True, problem.num_global > 0)] if blocks == 1 else [(True, False), (False, True)]
@@ -205,13 +211,16 @@ def forward_launches(query, key, value, cu_seqlens, out, lse, num_partial, scale
     ``arch`` names the table's architecture; the query's device by default. Tensors may be on "meta".
     """
     arch = arch or architecture(query.device)
-    problem, launches = plan_forward(query.shape, key.shape, num_partial, cu_seqlens is not None, query.dtype, arch)
+    q, o = strided(query, out)
+    k, v = strided(key, value)
+    s = vector(lse)
+    dim = table_dim(query.shape[3], (q, k))
+    problem, launches = plan_forward(query.shape, key.shape, num_partial, cu_seqlens is not None, query.dtype, arch, dim)
     chunk_out = problem.chunk_buffer(query.device, problem.head_dim)
     chunk_lse = problem.chunk_buffer(query.device)
-    q, k, v, o, s = map(Strided.of, (query, key, value, out, lse))
     for parameters in launches:
         yield parameters.launch(q, k, v, o, s, chunk_out, chunk_lse, cu_seqlens, scale)
-    if chunk_out is not None:
+    if problem.merges:
         yield problem.merge(merge_chunk_outputs, query.dtype, arch).launch(chunk_out, chunk_lse, o, s, cu_seqlens)
 
 
@@ -233,16 +242,18 @@ def backward_launches(
 ) -> Iterator[Launch]:
     """The launches of a backward, the merge included."""
     arch = arch or architecture(query.device)
+    (do,) = strided(grad_out)
+    q, o, dq = strided(query, out, grad_query)
+    k, v, dk, dv = strided(key, value, grad_key, grad_value)
+    dlse = None if grad_lse is None else vector(grad_lse)
     sizes = (query.shape, key.shape, num_partial, cu_seqlens is not None, grad_lse is not None)
-    problem, launches = plan_backward(*sizes, query.dtype, arch)
+    problem, launches = plan_backward(*sizes, query.dtype, arch, table_dim(query.shape[3], (do, q, k)))
     chunk_grad = problem.chunk_buffer(query.device, problem.head_dim)
-    dq = Strided.of(grad_query)
-    dlse = None if grad_lse is None else Strided.of(grad_lse)
-    tensors = (
-        Strided.of(grad_out), dlse, *map(Strided.of, (query, key, value, out, lse)), dq, Strided.of(grad_key),
-        Strided.of(grad_value),
-    )  # fmt: skip
+    tensors = (do, dlse, q, k, v, o, vector(lse), dq, dk, dv)
     for parameters in launches:
         yield parameters.launch(*tensors, chunk_grad, cu_seqlens, scale)
-    if chunk_grad is not None:
+    if problem.merges:
         yield problem.merge(merge_chunk_gradients, query.dtype, arch).launch(chunk_grad, dq, cu_seqlens)
+
+
+_forward, _backward = Calls(forward_launches), Calls(backward_launches)

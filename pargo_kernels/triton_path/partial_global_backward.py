@@ -22,9 +22,9 @@ from pargo_kernels.triton_path.chunks import (
     slice_mask,
     tile_bounds,
 )
-from pargo_kernels.triton_path.partial_global_forward import SIZES
 from pargo_kernels.triton_path.tiles import (
     LOG2E,
+    Rows,
     add_product,
     base2_shift,
     dot_rows,
@@ -34,6 +34,16 @@ from pargo_kernels.triton_path.tiles import (
     row_delta,
     store_rows,
 )
+
+
+@triton.jit
+def either(choice, one, other, APART: tl.constexpr):
+    # one Rows or the other, both fp32
+    pointer = tl.where(choice, one.pointer, other.pointer)
+    dim = one.dim
+    if APART:
+        dim = tl.where(choice, one.dim, other.dim)
+    return Rows(pointer, tl.where(choice, one.offsets, other.offsets), one.valid, dim)
 
 
 @triton.jit
@@ -67,7 +77,7 @@ def global_operands(
     return rows_q, rows_do, q, do, base2_shift(load_vector(rows_l, float("inf"))), delta
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit
 def partial_global_backward(
     grad_out,
     grad_lse,
@@ -104,7 +114,6 @@ def partial_global_backward(
     GLOBAL_BLOCKS: tl.constexpr,
     KEY_GRADS: tl.constexpr,
     GLOBAL_QUERY_GRADS: tl.constexpr,
-    DIRECT: tl.constexpr,
     LONG: tl.constexpr,
     PACKED: tl.constexpr,
     WIDE: tl.constexpr,
@@ -137,17 +146,23 @@ def partial_global_backward(
     scale2 = scale * LOG2E
     columns = tl.arange(0, BLOCK_N)
     lanes_p = tl.arange(0, BLOCK_R)
+    # an image in one chunk: nothing to merge. Packed ones always leave room for several
+    direct = (not PACKED) and chunks_per_image == 1
     if GLOBAL_QUERY_GRADS:
         lanes_g = tl.program_id(1) * BLOCK_G + tl.arange(0, BLOCK_G)
         rows_qg, rows_dog, q_g, do_g, shift_g, delta_g = global_operands(
             query, grad_out, out, lse, grad_lse, image, first_head, lanes_g, num_partial, num_global,
             GROUP, HEAD_DIM, BLOCK_D, HAS_GRAD_LSE,
         )  # fmt: skip
-        if DIRECT:
-            rows_dqg = global_rows(grad_query, image, first_head, lanes_g, num_partial, num_global, GROUP)
+        # exact fp32 adds to memory in the loop; the others store behind it, so that no address is kept through it
+        if EXACT:
+            rows_dqg = either(
+                direct,
+                global_rows(grad_query, image, first_head, lanes_g, num_partial, num_global, GROUP),
+                chunk_rows(chunk_grad, program, lanes_g, num_global, HEAD_DIM, GROUP),
+                grad_query.apart,
+            )
         else:
-            rows_dqg = chunk_rows(chunk_grad, program, lanes_g, num_global, HEAD_DIM, GROUP)
-        if not EXACT:
             dq_g = tl.zeros([BLOCK_G, BLOCK_D], tl.float32)
     if LONG:
         dq = tl.zeros([BLOCK_R, BLOCK_D], tl.float32)
@@ -162,11 +177,12 @@ def partial_global_backward(
         key_index = first_key + tile_key + columns
         rows_k = head_rows(key, kv_image, kv_head, key_index, present)
         rows_v = head_rows(value, kv_image, kv_head, key_index, present)
-        rows_dk = head_rows(grad_key, kv_image, kv_head, key_index, present)
-        rows_dv = head_rows(grad_value, kv_image, kv_head, key_index, present)
         k = load_rows(rows_k, HEAD_DIM, BLOCK_D)
         v = load_rows(rows_v, HEAD_DIM, BLOCK_D)
-        if not EXACT:
+        if EXACT:
+            rows_dk = head_rows(grad_key, kv_image, kv_head, key_index, present)
+            rows_dv = head_rows(grad_value, kv_image, kv_head, key_index, present)
+        else:
             dk = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
             dv = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
 
@@ -241,8 +257,13 @@ def partial_global_backward(
                 dk = tl.dot(tl.trans(ds.to(k.dtype)), q, dk)
                 dv = tl.dot(tl.trans(weights.to(v.dtype)), do, dv)
         if KEY_GRADS and not EXACT:
-            store_rows(rows_dk, dk * scale, HEAD_DIM, BLOCK_D)
-            store_rows(rows_dv, dv, HEAD_DIM, BLOCK_D)
+            store_rows(head_rows(grad_key, kv_image, kv_head, key_index, present), dk * scale, HEAD_DIM, BLOCK_D)
+            store_rows(head_rows(grad_value, kv_image, kv_head, key_index, present), dv, HEAD_DIM, BLOCK_D)
 
     if GLOBAL_QUERY_GRADS and not EXACT:
-        store_rows(rows_dqg, dq_g * scale, HEAD_DIM, BLOCK_D)
+        if direct:
+            rows_dqg = global_rows(grad_query, image, first_head, lanes_g, num_partial, num_global, GROUP)
+            store_rows(rows_dqg, dq_g * scale, HEAD_DIM, BLOCK_D)
+        else:
+            rows_chunk = chunk_rows(chunk_grad, program, lanes_g, num_global, HEAD_DIM, GROUP)
+            store_rows(rows_chunk, dq_g * scale, HEAD_DIM, BLOCK_D)

@@ -31,20 +31,8 @@ from pargo_kernels.triton_path.tiles import (
     store_vector,
 )
 
-SIZES = [
-    "num_kv_heads",
-    "num_images",
-    "num_partial",
-    "num_global",
-    "num_keys",
-    "rows_per_chunk",
-    "chunks_per_image",
-    "slice_from",
-    "slice_to",
-]
 
-
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit
 def partial_global_forward(
     query,
     key,
@@ -74,7 +62,6 @@ def partial_global_forward(
     HAS_PARTIAL: tl.constexpr,
     HAS_GLOBAL: tl.constexpr,
     GLOBAL_BLOCKS: tl.constexpr,
-    DIRECT: tl.constexpr,
     LONG: tl.constexpr,
     PACKED: tl.constexpr,
     WIDE: tl.constexpr,
@@ -159,7 +146,8 @@ def partial_global_forward(
 
     if HAS_GLOBAL:
         o, lse2 = finish_softmax(peak_g, total_g, acc_g)
-        if DIRECT:
+        # an image in one chunk: nothing to merge. Packed ones always leave room for several
+        if (not PACKED) and chunks_per_image == 1:
             store_rows(global_rows(out, image, first_head, lanes_g, num_partial, num_global, GROUP), o, HEAD_DIM, BLOCK_D)
             store_vector(global_rows(lse, image, first_head, lanes_g, num_partial, num_global, GROUP), lse2 * LN2)
         else:

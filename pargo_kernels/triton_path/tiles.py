@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -15,19 +16,45 @@ FP32_SLICE = tl.constexpr(32)
 
 
 class Strided(NamedTuple):
-    """A tensor ``[batch, heads, rows, dim]`` (or ``[batch, heads, rows]``, dim 0) as a kernel argument."""
+    """A tensor ``[batch, heads, rows, dim]`` (or ``[batch, heads, rows]``) as a kernel argument.
+
+    ``batch``, ``head`` and ``row`` are strides in units of ``unit`` elements. The unit is known to the compiler: with 16
+    bytes it sees that whole rows can be moved 16 bytes at a time, whatever the strides are. Unless columns are ``apart``, it
+    knows ``dim`` too.
+    """
 
     base: Any
-    batch: int
-    head: int
-    row: int
-    dim: int
+    # numbers, or their types in a signature
+    batch: Any
+    head: Any
+    row: Any
+    dim: Any
+    unit: Any
+    # 0 or 1: the interpreter takes no bool
+    apart: Any
 
-    @classmethod
-    def of(cls, tensor: torch.Tensor) -> Strided:
-        """The tensor and its real strides: nothing is made contiguous."""
-        batch, head, row, *dim = tensor.stride()
-        return cls(tensor, batch, head, row, dim[0] if dim else 0)
+
+def strided(*tensors: torch.Tensor) -> tuple[Strided, ...]:
+    """Tensors ``[batch, heads, rows, dim]`` that a kernel accesses in one way: the widest that suits all of them.
+
+    That leaves few ways: by 16, 8 or 4 bytes, by single elements side by side, and by elements apart. Real strides: nothing
+    is made contiguous.
+    """
+    strides = [[0 if size == 1 else stride for size, stride in zip(t.shape, t.stride(), strict=True)] for t in tensors]
+    apart = tensors[0].shape[3] > 1 and any(dim != 1 for *_, dim in strides)
+    bytes_apart = [stride * tensors[0].element_size() for *outer, _ in strides for stride in outer]
+    shared = 1 if apart else math.gcd(16, *bytes_apart, *(t.data_ptr() for t in tensors))
+    unit = max(1, shared // tensors[0].element_size())
+    return tuple(
+        Strided(t, batch // unit, head // unit, row // unit, dim if apart else 1, unit, int(apart))
+        for t, (batch, head, row, dim) in zip(tensors, strides, strict=True)
+    )
+
+
+def vector(tensor: torch.Tensor) -> Strided:
+    """A tensor ``[batch, heads, rows]``."""
+    batch, head, row = tensor.stride()
+    return Strided(tensor, batch, head, row, 0, 1, 0)
 
 
 class Rows(NamedTuple):
@@ -42,13 +69,19 @@ class Rows(NamedTuple):
 @triton.jit
 def head_pointer(x, batch, head):
     # first row of a head; int64 because one stride can exceed 2^31
-    return x.base + tl.cast(batch, tl.int64) * x.batch + tl.cast(head, tl.int64) * x.head
+    return x.base + (tl.cast(batch, tl.int64) * x.batch + tl.cast(head, tl.int64) * x.head) * x.unit
 
 
 @triton.jit
 def head_rows(x, batch, head, rows, valid):
     # the given rows of a head
-    return Rows(head_pointer(x, batch, head), tl.cast(rows, tl.int64) * x.row, valid, x.dim)
+    return Rows(head_pointer(x, batch, head), tl.cast(rows, tl.int64) * x.row * x.unit, valid, x.dim)
+
+
+@triton.jit
+def cells(rows, dims):
+    # pointers [rows, dims]
+    return rows.pointer + rows.offsets[:, None] + dims[None, :] * rows.dim
 
 
 @triton.jit
@@ -57,7 +90,7 @@ def load_columns(rows, dims, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr):
     mask = rows.valid[:, None]
     if PADDED:
         mask = mask & (dims < HEAD_DIM)[None, :]
-    return tl.load(rows.pointer + rows.offsets[:, None] + dims[None, :] * rows.dim, mask=mask, other=0.0)
+    return tl.load(cells(rows, dims), mask=mask, other=0.0)
 
 
 @triton.jit
@@ -73,8 +106,7 @@ def store_rows(rows, values, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr):
     mask = rows.valid[:, None]
     if HEAD_DIM != BLOCK_D:
         mask = mask & (dims < HEAD_DIM)[None, :]
-    pointers = rows.pointer + rows.offsets[:, None] + dims[None, :] * rows.dim
-    tl.store(pointers, values.to(rows.pointer.dtype.element_ty), mask=mask)
+    tl.store(cells(rows, dims), values.to(rows.pointer.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -113,8 +145,7 @@ def add_product(target_rows, weights, rows, begin, HEAD_DIM: tl.constexpr):
         product = tl.dot(weights, load_columns(rows, dims, HEAD_DIM, True), input_precision="ieee")
         before = Rows(target_rows.pointer, target_rows.offsets, target_rows.valid & (begin == 0), target_rows.dim)
         product += load_columns(before, dims, HEAD_DIM, True)
-        pointers = target_rows.pointer + target_rows.offsets[:, None] + dims[None, :] * target_rows.dim
-        tl.store(pointers, product, mask=target_rows.valid[:, None] & (dims < HEAD_DIM)[None, :])
+        tl.store(cells(target_rows, dims), product, mask=target_rows.valid[:, None] & (dims < HEAD_DIM)[None, :])
 
 
 @triton.jit

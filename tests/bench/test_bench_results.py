@@ -52,6 +52,20 @@ def test_rows_survive_the_file(tmp_path):
         assert {line["device"] for line in csv.DictReader(file)} == {"a, machine"}
 
 
+def test_files_of_earlier_versions_are_read(tmp_path):
+    path = tmp_path / "s.csv"
+    with ResultFile(path, MACHINE) as results:
+        results.add(replace(ROW, median_ms=1.25))
+    with open(path, newline="") as file:
+        lines = list(csv.DictReader(file))
+    earlier = [name for name in COLUMNS if name not in ("copy_after_bytes_per_s", "clocks_after", "clocks")]
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, earlier, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(lines)
+    assert read_rows(path) == [replace(ROW, median_ms=1.25)]
+
+
 def test_a_killed_run_keeps_its_rows_and_the_earlier_run(tmp_path, bench_script):
     path = tmp_path / "s.csv"
     with ResultFile(path, MACHINE) as results:

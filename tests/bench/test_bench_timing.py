@@ -100,3 +100,156 @@ def test_peak_memory_is_what_a_call_allocates():
 
     for _ in range(2):
         assert meter.peak(step)[1] == pytest.approx(64 * megabyte, rel=0.05)
+
+
+@pytest.fixture
+def device_log(monkeypatch):
+    """What a CudaMeter asks of the device, in order, on stand-ins for its events."""
+    from bench import timing
+
+    log = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            pass
+
+        def record(self):
+            log.append("event")
+
+        def elapsed_time(self, other):
+            return 2.0
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: log.append("wait"))
+    monkeypatch.setattr(timing, "EVICTING_BYTES", 1 << 10)
+    monkeypatch.setattr(timing.CudaMeter, "evict", lambda self: log.append("evict"))
+    return log
+
+
+def test_an_eager_call_starts_on_an_idle_device_and_a_replay_behind_the_eviction(device_log):
+    from bench.timing import CudaMeter, Replay
+
+    class Graph:
+        def replay(self):
+            device_log.append("replay")
+
+    meter = CudaMeter(torch.device("cpu"))
+    assert meter.call(Replay(Graph())) == [2e-3]
+    # the host's work for the launch is over before the device has finished reading
+    assert device_log == ["wait", "evict", "event", "replay", "event", "wait"]
+    device_log.clear()
+    meter.call(lambda mark: (device_log.append("work"), mark()))
+    assert device_log == ["wait", "evict", "wait", "event", "work", "event", "wait"]
+
+
+def test_the_cache_is_emptied_by_reading(monkeypatch):
+    from bench import timing
+
+    monkeypatch.setattr(timing, "EVICTING_BYTES", 1 << 10)
+    meter = timing.CudaMeter(torch.device("cpu"))
+    version = meter._clean._version
+    meter.evict()
+    # all of it was read, and none of it written: dirty lines would be written back while the next call is timed
+    assert meter._sum == 256
+    assert meter._clean._version == version
+
+
+def test_clocks_are_read_where_they_can_be(monkeypatch):
+    from bench import clocks
+
+    assert clocks.clocks(torch.device("cpu")) == "unknown"
+    monkeypatch.setattr(clocks.torch.cuda, "get_device_properties", lambda device: type("Device", (), {"uuid": "1-2"}))
+    monkeypatch.setattr(clocks, "_by_library", lambda name: None)
+    asked = []
+
+    def answer(command, **_):
+        asked.append(command)
+        return type("Done", (), {"stdout": "1980, 2619\n"})
+
+    monkeypatch.setattr(clocks.subprocess, "run", answer)
+    assert clocks.clocks(torch.device("cuda")) == "SM 1980 MHz, memory 2619 MHz"
+    # of this GPU, and only asked for
+    assert asked[0][:3] == ["nvidia-smi", "--id", "GPU-1-2"]
+    assert all(word.startswith("--query") or word.startswith("--format") for word in asked[0][3:])
+    monkeypatch.setattr(clocks.subprocess, "run", lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError))
+    assert clocks.clocks(torch.device("cuda")) == "unknown"
+
+
+def test_rows_are_kept_as_soon_as_they_are_timed(setting):
+    kept = []
+
+    class Watching(Provider):
+        name = "watching"
+
+        def build(self, problem, place):
+            attend = problem.attention("torch")
+
+            def watched(query, key, value):
+                if query.requires_grad:
+                    # forward + backward begins: the forward's rows are already kept
+                    assert [row.direction for row in kept if row.median_ms] == ["forward"]
+                return attend(query, key, value)
+
+            return watched
+
+    rows = Bench(setting, keep=kept.append).measure(Case((PartialGlobal(1, 2, 8, 12, 6, 1),)), 7, [Watching()])
+    assert {row.status for row in rows} == {"ok"}
+    assert kept == rows
+    assert {row.group for row in kept} == {7}
+    assert {row.clocks_after for row in kept} == {"unknown"}
+
+
+def test_graphs_are_timed_before_eager_calls(setting, monkeypatch):
+    from dataclasses import replace
+
+    from bench import measure, timing
+    from bench.provider import Place
+
+    class OnCuda(Place):
+        on_cuda = True
+
+    def as_graph(step):
+        return timing.Replay(type("Graph", (), {"replay": lambda self: None})()), step(lambda: None)
+
+    monkeypatch.setattr(measure, "captured", as_graph)
+    # a captured call whose results are not written again is found out: here nothing replays
+    monkeypatch.setattr(Bench, "_agrees", lambda *_: True)
+    kept = []
+    place = OnCuda(setting.place.device, setting.place.dtype)
+    Bench(replace(setting, place=place), keep=kept.append).measure(
+        Case((PartialGlobal(1, 2, 8, 12, 6, 1),)), 0, [measure_peers()["pargo-torch"]]
+    )
+    timed = [(row.direction, row.launch) for row in kept if row.median_ms]
+    assert timed.index(("forward", "graph")) < timed.index(("forward", "eager"))
+    assert timed.index(("forward+backward", "graph")) < timed.index(("forward+backward", "eager"))
+
+
+def measure_peers():
+    from bench.peers import PROVIDERS
+
+    return PROVIDERS
+
+
+def test_growth_is_that_of_the_graphs_where_there_are_any():
+    from dataclasses import replace
+
+    from bench.report import growth
+    from tests.bench.test_bench_results import ROW
+
+    row = replace(ROW, direction="forward+backward")
+    eager = [replace(row, num_keys=size, median_ms=1.0) for size in (1000, 2000)]
+    graphs = [replace(row, num_keys=size, median_ms=size / 1e3, launch="graph") for size in (1000, 2000)]
+    assert "n_v^0.00" in growth(eager)
+    assert "replayed as a CUDA graph, grows as n_v^1.00" in growth([*eager, *graphs])
+
+
+def test_the_copy_is_measured_again_beside_the_rows(setting, monkeypatch):
+    from dataclasses import replace
+
+    monkeypatch.setattr("bench.measure.copy_bandwidth", lambda *_: 5.0)
+    case = Case((PartialGlobal(1, 2, 8, 12, 6, 1),))
+    providers = [measure_peers()["pargo"], measure_peers()["sliced"]]
+    rows = Bench(replace(setting, seconds=1e-3)).measure(case, 0, providers)
+    assert {(row.provider, row.copy_after_bytes_per_s) for row in rows} == {("pargo", 5.0)}
+    # a rehearsal has no time for it
+    assert {row.copy_after_bytes_per_s for row in Bench(setting).measure(case, 0, providers)} == {None}

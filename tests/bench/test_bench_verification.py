@@ -311,3 +311,39 @@ def test_speed_is_compared_with_the_fastest_dense_sdpa_that_is_right(setting):
             assert row.speedup_over_dense == pytest.approx(dense[row.direction] / row.median_ms)
         if row.provider == "sdpa-mask-wrong":
             assert row.speedup_over_dense is None
+
+
+def test_a_bound_is_verified_as_what_it_is_and_compared_with_nobody(setting):
+    from bench.bounds import DenseBound
+    from bench.peers import PROVIDERS
+
+    class Blind(DenseBound):
+        """Sees all keys but the last."""
+
+        def build(self, problem, place):
+            attend = super().build(problem, place)
+            return lambda query, key, value: attend(query, key[:, :, :-1], value[:, :, :-1])
+
+    class Masked(DenseBound):
+        """Computes our problem: as a bound it is wrong."""
+
+        def build(self, problem, place):
+            return problem.attention("torch")
+
+    wrong, masked = Blind("flash"), Masked("flash")
+    wrong.name, masked.name = "bound-blind", "bound-masked"
+    rows = Bench(setting).measure(
+        Case((PGP,)), 0, [PROVIDERS["pargo"], PROVIDERS["sdpa-mask-flash"], PROVIDERS["bound-flash"], wrong, masked]
+    )
+    status = {row.provider: row.status for row in rows}
+    assert status == {
+        "pargo": OK, "sdpa-mask-flash": OK, "bound-flash": OK, "bound-blind": WRONG, "bound-masked": WRONG,
+    }  # fmt: skip
+    for row in rows:
+        if row.provider == "bound-flash":
+            assert "another problem" in row.reason
+            assert row.speedup_over_dense is None
+            assert row.minimum_bytes_per_s is None
+        # nor is it what others are compared with
+        if row.provider == "sdpa-mask-flash":
+            assert row.speedup_over_dense == 1

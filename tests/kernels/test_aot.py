@@ -60,9 +60,9 @@ def test_faults_are_found(change, verdict):
 
 
 @pytest.mark.parametrize("arch", ("sm_80", "sm_90"))
-@pytest.mark.parametrize(("kernel", "vectors"), (("partial_global_forward", 2), ("partial_global_backward", 2)))
+@pytest.mark.parametrize(("kernel", "vectors"), (("partial_global_forward", 3), ("partial_global_backward", 2)))
 def test_rows_are_moved_16_bytes_at_a_time(kernel, vectors, arch):
-    """K, V, dK, dV and all other rows; only the lse of the global and of the partial rows is narrower."""
+    """K, V, dK, dV and all other rows; only lse is narrower: of partial rows, and of global ones in one chunk or several."""
     from pargo_kernels.triton_path.compile_ahead import compile_launch
     from pargo_kernels.triton_path.inspect_binary import inspect_binary
     from pargo_kernels.triton_path.table_cases import PLAIN, cases

@@ -11,7 +11,7 @@ from bench.schedule import cascaded_work, partial_global_work
 from pargo_kernels.dispatch import interpreting
 from pargo_kernels.reference import cascaded_mask
 from pargo_kernels.triton_path.cascaded import backward_launches, forward_launches
-from pargo_kernels.triton_path.launch import run
+from pargo_kernels.triton_path.held import run
 from tests.kernels.test_accuracy import CORNERS, cascaded, partial_global
 
 ARCH = "sm_90"  # whose lines the interpreter runs
