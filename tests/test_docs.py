@@ -26,6 +26,7 @@ SHORTER = {
     "pargo chat": "--help",
     "pargo convert-release": "--help",
     "python bench/run.py": "--dry-run --out {out}",
+    "python bench/micro.py": "--rounds 2 --shapes 10",
     "python bench/train.py": "",
     "python3 bench/gate.py": "--list",
     "python -m pargo_kernels.aot": "--sample 1",

@@ -32,4 +32,5 @@ def compile_launch(launch: Launch, arch: str) -> Any:
     Raises:
         Exception: whatever the compiler raises.
     """
-    return triton.compile(launch.source(), target=TARGETS[arch].gpu, options=launch.options)
+    target = TARGETS[arch].gpu
+    return triton.compile(launch.source(target.backend), target=target, options=launch.options)

@@ -138,10 +138,11 @@ def hold(launches: Sequence[Launch], tensors: Sequence[torch.Tensor | None], dev
 
 def compiled(launch: Launch, device: torch.device) -> Any:
     """The launch's kernel, loaded on ``device``, which must be the current one."""
-    variant = (device, launch.variant)
+    target = driver.active.get_current_target()
+    variant = (device, launch.variant, target.backend == "hip" and launch.near)
     kernel = _compiled.get(variant)
     if kernel is None:
-        kernel = triton.compile(launch.source(), target=driver.active.get_current_target(), options=launch.options)
+        kernel = triton.compile(launch.source(target.backend), target=target, options=launch.options)
         # loads it
         _ = kernel.run
         _compiled[variant] = kernel

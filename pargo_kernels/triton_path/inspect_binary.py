@@ -69,7 +69,8 @@ def _inspect_amdgcn(text: str, shared: int) -> Cost:
     accesses = re.findall(r"\b(?:global|buffer)_(?:load|store)_\w+", text)
     return Cost(
         registers=meta("vgpr_count"),
-        spilled_bytes=4 * (meta("vgpr_spill_count") + meta("sgpr_spill_count")),
+        # scalars that are kept in lanes of vector registers never reach memory
+        spilled_bytes=max(meta("private_segment_fixed_size"), 4 * meta("vgpr_spill_count")),
         shared_bytes=shared,
         matrix_instructions=len(re.findall(r"\bv_mfma_\w+", text)),
         global_accesses=len(accesses),

@@ -46,8 +46,16 @@ class Launch(NamedTuple):
         kinds = tuple(map(_kind, self.args))
         return self.kernel, kinds, far, tuple(self.constants.values()), self.num_warps, self.num_stages
 
-    def source(self) -> ASTSource:
-        """The variant as Triton's compiler takes it."""
+    @property
+    def near(self) -> bool:
+        """Whether every byte is within 2 GiB of its tensor's first: on HIP the compiler then needs no 64-bit addresses."""
+        bases = (arg.base if isinstance(arg, Strided) else arg for arg in self.args)
+        tensors = [base for base in bases if isinstance(base, torch.Tensor)]
+        spans = (sum((n - 1) * s for n, s in zip(t.shape, t.stride(), strict=True)) * t.element_size() for t in tensors)
+        return all(span < MAX_INT32 - 8 for span in spans)
+
+    def source(self, backend: str = "cuda") -> ASTSource:
+        """The variant as Triton's compiler takes it, for a backend of Triton."""
         _, kinds, far, _, _, _ = self.variant
         stride = "i64" if far else "i32"
         names = [parameter.name for parameter in self.kernel.params]
@@ -74,6 +82,11 @@ class Launch(NamedTuple):
                 signature[name] = "fp32" if kind is float else "i32"
         for position in range(len(kinds), len(names)):
             constants[position,] = self.constants[names[position]]
+        if backend == "hip" and self.near:
+            for position, kind in enumerate(kinds):
+                if isinstance(kind, Strided | torch.dtype):
+                    place = (position, 0) if isinstance(kind, Strided) else (position,)
+                    attributes[place] = [*attributes.get(place, []), ["tt.pointer_range", 32]]
         return ASTSource(self.kernel, signature, constants, attributes)
 
     @property

@@ -27,7 +27,7 @@ def test_a_sample_of_the_table_compiles_without_spills():
 def test_the_whole_table_compiles_without_spills():
     from pargo_kernels import aot
 
-    reports = list(aot.run(aot.jobs(["sm_80", "sm_90", "sm_100", "gfx942"]), processes=2))
+    reports = list(aot.run(aot.jobs(["sm_80", "sm_90"]), processes=2))
     assert [report.line for report in reports if not report.passed] == []
 
 

@@ -61,23 +61,23 @@ def by_address(monkeypatch):
 
 PACKED = {"cu_seqlens_k": torch.tensor([0, 1100, 1106, 1300], dtype=torch.int32)}
 CALLS = {
-    "one chunk": partial_global(20, 5, 60, dim=20),
-    "several chunks": partial_global(40, 3, 1100, dim=16),
-    "more global rows than a block": partial_global(10, 70, 64, dim=16),
-    "no global rows": partial_global(40, 0, 100, dim=16),
-    "packed": partial_global(5, 2, 1300, dim=16, batch=3, **PACKED),
-    "a group, tokens first": partial_global(9, 3, 50, heads=8)._replace(strides=("tokens first",) * 4),
-    "strided columns": partial_global(9, 3, 50, dim=16)._replace(strides=("strided columns",) * 4),
-    "one row offset by an element": partial_global(9, 3, 50, dim=16)._replace(strides=("offset one",) * 4),
-    "cascade": Problem("cascaded", 2, 4, 2, 60, 60, 16, {"window": 7, "num_partial": 50, "edge": "clamp", "scale": None}),
+    "one chunk": partial_global(9, 5, 30, dim=20),
+    "several chunks": partial_global(4, 3, 1100, dim=16, heads=1),
+    "more global rows than a block": partial_global(10, 40, 30, dim=16),
+    "no global rows": partial_global(9, 0, 30, dim=16),
+    "packed": partial_global(5, 2, 1300, dim=16, heads=1, batch=3, **PACKED),
+    "a group, tokens first": partial_global(5, 3, 20, dim=16, heads=4)._replace(strides=("tokens first",) * 4),
+    "strided columns": partial_global(5, 3, 20, dim=16)._replace(strides=("strided columns",) * 4),
+    "one row offset by an element": partial_global(5, 3, 20, dim=16)._replace(strides=("offset one",) * 4),
+    "cascade": Problem("cascaded", 2, 2, 1, 30, 30, 16, {"window": 7, "num_partial": 25, "edge": "clamp", "scale": None}),
 }
 
 
 @interpreted_only
 @pytest.mark.parametrize("name", CALLS)
 def test_a_held_call_computes_what_a_first_one_does(kernels, by_address, name):
-    for seed in range(3):
-        # other tensors each time, and nothing of the earlier ones left
+    for seed in range(2):
+        # other tensors the second time, and nothing of the first ones left
         problem = CALLS[name]._replace(seed=seed)
         tensors = problem.tensors("cpu")
         exact = results(problem, [t.double() for t in tensors], impl="reference")
