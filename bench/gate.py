@@ -15,6 +15,8 @@ files at most, to be committed). The same command goes on with what has not pass
 from __future__ import annotations
 
 import argparse
+import hashlib
+import math
 import os
 import signal
 import sys
@@ -60,28 +62,35 @@ def main(argv: list[str] | None = None) -> int:
         help="folder for results; default: bench/results/DEVICE, without --minutes DEVICE/full (a rehearsal: runs/rehearsal)",
     )
     args = parser.parse_args(argv)
-    if args.minutes is not None and args.minutes <= 0:
-        parser.error(f"--minutes {args.minutes:g} must be above 0")
+    if args.minutes is not None and not 0 < args.minutes < math.inf:
+        parser.error(f"--minutes {args.minutes:g} must be above 0 and finite; leave it out for a gate without an end")
     # the import of torch is a part of what was rented
     budget = Budget(None if args.minutes is None else 60 * args.minutes, _seconds_since_start())
     on_cuda = torch.cuda.is_available() and not args.rehearse
-    if not on_cuda and not args.rehearse and not args.list:
-        parser.error("torch sees no CUDA device here; --rehearse runs everything in small on the CPU")
     machine = environment(torch.device("cuda" if on_cuda else "cpu"))
     place = _place(args.out, not on_cuda, slug(machine.device), args.minutes is not None)
     parts = (full_gate if args.minutes is None else short_gate)(place)
     names = [part.name for part in parts]
     if unknown := [name for name in args.part or () if name not in names]:
         parser.error(f"--part {' '.join(unknown)} is unknown: use {', '.join(names)}")
+    named = [part for part in parts if part.name in (args.part or names)]
     if args.list:
-        print(table(parts, args.minutes))
+        print(table(named, args.minutes))
         return 0
+    if not on_cuda and not args.rehearse:
+        parser.error("torch sees no CUDA device here; --rehearse runs everything in small on the CPU")
 
     # a gate that is ended in the usual way ends its step
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     kept = FULL_KEPT if args.minutes is None else SHORT_KEPT
-    gate = Gate(place, f"{machine.commit}{' with changes' if machine.dirty else ''}", parts, kept, budget)
-    chosen = [part for part in parts if part.name in args.part] if args.part else gate.left()
+    changed = machine.dirty or machine.commit == "unknown"
+    code = f"{machine.commit} with changes {_digest()}" if changed else machine.commit
+    try:
+        gate = Gate(place, code, parts, kept, budget)
+    except (OSError, ValueError) as error:
+        parser.error(f"--out {place.out}: {error}")
+    chosen = named if args.part else gate.left()
     if not chosen:
         print(f"all parts have passed for {gate.commit}: {gate.file}")
         return 0
@@ -101,6 +110,16 @@ def _seconds_since_start() -> float:
         return uptime - int(ticks) / os.sysconf("SC_CLK_TCK")
     except OSError:
         return 0.0
+
+
+def _digest() -> str:
+    """What tells one state of the code from another where no commit does."""
+    folders = ("pargo_kernels", "pargo_mllm", "bench", "tests/kernels")
+    files = (file for folder in folders for kind in ("*.py", "*.json") for file in (ROOT / folder).rglob(kind))
+    digest = hashlib.sha256()
+    for file in sorted(file for file in files if "results" not in file.parts):
+        digest.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _place(out: Path | None, rehearsal: bool, device: str, short: bool) -> Place:

@@ -183,6 +183,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"of {CALLS} calls each; default: {ROUNDS}")
     parser.add_argument("--shapes", type=int, default=SHAPES, help=f"random shapes of one model; default: {SHAPES}")
     args = parser.parse_args(argv)
+    for name in ("rounds", "shapes"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name} {getattr(args, name)} must be at least 1")
     torch.set_num_threads(1)
     print(measure_calls(args.rounds))
     first, further = count_kernels(args.shapes)

@@ -45,6 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("triton is not installed: pip install triton")
     if interpreting():
         parser.error("TRITON_INTERPRET=1 is set, and an interpreted kernel cannot be compiled: unset it")
+    if options.sample is not None and options.sample < 1:
+        parser.error(f"--sample {options.sample} must be at least 1")
     from pargo_kernels.triton_path.compile_ahead import TARGETS
     from pargo_kernels.triton_path.launch_table import entries
 

@@ -75,7 +75,7 @@ def define(name: str, *, inputs: str, settings: str, num_tensors: int, module: s
     function, functional = _functions(name, forward_op, backward_op, num_tensors)
     # exported programs call the bare op: it has the same gradient
     torch.library.register_autograd(
-        f"pargo_kernels::{name}_forward", functional.backward, setup_context=functional.setup_context, lib=_library
+        f"pargo_kernels::{name}_forward", function.backward, setup_context=functional.setup_context, lib=_library
     )
     return Ops(forward_op, backward_op, function, functional)
 
@@ -159,6 +159,23 @@ def _functions(name: str, forward_op, backward_op, num_tensors: int) -> tuple[ty
             grads = backward_op(grad_out, grad_lse, *saved, *ctx.settings)
             return (*grads, *[None] * (num_tensors - 3 + len(ctx.settings)))
 
+    class Gradients(torch.autograd.Function):
+        """The backward where transforms can be nested: differentiated once more, it raises instead of giving zeros."""
+
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(*args):
+            return backward_op(*args)
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            pass
+
+        @staticmethod
+        def backward(ctx, *_):
+            raise RuntimeError(f"{name} cannot be differentiated twice: its gradients have no gradients.")
+
     # the form that functional transforms take; reading its signature costs them 25 microseconds a call
     class FunctionalAttention(Attention):
         generate_vmap_rule = True
@@ -168,6 +185,14 @@ def _functions(name: str, forward_op, backward_op, num_tensors: int) -> tuple[ty
             return _below_autograd(forward_op, *args)
 
         setup_context = staticmethod(save)
+
+        @staticmethod
+        def backward(ctx, grad_out, grad_lse):
+            saved = ctx.saved_tensors
+            if grad_out is None:
+                grad_out = torch.zeros_like(saved[num_tensors])
+            grads = Gradients.apply(grad_out, grad_lse, *saved, *ctx.settings)
+            return (*grads, *[None] * (num_tensors - 3 + len(ctx.settings)))
 
     Attention.__name__ = Attention.__qualname__ = name
     FunctionalAttention.__name__ = FunctionalAttention.__qualname__ = f"functional_{name}"

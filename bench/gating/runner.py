@@ -63,9 +63,9 @@ class Gate:
         self.kept = {self.file.name, self.log.name, *kept, *(f"{name}.partial" for name in kept)}
         for folder in (place.out, place.scratch):
             folder.mkdir(parents=True, exist_ok=True)
-        self.outcomes: list[Outcome] = []
-        if self.file.exists():
-            self.outcomes = [Outcome(**outcome) for outcome in json.loads(self.file.read_text())]
+        # what lay there before is somebody else's
+        self.foreign = {file.name for file in place.out.iterdir()} - self.kept
+        self.outcomes = self._earlier() if self.file.exists() else []
 
     def done(self, part: Part, step: Step) -> bool:
         """Whether a step has passed, or cannot run here, for this commit; a local one on this machine."""
@@ -147,7 +147,7 @@ class Gate:
         if step.local and outcome.status == PASSED:
             write_json(self.here, [*self._passed_here(), [outcome.part, outcome.step, outcome.commit]])
         for file in self.place.out.iterdir():
-            if file.is_file() and file.name not in self.kept:
+            if file.is_file() and file.name not in self.kept | self.foreign:
                 shutil.move(file, self.place.scratch / file.name)
         left = "" if self.budget.left == float("inf") else f"; {max(0.0, self.budget.left):.0f} s left"
         why = f" ({outcome.last_words})" if outcome.status in (SKIPPED, UNAVAILABLE) else ""
@@ -159,6 +159,14 @@ class Gate:
         # the run that begins would write its own rows over those of one that was stopped
         for file in self.place.out.glob("*.partial"):
             shutil.copyfile(file, self.place.scratch / f"{file.name}.{file.stat().st_mtime_ns}")
+
+    def _earlier(self) -> list[Outcome]:
+        try:
+            return [Outcome(**outcome) for outcome in json.loads(self.file.read_text())]
+        except (OSError, ValueError, TypeError) as error:
+            raise ValueError(
+                f"{self.file} is damaged ({error}): move it away, or name another folder for the results"
+            ) from error
 
     def _passed_here(self) -> list[list[str]]:
         return json.loads(self.here.read_text()) if self.here.exists() else []

@@ -279,6 +279,41 @@ def test_only_what_is_kept_lies_beside_the_outcomes(place):
     assert (place.scratch / "rows.png").exists()
 
 
+def test_what_lay_there_before_stays_as_it_is(place):
+    place.out.mkdir(exist_ok=True)
+    (place.out / "notes.txt").write_text("mine")
+    code = f"import pathlib; pathlib.Path({str(place.out)!r}, 'rows.png').touch()"
+    part = Part("trial", "?", None, (script(place, code),))
+    make_gate(place, part).run([part])
+    assert (place.out / "notes.txt").read_text() == "mine"
+    assert not (place.out / "rows.png").exists()
+
+
+@pytest.mark.parametrize("content", ("", "null", '[{"part": 1}]'))
+def test_a_damaged_file_of_outcomes_is_named(tmp_path, content):
+    (tmp_path / "gate.json").write_text(content)
+    done = rehearse(tmp_path, "--part", "preflight", "--minutes", "8")
+    assert done.returncode == 2
+    assert "gate.json is damaged" in done.stderr
+    assert "move it away" in done.stderr
+    assert (tmp_path / "gate.json").read_text() == content
+
+
+def test_code_with_changes_is_told_apart_by_its_content(monkeypatch, tmp_path):
+    (tmp_path / "bench").mkdir()
+    monkeypatch.setattr(gate, "ROOT", tmp_path)
+    digests = []
+    for content in ("a", "b", "a"):
+        (tmp_path / "bench" / "x.py").write_text(content)
+        digests.append(gate._digest())
+    assert digests[0] == digests[2] != digests[1]
+
+
+@pytest.mark.parametrize("minutes", ("nan", "-1"))
+def test_minutes_are_a_number_of_them(tmp_path, minutes):
+    assert "must be above 0 and finite" in rehearse(tmp_path, f"--minutes={minutes}").stderr
+
+
 def test_the_start_of_the_program_counts(monkeypatch):
     budget = Budget(60.0, spent=10.0)
     assert 46 < budget.left < 48

@@ -88,6 +88,22 @@ def test_second_derivatives_and_forward_mode_are_refused(op):
         torch.func.jvp(lambda q: call(q, *detached[1:]), (detached[0],), (detached[0],))
 
 
+def test_second_derivatives_of_functional_transforms_are_refused(op):
+    """Nested transforms gave zeros: nothing said that a derivative was missing."""
+    call, inputs = op
+    query, key, value = (t.detach() for t in inputs())
+
+    def loss(q):
+        return call(q, key, value).square().sum()
+
+    for twice in (
+        torch.func.grad(lambda q: torch.func.grad(loss)(q).square().sum()),
+        torch.func.jacrev(torch.func.jacrev(loss)),
+    ):
+        with pytest.raises(RuntimeError, match="cannot be differentiated twice"):
+            twice(query)
+
+
 def test_functional_gradient(op, backend):
     call, inputs = op
     tensors = inputs(device=backend.device)
