@@ -68,8 +68,8 @@ class Case(NamedTuple):
     @property
     def excuse(self) -> str | None:
         """Why it may spill, or None."""
-        if self.variant == NARROW and self.entry.block_dim == 256:
-            return "more than 128 columns, rows not 16 bytes apart: pad the rows to a multiple of 8 elements"
+        if self.variant.gap:
+            return "rows not 16 bytes apart have more addresses: pad them to a multiple of 8 elements"
         return None
 
 
