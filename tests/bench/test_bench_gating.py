@@ -144,7 +144,7 @@ with stub_driver(compiling=False):
     def run(name, work):
         before = set(held._compiled)
         work()
-        missed[name] = sum(variant not in ahead for _, variant in set(held._compiled) - before)
+        missed[name] = sum(variant not in ahead for _, variant, _ in set(held._compiled) - before)
 
     for call in calls.CALLS:
         for dtype in calls.DTYPES.values():
