@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
 
-TABLE = Path(__file__).with_name("triton_path") / "launch_table.json"
+from pargo_kernels.triton_path.launch_table import TABLE
+
 MEASURED = TABLE.with_name("launch_table_measured.json")
 
 

@@ -143,6 +143,12 @@ def _functions(name: str, forward_op, backward_op, num_tensors: int) -> tuple[ty
         ctx.save_for_backward(*inputs[:num_tensors], *output)
         ctx.settings = inputs[num_tensors:]
 
+    def gradients(compute, ctx, grad_out, grad_lse):
+        saved = ctx.saved_tensors
+        if grad_out is None:
+            grad_out = torch.zeros_like(saved[num_tensors])
+        return (*compute(grad_out, grad_lse, *saved, *ctx.settings), *[None] * (num_tensors - 3 + len(ctx.settings)))
+
     class Attention(torch.autograd.Function):
         @staticmethod
         def forward(ctx, *args):
@@ -153,11 +159,7 @@ def _functions(name: str, forward_op, backward_op, num_tensors: int) -> tuple[ty
         @staticmethod
         @torch.autograd.function.once_differentiable
         def backward(ctx, grad_out, grad_lse):
-            saved = ctx.saved_tensors
-            if grad_out is None:
-                grad_out = torch.zeros_like(saved[num_tensors])
-            grads = backward_op(grad_out, grad_lse, *saved, *ctx.settings)
-            return (*grads, *[None] * (num_tensors - 3 + len(ctx.settings)))
+            return gradients(backward_op, ctx, grad_out, grad_lse)
 
     class Gradients(torch.autograd.Function):
         """The backward where transforms can be nested: differentiated once more, it raises instead of giving zeros."""
@@ -176,7 +178,7 @@ def _functions(name: str, forward_op, backward_op, num_tensors: int) -> tuple[ty
         def backward(ctx, *_):
             raise RuntimeError(f"{name} cannot be differentiated twice: its gradients have no gradients.")
 
-    # the form that functional transforms take; reading its signature costs them 25 microseconds a call
+    # the form that functional transforms take: torch binds its arguments by signature at each call, which is slow
     class FunctionalAttention(Attention):
         generate_vmap_rule = True
 
@@ -188,11 +190,7 @@ def _functions(name: str, forward_op, backward_op, num_tensors: int) -> tuple[ty
 
         @staticmethod
         def backward(ctx, grad_out, grad_lse):
-            saved = ctx.saved_tensors
-            if grad_out is None:
-                grad_out = torch.zeros_like(saved[num_tensors])
-            grads = Gradients.apply(grad_out, grad_lse, *saved, *ctx.settings)
-            return (*grads, *[None] * (num_tensors - 3 + len(ctx.settings)))
+            return gradients(Gradients.apply, ctx, grad_out, grad_lse)
 
     Attention.__name__ = Attention.__qualname__ = name
     FunctionalAttention.__name__ = FunctionalAttention.__qualname__ = f"functional_{name}"

@@ -2,7 +2,7 @@
 
     python -m pargo_kernels.tune --measure       on a GPU, the lines of its architecture
     python -m pargo_kernels.tune --arch sm_90    without one: the first candidate that compiles
-    python -m pargo_kernels.tune --keep          lines that pass stay: for another version of Triton
+    python -m pargo_kernels.tune --arch sm_90 --keep    lines that pass stay: for another version of Triton
     python -m pargo_kernels.tune --flagship tuned.json --seconds 50    on a GPU: the lines that matter most, on their shapes
     python -m pargo_kernels.tune --adopt tuned.json                    what that chose, into the table
 

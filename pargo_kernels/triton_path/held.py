@@ -81,13 +81,13 @@ class Calls:
             query.dtype,
             query.shape,
             key.shape,
-            # absent, misaligned or neither
-            *([pointer and pointer & 15 for pointer in pointers] if bits & 15 else ()),
+            *([pointer & 15 for pointer in pointers] if bits & 15 else ()),
             *[None if t is None else t.stride() for t in inputs],
         )
         held = self.held.get(kind)
         if held is None:
-            tensors = inputs + results
+            # an object of its own in each place: one tensor may be query, key and value, and in the next call it is not
+            tensors = tuple([None if t is None else t.detach() for t in inputs + results])
             launches = tuple(self.plan(*tensors, *settings, scale))
             if _interpreted(launches):
                 return
@@ -106,6 +106,8 @@ def run(launches: Iterable[Launch], device: torch.device) -> None:
     launches = tuple(launches)
     if _interpreted(launches):
         return
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
     with torch.cuda.device(device if device.type == "cuda" else -1):
         for launch in launches:
             tensors = [base for base in map(_base, launch.args) if base is not None]

@@ -86,6 +86,23 @@ def test_a_held_call_computes_what_a_first_one_does(kernels, by_address, name):
 
 
 @interpreted_only
+@pytest.mark.parametrize("op", ("partial_global", "cascaded"))
+def test_one_tensor_in_three_places_is_not_held_as_one(kernels, by_address, op):
+    """A first call with query, key and value the same, and then one like it whose tensors differ."""
+    problem = partial_global(9, 3, 12, dim=16, heads=1) if op == "partial_global" else CALLS["cascade"]._replace(kv_heads=2)
+    query, key, value, grad_out, grad_lse = problem.tensors("cpu")
+    for tensors in ((query, query, query, query, grad_lse), (query, key, value, grad_out, grad_lse)):
+        exact = results(problem, [t.double() for t in tensors], impl="reference")
+        with torch.no_grad():
+            out, lse = problem(*tensors[:3], return_lse=True, impl="triton")
+        for ours, expected in zip((out, lse), exact[:2], strict=True):
+            torch.testing.assert_close(ours.double(), expected, rtol=1e-4, atol=1e-5)
+        # the backward too: the gradient of out may be the query itself
+        for ours, expected in zip(results(problem, tensors, impl="triton"), exact, strict=True):
+            torch.testing.assert_close(ours.double(), expected, rtol=1e-4, atol=1e-5)
+
+
+@interpreted_only
 def test_the_scale_is_not_held(kernels, by_address):
     problem = partial_global(9, 3, 50, dim=16)
     for scale in (0.3, 1.7):
