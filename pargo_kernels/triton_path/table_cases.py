@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -73,9 +73,9 @@ class Case(NamedTuple):
         return None
 
 
-def cases(entry: Entry, device: str = "meta") -> Iterator[Case]:
+def cases(entry: Entry, device: str = "meta", variants: Sequence[Variant] = VARIANTS) -> Iterator[Case]:
     """The launches that an entry serves, one of each kind: bf16 and fp32 in every variant, fp16 (as costly as bf16) plain."""
-    for variant in VARIANTS:
+    for variant in variants:
         if entry.kernel.startswith("merge") and variant not in (PLAIN, PADDED):
             # its buffers are always plain
             continue

@@ -59,16 +59,18 @@ def test_faults_are_found(change, verdict):
     assert verdict in report.line
 
 
+@pytest.mark.parametrize("head_dim", (64, 72))
 @pytest.mark.parametrize("arch", ("sm_80", "sm_90"))
 @pytest.mark.parametrize(("kernel", "vectors"), (("partial_global_forward", 3), ("partial_global_backward", 2)))
-def test_rows_are_moved_16_bytes_at_a_time(kernel, vectors, arch):
+def test_rows_are_moved_16_bytes_at_a_time(kernel, vectors, arch, head_dim):
     """K, V, dK, dV and all other rows; only lse is narrower: of partial rows, and of global ones in one chunk or several."""
     from pargo_kernels.triton_path.compile_ahead import compile_launch
     from pargo_kernels.triton_path.inspect_binary import inspect_binary
+    from pargo_kernels.triton_path.launch import block_dim
     from pargo_kernels.triton_path.table_cases import PLAIN, cases
 
-    entry = next(line for line in table() if line[:5] == (kernel, arch, 16, 64, 2))
-    case = next(case for case in cases(entry) if case.variant == PLAIN)
+    entry = next(line for line in table() if line[:5] == (kernel, arch, 16, block_dim(head_dim), 2))
+    case = next(case for case in cases(entry, variants=[PLAIN._replace(head_dims=((128, 72),))]))
     cost = inspect_binary(compile_launch(case.launch, arch))
     assert cost.wide_accesses > 0
     assert cost.global_accesses - cost.wide_accesses <= vectors
