@@ -157,7 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--adopt", type=Path, metavar="FILE", help="put the lines that --flagship chose into the table")
     options = parser.parse_args(arguments)
     if options.adopt:
-        return tune_flagship.adopt(options.adopt)
+        return tune_flagship.adopt(options.adopt, passes)
     if options.flagship:
         if options.rehearse and not interpreting():
             parser.error("--rehearse interprets the kernels: set TRITON_INTERPRET=1")

@@ -39,9 +39,9 @@ KERNELS = (
     "cascaded_key_backward",
 )
 # (block_n, num_warps, num_stages)
-TILES = (*product((32, 64, 128), (4, 8), (2, 3)), (64, 4, 1), (64, 8, 1))
+TILES = (*product((32, 64, 128), (2, 4), (2, 3, 4)), (64, 4, 1), (64, 8, 2))
 # (block_m, block_n, num_warps, num_stages)
-BANDS = tuple((m, n, w, s) for (m, n), w, s in product(((64, 64), (64, 32), (32, 64), (128, 64)), (4, 8), (2, 3)))
+BANDS = tuple((m, n, w, s) for (m, n), w, s in product(((64, 64), (64, 32), (32, 64), (32, 32)), (2, 4), (2, 3, 4)))
 REPLAYS = 15
 # twice the L2 of any current GPU
 EVICTING_BYTES = 256 << 20
@@ -202,7 +202,7 @@ def time_line(
         except Exception as error:
             reason = f"does not run: {type(error).__name__}: {error}"
         tried.append({"line": list(entry), "median_us": times.get(entry), "fault": reason})
-    best = min(times, key=lambda entry: sum(map(math.log, times[entry])), default=entries[0])
+    best = min(times, key=lambda entry: _product(times[entry]), default=entries[0])
     return {
         "kernel": kernel,
         "shapes": [str(shape) for shape in shapes(kernel, small)],
@@ -273,17 +273,27 @@ def shown(line: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
-def adopt(file: Path) -> int:
-    """Put the chosen lines of FILE into the launch table, and write down on what they were measured.
+def adopt(file: Path, passes: Callable[[Entry], bool]) -> int:
+    """Put the fastest lines of FILE into the launch table, and write down on what they were measured.
+
+    Args:
+        passes: whether an entry compiles, as it should, for every call that its line is for; the timed ones are some of them.
 
     Returns:
-        The exit status: 2 for a file that holds none.
+        The exit status: 2 for a file that holds no measured line.
     """
     tuned = json.loads(file.read_text())
     if tuned["device"] == "interpreter" or not tuned["lines"]:
         print(f"{file} holds no measured line: its device is {tuned['device']}")
         return 2
-    chosen = [Entry(*line["chosen"]) for line in tuned["lines"] if any(tried["median_us"] for tried in line["candidates"])]
+    chosen = []
+    for line in tuned["lines"]:
+        times = {Entry(*tried["line"]): tried["median_us"] for tried in line["candidates"] if tried["median_us"]}
+        for entry in sorted(times, key=lambda entry: _product(times[entry])):
+            if passes(entry):
+                chosen.append(entry)
+                break
+            print(f"{entry} is not for every call of its line")
     table = {entry[:6]: entry for entry in launch_table.entries()}
     table.update({entry[:6]: entry for entry in chosen})
     changed = [entry for entry in chosen if entry not in launch_table.entries()]
@@ -291,3 +301,7 @@ def adopt(file: Path) -> int:
     measured_lines.add_measured([list(entry) for entry in chosen], f"{tuned['device']}, triton {tuned['triton']}")
     print(*changed, f"{len(chosen)} lines measured, {len(changed)} of them changed: {launch_table.TABLE}", sep="\n")
     return 0
+
+
+def _product(times: list[float]) -> float:
+    return sum(map(math.log, times))

@@ -138,11 +138,10 @@ class Gate:
         return code, words[-LAST_WORDS:]
 
     def _keep(self, outcome: Outcome, step: Step) -> None:
-        same = [o for o in self.outcomes if (o.part, o.step, o.commit) == (outcome.part, outcome.step, outcome.commit)]
-        # that it was not tried again says less than what it did when it was
-        if outcome.status != SKIPPED or not same:
-            place = (outcome.part, outcome.step)
-            self.outcomes = [*(o for o in self.outcomes if (o.part, o.step) != place), outcome]
+        others = [o for o in self.outcomes if (o.part, o.step) != (outcome.part, outcome.step)]
+        # that it was not tried again, for this commit or a later one, says less than what it did when it was
+        if outcome.status != SKIPPED or len(others) == len(self.outcomes):
+            self.outcomes = [*others, outcome]
         write_json(self.file, [asdict(o) for o in self.outcomes])
         if step.local and outcome.status == PASSED:
             write_json(self.here, [*self._passed_here(), [outcome.part, outcome.step, outcome.commit]])

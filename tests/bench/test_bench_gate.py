@@ -165,11 +165,13 @@ def test_a_part_that_no_longer_fits_is_skipped_and_said(place, capsys):
     assert outcomes(place.out)["long", "only"]["status"] == "passed"
 
 
-def test_that_it_was_not_tried_again_does_not_hide_how_it_failed(place):
+@pytest.mark.parametrize("later", ["commit one", "commit two"])
+def test_that_it_was_not_tried_again_does_not_hide_how_it_failed(place, later):
     part = Part("trial", "?", None, (script(place, "raise SystemExit(1)", estimate=20.0),))
     make_gate(place, part).run([part])
-    make_gate(place, part, seconds=5.0).run([part])
-    assert outcomes(place.out)["trial", "only"]["status"] == "failed"
+    make_gate(place, part, commit=later, seconds=5.0).run([part])
+    found = outcomes(place.out)["trial", "only"]
+    assert (found["status"], found["commit"]) == ("failed", "commit one")
 
 
 WRITES_ROWS = """

@@ -127,7 +127,7 @@ def test_faults_are_found_before_anything_is_timed(tuning):
 def tuned(tuning, tmp_path, **changes):
     present = tuning.candidates("cascaded_forward", "sm_90")[0]
     faster = present._replace(num_warps=2)
-    tried = [{"line": list(entry), "median_us": [1.0], "fault": None} for entry in (present, faster)]
+    tried = [{"line": list(e), "median_us": [us], "fault": None} for e, us in ((present, 2.0), (faster, 1.0))]
     line = {
         "kernel": "cascaded_forward",
         "shapes": ["s"],
@@ -145,7 +145,7 @@ def test_chosen_lines_come_into_the_table_with_what_they_were_measured_on(tuning
     file, present, faster = tuned(tuning, tmp_path)
     before = set(own_table.entries())
     assert measured_lines.summary() == f"0 of {len(before)} lines measured"
-    assert tuning.adopt(file) == 0
+    assert tuning.adopt(file, lambda entry: True) == 0
     own_table.forget()
     assert set(own_table.entries()) == before - {present} | {faster}
     assert measured_lines.summary() == f"1 of {len(before)} lines measured (NVIDIA H100, triton 3.6.0)"
@@ -154,10 +154,20 @@ def test_chosen_lines_come_into_the_table_with_what_they_were_measured_on(tuning
     assert measured_lines.summary().startswith("0 of")
 
 
+def test_a_line_comes_in_only_if_it_is_for_every_call(tuning, own_table, tmp_path, capsys):
+    file, present, faster = tuned(tuning, tmp_path)
+    before = set(own_table.entries())
+    assert tuning.adopt(file, lambda entry: entry != faster) == 0
+    own_table.forget()
+    assert set(own_table.entries()) == before
+    assert measured_lines.measured_lines() == [(list(present), "NVIDIA H100, triton 3.6.0")]
+    assert f"{faster} is not for every call" in capsys.readouterr().out
+
+
 def test_a_rehearsal_is_not_adopted(tuning, own_table, tmp_path, capsys):
     file, *_ = tuned(tuning, tmp_path, device="interpreter")
     before = own_table.TABLE.read_text()
-    assert tuning.adopt(file) == 2
+    assert tuning.adopt(file, lambda entry: True) == 2
     assert "holds no measured line" in capsys.readouterr().out
     assert own_table.TABLE.read_text() == before
 
