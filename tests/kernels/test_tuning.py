@@ -121,7 +121,7 @@ def test_faults_are_found_before_anything_is_timed(tuning):
     (present,) = tuning.candidates("cascaded_key_backward", "sm_90")[:1]
     assert tuning.fault(present, small=True) is None
     assert "does not compile" in tuning.fault(present._replace(num_warps=3), small=True)
-    assert "shared memory" in tuning.fault(present._replace(num_stages=15), small=True)
+    assert "shared memory" in tuning.fault(present._replace(num_stages=60), small=True)
 
 
 def tuned(tuning, tmp_path, **changes):
