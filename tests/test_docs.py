@@ -124,6 +124,14 @@ def table_rows(page, start):
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[first:last]]
 
 
+def shown(number):
+    return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def time_of(row):
+    return f"{shown(row.median_ms)} ({shown(row.q20_ms)}–{shown(row.q80_ms)})"
+
+
 def test_benchmark_table_is_what_was_measured():
     rows = read_rows(ROOT / "bench/results/amd-epyc/quick.csv")
     measured = {}
@@ -131,23 +139,41 @@ def test_benchmark_table_is_what_was_measured():
         # the first group that holds a problem compares all providers on it
         if row.direction == "forward+backward" and row.status == "ok":
             measured.setdefault((row.problem, row.provider), row)
-
-    def shown(number):
-        return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
-
-    def time(problem, provider):
-        row = measured[problem, provider]
-        return f"{shown(row.median_ms)} ({shown(row.q20_ms)}–{shown(row.q80_ms)})"
-
     for problem, ours, compiled, dense, speedup, rival in table_rows(ROOT / "README.md", "| fp32, forward + backward"):
-        assert ours == time(problem, "pargo")
-        assert compiled == time(problem, "pargo-compiled")
-        assert dense == time(problem, "sdpa-mask-flash")
+        assert ours == time_of(measured[problem, "pargo"])
+        assert compiled == time_of(measured[problem, "pargo-compiled"])
+        assert dense == time_of(measured[problem, "sdpa-mask-flash"])
         assert speedup == shown(measured[problem, "pargo"].speedup_over_dense)
         # the strongest of all that are not ours
         others = [row for (name, provider), row in measured.items() if name == problem and not provider.startswith("pargo")]
         strongest = min(others, key=lambda row: row.median_ms).provider
-        assert rival == f"{strongest}: {time(problem, strongest)}"
+        assert rival == f"{strongest}: {time_of(measured[problem, strongest])}"
+
+
+def test_gpu_table_is_what_was_measured():
+    folder = ROOT / "bench/results/nvidia-h100-80gb-hbm3"
+    rows = [row for name in ("gate-pgp", "gate-cpp", "gate-flex") for row in read_rows(folder / f"{name}.csv")]
+    rows = [row for row in rows if (row.direction, row.status, row.launch) == ("forward+backward", "ok", "graph")]
+    ours = {(row.suite, row.group): row for row in rows if row.provider == "pargo"}
+    table = table_rows(ROOT / "README.md", "| bf16, forward + backward")
+    assert table
+    for problem, time, dense_time, *ratios in table:
+        # a rival's ratio is one of its own run
+        times = {}
+        for row in rows:
+            if row.problem == problem:
+                times.setdefault(row.provider, (row, row.median_ms / ours[row.suite, row.group].median_ms))
+        mine, dense = times["pargo"][0], times["sdpa-mask-cudnn"][0]
+        assert (time, dense_time) == (time_of(mine), time_of(dense))
+        rivals = {name: ratio for name, (_, ratio) in times.items() if name not in ("pargo", "bound-flash")}
+        strongest = min(rivals, key=rivals.__getitem__)
+        share = mine.minimum_bytes_per_s / mine.copy_bytes_per_s
+        assert ratios == [
+            shown(times["sdpa-mask-cudnn"][1]),
+            shown(times["bound-flash"][1]),
+            f"{strongest}: {shown(rivals[strongest])}",
+            f"{100 * share:.0f} %",
+        ]
 
 
 def test_demo_table_is_what_was_measured():

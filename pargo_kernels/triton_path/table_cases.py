@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 
+from pargo_kernels.measured_lines import measured_lines
 from pargo_kernels.triton_path import cascaded, partial_global
 from pargo_kernels.triton_path.launch import Launch
 from pargo_kernels.triton_path.launch_table import Entry
@@ -70,6 +71,8 @@ class Case(NamedTuple):
         """Why it may spill, or None."""
         if self.variant.gap:
             return "rows not 16 bytes apart have more addresses: pad them to a multiple of 8 elements"
+        if self.variant != PLAIN and any(line == list(self.entry) for line, _ in measured_lines()):
+            return "a measured line: its plain calls are faster than by any line that never spills"
         return None
 
 

@@ -121,7 +121,8 @@ def test_faults_are_found_before_anything_is_timed(tuning):
     (present,) = tuning.candidates("cascaded_key_backward", "sm_90")[:1]
     assert tuning.fault(present, small=True) is None
     assert "does not compile" in tuning.fault(present._replace(num_warps=3), small=True)
-    assert "shared memory" in tuning.fault(present._replace(num_stages=60), small=True)
+    (band,) = tuning.candidates("cascaded_forward", "sm_90")[:1]
+    assert "shared memory" in tuning.fault(band._replace(block=64, block_n=64, num_stages=15), small=True)
 
 
 def tuned(tuning, tmp_path, **changes):
