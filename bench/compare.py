@@ -12,7 +12,7 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 
-from bench.records import OK, ROOT, read_rows
+from bench.contest.records import OK, ROOT, read_rows
 
 # a process at a time, the earlier commit first, then this checkout, and again
 TURNS = 3

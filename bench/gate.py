@@ -27,9 +27,9 @@ if __package__ in (None, ""):
 
 import torch
 
+from bench.contest.records import ROOT, environment, slug
 from bench.gating.parts import FULL_KEPT, SHORT_KEPT, Part, Place, full_gate, short_gate
 from bench.gating.runner import Budget, Gate
-from bench.records import ROOT, environment, slug
 
 
 def table(parts: list[Part], minutes: float | None) -> str:

@@ -22,8 +22,8 @@ if __package__ in (None, ""):
 
 import torch
 
+from bench.contest.timing import Key, quantiles
 from bench.stub_driver import stub_driver
-from bench.timing import Key, quantiles
 from pargo_kernels import registration
 from pargo_kernels.ops import cascaded_partial_attention, partial_global_attention
 

@@ -15,8 +15,8 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 if __package__ in (None, ""):
     # run as a script: the repository's root takes the place of this folder, so that nothing need be installed
@@ -30,15 +30,19 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 from tqdm import tqdm
 
-from bench import plots, report
-from bench.clocks import clocks
 from bench.compare import compare
-from bench.measure import DTYPES, LAYOUTS, Bench, Setting
-from bench.peers import PROVIDERS
-from bench.problems import SUITES, AnyResolution, Case, ProjectorStep, Suite
-from bench.provider import Place, Provider
-from bench.records import ROOT, Environment, ResultFile, Row, environment, slug
-from bench.timing import caveats, copy_bandwidth, matmul_rate, meter_for
+from bench.contest.clocks import clocks
+from bench.contest.engine import DTYPES, Setting
+from bench.contest.provider import Place, Provider
+from bench.contest.records import ROOT, Environment, ResultFile, Row, environment, slug
+from bench.contest.timing import caveats, copy_bandwidth, matmul_rate, meter_for
+from bench.problems.anyres import AnyResolution
+from bench.problems.projector import ProjectorStep
+from bench.problems.suites import SUITES, Case, Suite
+from bench.rivals.peers import PROVIDERS
+from bench.shown import plots, report
+from bench.workloads.anyres import measure_anyres
+from bench.workloads.attention import LAYOUTS, measure_attention
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -82,9 +86,8 @@ def main(argv: list[str] | None = None) -> int:
     print(headline(machine, setting, providers), flush=True)
 
     with ResultFile(out / f"{suite.name}.csv", machine) as results, tqdm(cases, unit="case", disable=None) as progress:
-        bench = Bench(setting, progress.set_postfix_str, results.add)
         for group, case in enumerate(progress):
-            rows = bench.measure(case, group, providers) if suite.providers != () else measure_other(case, group, bench)
+            rows = measure(case, group, providers, setting, progress.set_postfix_str, results.add)
             tqdm.write(report.summary(rows))
             sys.stdout.flush()
 
@@ -94,23 +97,24 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def measure_other(case: Case, group: int, bench: Bench) -> list[Row]:
-    """Rows of problems that are not attention on query, key and value alone."""
-    rows: list[Row] = []
-    for problem in case.problems:
-        if isinstance(problem, ProjectorStep):
-            # needs the model, which those who use the kernels alone may not have installed
-            from bench.projector import measure_projector
+def measure(
+    case: Case,
+    group: int,
+    providers: list[Provider],
+    setting: Setting,
+    say: Callable[[str], None],
+    keep: Callable[[Row], None],
+) -> list[Row]:
+    """The rows of a case, of whatever kind its problems are."""
+    problem = case.problems[0]
+    if isinstance(problem, ProjectorStep):
+        # needs the model, which those who use the kernels alone may not have installed
+        from bench.workloads.projector import measure_projector
 
-            found = measure_projector(problem, group, bench.setting, bench.say)
-        else:
-            from bench.anyres import measure_anyres
-
-            found = measure_anyres(cast(AnyResolution, problem), group, bench.setting, bench.say)
-        for row in found:
-            bench.keep(row)
-        rows += found
-    return rows
+        return measure_projector(problem, group, setting, say, keep)
+    if isinstance(problem, AnyResolution):
+        return measure_anyres(problem, group, setting, say, keep)
+    return measure_attention(case, group, providers, setting, say, keep)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

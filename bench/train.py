@@ -28,13 +28,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 from tqdm import tqdm
 
-from bench import plots, report
-from bench.measure import DTYPES, Setting
-from bench.provider import Place
-from bench.records import ROOT, Environment, ResultFile, TrainingRow, environment, slug
-from bench.timing import Meter, caveats, copy_bandwidth, matmul_rate, meter_for
-from bench.training_problem import LENGTHS, ROW_LENGTH, SIZES, STAGE_LENGTHS, TrainingProblem
-from bench.training_step import WAYS, measure_training, memory_estimate, needed_bytes
+from bench.contest.engine import DTYPES, Setting
+from bench.contest.provider import Place
+from bench.contest.records import ROOT, Environment, ResultFile, environment, slug
+from bench.contest.timing import Meter, caveats, copy_bandwidth, matmul_rate, meter_for
+from bench.problems.training import LENGTHS, ROW_LENGTH, SIZES, STAGE_LENGTHS, TrainingProblem
+from bench.shown import plots, report
+from bench.workloads.trainee import WAYS
+from bench.workloads.training_step import measure_training, memory_estimate, needed_bytes
 
 GIB = 2**30
 # spent on the rounds of one stage
@@ -71,14 +72,12 @@ def main(argv: list[str] | None = None) -> int:
     )
     print(headline(machine, setting))
     with (
-        ResultFile(out / f"train_{args.size}.csv", machine, TrainingRow) as results,
+        ResultFile(out / f"train_{args.size}.csv", machine) as results,
         tqdm(problems, unit="stage", disable=None) as progress,
     ):
         for group, problem in enumerate(progress):
             tqdm.write(about(problem, place))
-            rows = measure_training(problem, group, setting, progress.set_postfix_str)
-            for row in rows:
-                results.add(row)
+            rows = measure_training(problem, group, setting, progress.set_postfix_str, results.add)
             tqdm.write(report.training_table(rows))
     drawn = plots.draw_training(results.path, out / f"train_{args.size}.png")
     print(f"\n{time.perf_counter() - begin:.0f} s; {results.path}", *([drawn.name] if drawn else []), sep="\n  ")

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.problems import Cascaded, PartialGlobal
-from bench.records import read_rows
-from bench.schedule import scheduled_work
-from bench.traffic import least_work
+from bench.contest.records import read_rows
+from bench.counts.schedule import scheduled_work
+from bench.counts.traffic import least_work
+from bench.problems.attention import Cascaded, PartialGlobal
 from pargo_mllm.training.recipes import load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -8,7 +8,8 @@ from itertools import accumulate
 
 import torch
 
-from bench.problems import SUITES, Cascaded, PartialGlobal
+from bench.problems.attention import Cascaded, PartialGlobal
+from bench.problems.suites import SUITES
 from pargo_kernels.cascaded_partial_attention import cascaded_partial_attention
 from pargo_kernels.partial_global_attention import partial_global_attention
 from pargo_kernels.triton_path import cascaded, partial_global

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import torch
 
-from bench.clocks import clocks
+from bench.contest.clocks import clocks
+from bench.contest.timing import copy_bandwidth, meter_for
 from bench.gating.calls import CALLS, DTYPES, KERNELS, SMALL_CALLS, kernels_of, worst_error
-from bench.timing import copy_bandwidth, meter_for
 from pargo_kernels import env_report
 from pargo_kernels.dispatch import interpreting
 

@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from bench.contest.records import ROOT
 from bench.gating.parts import SECONDS, Part, Place, Step
-from bench.records import ROOT
 
 PASSED, FAILED, STOPPED, SKIPPED, UNAVAILABLE = "passed", "failed", "stopped", "skipped", "unavailable"
 # of a budget, for what the gate itself does at the end

@@ -22,7 +22,7 @@ from triton.backends.nvidia import driver
 from pargo_kernels.triton_path.compile_ahead import TARGETS, compile_launch
 from pargo_kernels.triton_path.launch import Launch
 
-SOURCES = ("bench.gating.calls", "tests.kernels.corner_launches")
+SOURCES = ("bench.gating.calls", "tests.kernels.made.corner_launches")
 
 
 @functools.cache

@@ -1,12 +1,12 @@
 """The benchmarks are no part of the package: tests import them from the repository's root."""
 
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.bench.made.places import ROOT
+
 sys.path.insert(0, str(ROOT))
 
 
@@ -22,9 +22,9 @@ def one_thread():
 @pytest.fixture
 def setting():
     """A setting whose rounds are as few as can be, on the CPU in fp32."""
-    from bench.measure import Setting
-    from bench.provider import Place
-    from bench.timing import CpuMeter
+    from bench.contest.engine import Setting
+    from bench.contest.provider import Place
+    from bench.contest.timing import CpuMeter
 
     return Setting(
         suite="test",

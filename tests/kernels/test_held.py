@@ -13,8 +13,8 @@ from pargo_kernels.ops import cascaded_partial_attention, partial_global_attenti
 from pargo_kernels.triton_path import held
 from pargo_kernels.triton_path.launch import Unused
 from pargo_kernels.triton_path.tiles import Strided
-from tests.kernels.layouts import Problem
-from tests.kernels.test_accuracy import NAMES, partial_global, results
+from tests.kernels.made.corners import NAMES, partial_global, results
+from tests.kernels.made.layouts import Problem
 
 compiled_only = pytest.mark.skipif(interpreting(), reason="kernels imported for the interpreter are never compiled")
 interpreted_only = pytest.mark.skipif(not interpreting(), reason="needs the interpreter: TRITON_INTERPRET=1")

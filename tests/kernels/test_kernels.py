@@ -10,8 +10,8 @@ import torch
 
 from pargo_kernels import partial_global_attention as module
 from pargo_kernels.dispatch import interpreting
-from tests.kernels.layouts import Problem
-from tests.kernels.test_accuracy import NAMES, partial_global, results
+from tests.kernels.made.corners import NAMES, partial_global, results
+from tests.kernels.made.layouts import Problem
 
 DTYPES = (torch.float32, torch.bfloat16)
 

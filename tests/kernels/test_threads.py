@@ -7,7 +7,7 @@ import torch
 
 from pargo_kernels.torch_path import head_blocks
 from pargo_kernels.torch_path.head_blocks import for_each_block
-from tests.kernels.test_accuracy import NAMES, cascaded, partial_global, results
+from tests.kernels.made.corners import NAMES, cascaded, partial_global, results
 
 PROBLEMS = {
     "partial-global": partial_global(20, 5, 110, dim=16, heads=6, kv_heads=3, batch=2),

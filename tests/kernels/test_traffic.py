@@ -7,12 +7,12 @@ import pytest
 import torch
 from triton.runtime.interpreter import InterpreterBuilder
 
-from bench.schedule import cascaded_work, partial_global_work
+from bench.counts.schedule import cascaded_work, partial_global_work
 from pargo_kernels.dispatch import interpreting
 from pargo_kernels.reference import cascaded_mask
 from pargo_kernels.triton_path.cascaded import backward_launches, forward_launches
 from pargo_kernels.triton_path.held import run
-from tests.kernels.test_accuracy import CORNERS, cascaded, partial_global
+from tests.kernels.made.corners import CORNERS, cascaded, partial_global
 
 ARCH = "sm_90"  # whose lines the interpreter runs
 LOAD, STORE, DOT = (getattr(InterpreterBuilder, name) for name in ("create_masked_load", "create_masked_store", "create_dot"))

@@ -1,0 +1,1 @@
+"""What a problem must move and compute, and what the kernels do."""

@@ -1,0 +1,1 @@
+"""What is measured: attention, the projector, a training step, and the suites that group them."""

@@ -1,0 +1,1 @@
+"""What the tests of the kernels are made of."""
