@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from pargo_mllm.cli import main
-from pargo_mllm.training.cache import settings_key
+from pargo_mllm.miniature.cache import settings_key
 
 
 @dataclass

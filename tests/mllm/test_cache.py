@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from pargo_mllm.training.cache import MANIFEST, FolderCache, settings_key
+from pargo_mllm.files import MANIFEST
+from pargo_mllm.miniature.cache import FolderCache, settings_key
 
 SETTINGS = {"steps": 3, "rate": 0.1}
 
@@ -80,7 +81,7 @@ def test_an_error_while_building_leaves_nothing_that_could_be_used(cache):
 KILLED = """
 import sys, time
 from pathlib import Path
-from pargo_mllm.training.cache import FolderCache
+from pargo_mllm.miniature.cache import FolderCache
 def build(folder):
     (folder / "weights.bin").write_bytes(b"half")
     print("started", flush=True)

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from pargo_mllm.training.cache import MANIFEST, what_is_wrong, write_manifest
-from pargo_mllm.training.checkpoints import ASIDE, last_checkpoint, newest_step, publish
+from pargo_mllm.files import MANIFEST, what_is_wrong, write_manifest
+from pargo_mllm.training.trainer.checkpoints import ASIDE, last_checkpoint, newest_step, publish
 
 
 def save(folder, step):

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from pargo_mllm.cli import main
-from pargo_mllm.demo.miniature import SCALES
 from pargo_mllm.demo.run import DemoOptions, collect, prepare, train
+from pargo_mllm.miniature.sizes import SCALES
 
 CATEGORIES = ("cup", "dog", "kite")
 

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from pargo_mllm import ParGoProcessor
-from pargo_mllm.data.conversations import ConversationEncoder, ConversationError, about_image
-from pargo_mllm.data.corpus import CorpusError, Example
-from pargo_mllm.data.encoding import ExampleEncoder, TrainingSet
-from pargo_mllm.data.packing import IGNORED
+from pargo_mllm.data.corpus import CorpusError, Example, about_image
+from pargo_mllm.data.feeding.conversations import ConversationEncoder, ConversationError
+from pargo_mllm.data.feeding.encoding import ExampleEncoder, TrainingSet
+from pargo_mllm.data.feeding.packing import IGNORED
 from pargo_mllm.data.pictures import PictureError, load_picture
 
 from .conftest import SIDE

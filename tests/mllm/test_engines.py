@@ -17,13 +17,13 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from pargo_mllm.data.datasets import PackedCollator
-from pargo_mllm.training.cache import what_is_wrong
-from pargo_mllm.training.engines import EngineError, check_installed
-from pargo_mllm.training.parts import freeze_all_but
-from pargo_mllm.training.processes import Processes, ProcessesError
-from pargo_mllm.training.settings import StageSettings
-from pargo_mllm.training.trainer import FullBatches, ParGoTrainer
+from pargo_mllm.data.feeding.datasets import PackedCollator
+from pargo_mllm.files import what_is_wrong
+from pargo_mllm.training.trainer.engines import EngineError, check_installed
+from pargo_mllm.training.trainer.parts import freeze_all_but
+from pargo_mllm.training.trainer.processes import Processes, ProcessesError
+from pargo_mllm.training.trainer.settings import StageSettings
+from pargo_mllm.training.trainer.stage_trainer import FullBatches, ParGoTrainer
 from tests.mllm.test_demo import write_photographs
 from tests.mllm.training_runs import (
     GENTLE,

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from pargo_mllm.data.conversations import ConversationEncoder, about_image
-from pargo_mllm.data.datasets import PackedCollator, PackedDataset, cached_features
-from pargo_mllm.data.samples import Question, Sample
+from pargo_mllm.data.corpus import about_image
+from pargo_mllm.data.feeding.conversations import ConversationEncoder
+from pargo_mllm.data.feeding.datasets import PackedCollator, PackedDataset, cached_features
+from pargo_mllm.data.questions import Question, Sample
 from pargo_mllm.evaluation.constant import best_constant_score
 from pargo_mllm.evaluation.exact_match import Score, exact_match, shuffled
 

@@ -6,7 +6,8 @@ from PIL import Image
 from transformers import AutoConfig, CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel, GPT2Config
 
 from pargo_mllm.assembly import model_and_processor
-from pargo_mllm.data.conversations import ConversationEncoder, about_image
+from pargo_mllm.data.corpus import about_image
+from pargo_mllm.data.feeding.conversations import ConversationEncoder
 from pargo_mllm.language.families import LanguageFamily, family_of, prepare_tokenizer
 
 from .miniature_families import FAMILY_NAMES, make_family, make_language_model, make_tokenizer

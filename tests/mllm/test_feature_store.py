@@ -8,12 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pargo_mllm.data.conversations import about_image
-from pargo_mllm.data.corpus import Example
+from pargo_mllm.data.corpus import Example, about_image
 from pargo_mllm.data.pictures import PictureError
 from pargo_mllm.training import feature_store
 from pargo_mllm.training.feature_store import FeatureStore, encode_corpus, encoder_digest
-from pargo_mllm.training.features import frozen_features
+from pargo_mllm.training.trainer.frozen_features import frozen_features
 
 
 class Pictures:

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pargo_mllm.data.contents import BatchContents, count_contents, visible_pairs
-from pargo_mllm.data.conversations import ConversationEncoder
-from pargo_mllm.data.packing import IGNORED, block_mask, pack, pad_packed
+from pargo_mllm.data.feeding.contents import BatchContents, count_contents, visible_pairs
+from pargo_mllm.data.feeding.conversations import ConversationEncoder
+from pargo_mllm.data.feeding.packing import IGNORED, block_mask, pack, pad_packed
 from pargo_mllm.language.lora import LoraSettings, add_lora
-from pargo_mllm.training.flops import StepFlops
-from pargo_mllm.training.parts import freeze_all_but
+from pargo_mllm.training.trainer.flops import StepFlops
+from pargo_mllm.training.trainer.parts import freeze_all_but
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pargo_mllm.data.coco import CocoObject, FolderError, read_coco_folder
-from pargo_mllm.data.folder_source import FolderSource
-from pargo_mllm.data.object_questions import object_questions
 from pargo_mllm.data.pictures import PictureError, load_picture
+from pargo_mllm.data.sources.coco import CocoObject, FolderError, read_coco_folder
+from pargo_mllm.data.sources.object_questions import object_questions
+from pargo_mllm.data.sources.photographs_folder import FolderSource
 
 IMAGE = {"id": 1, "file_name": "good.jpg", "width": 100, "height": 50}
 CATEGORY = {"id": 3, "name": "cat"}

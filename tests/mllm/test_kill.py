@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from pargo_mllm.training.cache import what_is_wrong
+from pargo_mllm.files import what_is_wrong
 from tests.mllm.fork_server import ForkServer
 from tests.mllm.test_demo import write_photographs
 from tests.mllm.training_runs import losses, mini1, mini2

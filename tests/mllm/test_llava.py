@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pargo_mllm.data import json_rows as rows_module
 from pargo_mllm.data.corpus import PICTURE_LENGTH, CorpusError
-from pargo_mllm.data.json_rows import json_rows
-from pargo_mllm.data.llava import LlavaCorpus
 from pargo_mllm.data.pictures import PictureError
+from pargo_mllm.data.sources import json_rows as rows_module
+from pargo_mllm.data.sources.json_rows import json_rows
+from pargo_mllm.data.sources.llava import LlavaCorpus
 
 IMAGE, TEXT = {"type": "image"}, "text"
 

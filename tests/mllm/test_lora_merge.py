@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pargo_mllm.checkpoints import merging
 from pargo_mllm.cli import main
 from pargo_mllm.configuration import PROJECTOR_TYPES
-from pargo_mllm.language import merging
 from pargo_mllm.language.lora import LoraSettings, add_lora, language_model_linears
-from pargo_mllm.training.parts import part_of
+from pargo_mllm.training.trainer.parts import part_of
 
 from .miniature_families import FAMILY_NAMES, make_family
 

@@ -8,8 +8,8 @@ import torch
 from pargo_mllm import ParGoForConditionalGeneration, ParGoProcessor
 from pargo_mllm.cli import main
 from pargo_mllm.configuration import PROJECTOR_TYPES
-from pargo_mllm.data.conversations import ConversationEncoder
-from pargo_mllm.data.packing import pack, pad_packed
+from pargo_mllm.data.feeding.conversations import ConversationEncoder
+from pargo_mllm.data.feeding.packing import pack, pad_packed
 from pargo_mllm.language.lora import LoraSettings, add_lora
 
 from .miniature_families import FAMILY_NAMES, make_family

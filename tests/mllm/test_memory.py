@@ -5,7 +5,7 @@ import pytest
 from pargo_mllm import ParGoConfig
 from pargo_mllm.language.lora import LoraSettings, add_lora
 from pargo_mllm.training.memory import GIB, estimate_memory, meta_model
-from pargo_mllm.training.parts import count_parameters, freeze_all_but
+from pargo_mllm.training.trainer.parts import count_parameters, freeze_all_but
 
 # CLIP-L/14-336: patches, class token, positions, two norms; 24 layers of attention, feed-forward and two norms
 VISION = 3 * 14 * 14 * 1024 + 1024 + 577 * 1024 + 2 * 2048

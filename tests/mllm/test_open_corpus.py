@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pargo_mllm.data.coco import FolderError, read_coco_folder
 from pargo_mllm.data.corpus import PICTURE_LENGTH, CorpusError
-from pargo_mllm.data.folder_corpus import FolderCorpus
-from pargo_mllm.data.folder_source import FolderSource
-from pargo_mllm.data.llava import LlavaCorpus
 from pargo_mllm.data.open_corpus import open_corpus
-from pargo_mllm.data.samples import Question, Sample
-from pargo_mllm.data.shards import ShardCorpus, write_shards
+from pargo_mllm.data.questions import Question, Sample
+from pargo_mllm.data.sources.coco import FolderError, read_coco_folder
+from pargo_mllm.data.sources.folder_corpus import FolderCorpus
+from pargo_mllm.data.sources.llava import LlavaCorpus
+from pargo_mllm.data.sources.photographs_folder import FolderSource
+from pargo_mllm.data.sources.shards import ShardCorpus, write_shards
 
 
 def photographs(folder, count=10, instances=True):

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pargo_mllm.data.order import BLOCK, LengthGrouped, SampleOrder
+from pargo_mllm.data.feeding.order import BLOCK, LengthGrouped, SampleOrder
 
 SEEDS = st.integers(0, 2**40)
 PARTS = st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=6).filter(any), min_size=1, max_size=4)

@@ -12,11 +12,11 @@ from transformers import AttentionInterface
 from transformers.modeling_flash_attention_utils import prepare_fa_kwargs_from_position_ids
 
 from pargo_mllm import ParGoProcessor
-from pargo_mllm.data.collation import RowCollator, first_fit_decreasing
-from pargo_mllm.data.conversations import ConversationEncoder
 from pargo_mllm.data.corpus import Example
-from pargo_mllm.data.encoding import ExampleEncoder
-from pargo_mllm.data.packing import IGNORED
+from pargo_mllm.data.feeding.collation import RowCollator, first_fit_decreasing
+from pargo_mllm.data.feeding.conversations import ConversationEncoder
+from pargo_mllm.data.feeding.encoding import ExampleEncoder
+from pargo_mllm.data.feeding.packing import IGNORED
 
 from .miniature_families import FAMILY_NAMES, make_family
 

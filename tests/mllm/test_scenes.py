@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from pargo_mllm.data import photographs
-from pargo_mllm.data.drawing import SHAPES
-from pargo_mllm.data.scene_source import PATCH_CLASSES, PATCH_COLOURS, SceneSource
-from pargo_mllm.data.scenes import CELL, CELLS, COLOURS, scene_and_picture, scene_layout, scene_questions
+from pargo_mllm.data.scenes import photographs
+from pargo_mllm.data.scenes.corpus import PATCH_CLASSES, PATCH_COLOURS, SceneSource
+from pargo_mllm.data.scenes.drawing import SHAPES
+from pargo_mllm.data.scenes.layout import CELL, CELLS, COLOURS, scene_and_picture, scene_layout, scene_questions
 
 COUNT = 40
 SMALL = SceneSource(train=COUNT, validation=8, test=COUNT, text=8)

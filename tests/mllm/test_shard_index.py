@@ -13,8 +13,8 @@ import pytest
 
 from pargo_mllm.data.corpus import CorpusError
 from pargo_mllm.data.pictures import PictureError
-from pargo_mllm.data.shard_index import scan_shard
-from pargo_mllm.data.shards import ShardCorpus, write_shards
+from pargo_mllm.data.sources.shard_index import scan_shard
+from pargo_mllm.data.sources.shards import ShardCorpus, write_shards
 from tests.mllm.shard_files import PICTURE, names, pairs
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pargo_mllm.data.corpus import PICTURE_LENGTH, CorpusError
 from pargo_mllm.data.pictures import PictureError, decode_picture
-from pargo_mllm.data.shards import MAX_OPEN, ShardCorpus, write_shards
+from pargo_mllm.data.sources.shards import MAX_OPEN, ShardCorpus, write_shards
 from tests.mllm.shard_files import PICTURE, names, pairs, picture_bytes
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from pargo_mllm.data.order import SampleOrder
-from pargo_mllm.data.shards import ShardCorpus, write_shards
+from pargo_mllm.data.feeding.order import SampleOrder
+from pargo_mllm.data.sources.shards import ShardCorpus, write_shards
 from tests.mllm.shard_files import pairs
 
 

@@ -5,9 +5,9 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from pargo_mllm.data.contents import BatchContents
-from pargo_mllm.training import throughput
-from pargo_mllm.training.throughput import ThroughputMeter
+from pargo_mllm.data.feeding.contents import BatchContents
+from pargo_mllm.training.trainer import throughput
+from pargo_mllm.training.trainer.throughput import ThroughputMeter
 
 CPU = torch.device("cpu")
 
@@ -84,7 +84,7 @@ def test_a_known_gpu_has_a_peak(monkeypatch):
         "NVIDIA H100 PCIe": 756e12,
         "NVIDIA GeForce GTX 1080": None,
     }
-    from pargo_mllm.training.flops import peak_flops
+    from pargo_mllm.training.trainer.flops import peak_flops
 
     for name, peak in names.items():
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, name=name: name)

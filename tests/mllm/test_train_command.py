@@ -9,7 +9,7 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from pargo_mllm.training.cache import what_is_wrong
+from pargo_mllm.files import what_is_wrong
 from pargo_mllm.training.recipes import load_recipe, names
 from tests.mllm.test_demo import write_photographs
 from tests.mllm.training_runs import GENTLE, cache_in, changed, losses, mini1, mini2, train, weights

@@ -13,10 +13,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pargo_mllm import ParGoForConditionalGeneration, ParGoProcessor
 from pargo_mllm.cli import main
-from pargo_mllm.data.collation import RowCollator
-from pargo_mllm.data.encoding import ExampleEncoder
-from pargo_mllm.data.shards import ShardCorpus, write_shards
-from pargo_mllm.training.cache import what_is_wrong
+from pargo_mllm.data.feeding.collation import RowCollator
+from pargo_mllm.data.feeding.encoding import ExampleEncoder
+from pargo_mllm.data.sources.shards import ShardCorpus, write_shards
+from pargo_mllm.files import what_is_wrong
 
 SHORT = ["--steps", "3", "--save-steps", "2", "--batch-size", "6", "--bf16", "false", "--report-to", "none"]
 # Adam's steps are nearly proportional to the gradient: rounding stays as small as it is

@@ -7,16 +7,16 @@ import torch
 from peft import PeftModel
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
-from pargo_mllm.data.conversations import ConversationEncoder
-from pargo_mllm.data.datasets import PackedCollator, PackedDataset, cached_features
-from pargo_mllm.data.packing import pack, pad_packed
+from pargo_mllm.data.feeding.conversations import ConversationEncoder
+from pargo_mllm.data.feeding.datasets import PackedCollator, PackedDataset, cached_features
+from pargo_mllm.data.feeding.packing import pack, pad_packed
 from pargo_mllm.language.lora import LoraSettings, add_lora
-from pargo_mllm.training.parts import count_parameters, describe_parts, freeze_all_but, part_of
-from pargo_mllm.training.settings import StageSettings
-from pargo_mllm.training.stage0_encoder import NO_LABEL, PatchLabeller
-from pargo_mllm.training.stage0_language import FactDataset, FactReader, ToldFacts
+from pargo_mllm.miniature.stage0_encoder import NO_LABEL, PatchLabeller
+from pargo_mllm.miniature.stage0_language import FactDataset, FactReader, ToldFacts
 from pargo_mllm.training.stages import stage1, stage2
-from pargo_mllm.training.trainer import ParGoTrainer
+from pargo_mllm.training.trainer.parts import count_parameters, describe_parts, freeze_all_but, part_of
+from pargo_mllm.training.trainer.settings import StageSettings
+from pargo_mllm.training.trainer.stage_trainer import ParGoTrainer
 
 PAIRS = [("what shape", "circle"), ("which colour is at the top", "red"), ("what is at the top", "big blue square")]
 SETTINGS = StageSettings(steps=3, batch_size=2, learning_rate=2e-2, bf16=False)
