@@ -11,8 +11,7 @@ from pargo_mllm.configuration import PROJECTOR_TYPES
 from pargo_mllm.data.feeding.conversations import ConversationEncoder
 from pargo_mllm.data.feeding.packing import pack, pad_packed
 from pargo_mllm.language.lora import LoraSettings, add_lora
-
-from .miniature_families import FAMILY_NAMES, make_family
+from tests.mllm.made.miniature_families import FAMILY_NAMES, make_family
 
 ALL = [(projector, family) for projector in PROJECTOR_TYPES for family in FAMILY_NAMES]
 # every projector and every family at least once
