@@ -10,8 +10,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pargo_mllm.configuration import ParGoConfig
+from pargo_mllm.data.feeding.templates import IMAGE_TOKEN
 from pargo_mllm.language.families import LanguageFamily, family_of, prepare_tokenizer, set_end_tokens
-from pargo_mllm.language.templates import IMAGE_TOKEN
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
 

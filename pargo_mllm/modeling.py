@@ -12,7 +12,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutp
 from transformers.utils import can_return_tuple
 
 from pargo_mllm.configuration import ParGoConfig, expand_attention
-from pargo_mllm.language.loss import next_token_loss
+from pargo_mllm.loss import next_token_loss
 from pargo_mllm.projectors import build_projector
 
 # what belongs to the pictures of a prompt
@@ -304,7 +304,7 @@ class ParGoForConditionalGeneration(ParGoPreTrainedModel, GenerationMixin):
             labels: ``[B, L]``, -100 where no loss is wanted; shifted inside, as everywhere in transformers.
             logits_to_keep: how many logits from the end (0: all), or the positions that are wanted.
             skip_logits: return none. When None: in training with labels, whose loss needs few of them
-                (:func:`~pargo_mllm.language.loss.next_token_loss`).
+                (:func:`~pargo_mllm.loss.next_token_loss`).
         """
         outputs = self.model(
             input_ids=input_ids,

@@ -19,8 +19,8 @@ from pargo_mllm.checkpoints.released_lora import fold_released_lora, is_lora
 from pargo_mllm.checkpoints.released_projector import convert_released_projector, used_by_projector
 from pargo_mllm.checkpoints.released_vision_encoder import convert_released_vision_encoder, used_by_encoder
 from pargo_mllm.configuration import ParGoConfig
+from pargo_mllm.data.feeding.templates import IMAGE_TOKEN
 from pargo_mllm.language.families import family_of, prepare_tokenizer
-from pargo_mllm.language.templates import IMAGE_TOKEN
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
 

@@ -6,10 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from pargo_mllm.data.coco import FolderError
 from pargo_mllm.data.pictures import PictureError
-from pargo_mllm.demo.miniature import SCALES
+from pargo_mllm.data.sources.coco import FolderError
 from pargo_mllm.demo.run import COMPARABLE, DemoError, DemoOptions, run_demo
+from pargo_mllm.miniature.sizes import SCALES
 
 
 def add_parser(commands) -> None:

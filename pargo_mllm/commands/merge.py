@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pargo_mllm.language.merging import MergeError, merge_adapter
+from pargo_mllm.checkpoints.merging import MergeError, merge_adapter
 
 
 def add_parser(commands) -> None:

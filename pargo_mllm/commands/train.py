@@ -10,15 +10,15 @@ from dataclasses import fields
 import transformers
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from pargo_mllm.data.coco import FolderError
 from pargo_mllm.data.corpus import CorpusError
 from pargo_mllm.data.pictures import PictureError
-from pargo_mllm.training.engines import EngineError
-from pargo_mllm.training.guards import TrainingStopped
-from pargo_mllm.training.processes import ProcessesError, let_the_first_speak
+from pargo_mllm.data.sources.coco import FolderError
 from pargo_mllm.training.recipes import Recipe, RecipeError, load_recipe, names
 from pargo_mllm.training.run import run_recipe
-from pargo_mllm.training.trackers import TrackerError
+from pargo_mllm.training.trainer.engines import EngineError
+from pargo_mllm.training.trainer.guards import TrainingStopped
+from pargo_mllm.training.trainer.processes import ProcessesError, let_the_first_speak
+from pargo_mllm.training.trainer.trackers import TrackerError
 
 ERRORS = (
     RecipeError,

@@ -1,1 +1,1 @@
-"""Data sources, conversations as token ids, and the datasets that feed the model."""
+"""Examples and questions, the rooms they come from, and the one that feeds them to the model."""

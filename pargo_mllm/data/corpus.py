@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from PIL import Image
 
-from pargo_mllm.data.conversations import Conversation
+Conversation = list[dict[str, Any]]
 
 # what a picture counts in a hint of length, in characters of text: about what its tokens would spell
 PICTURE_LENGTH = 1200
@@ -37,6 +37,14 @@ class Example:
     conversations: tuple[Conversation, ...]
     pictures: tuple[Callable[[], Image.Image], ...] = ()
     features: tuple[Callable[[], torch.Tensor], ...] | None = None
+
+
+def about_image(prompt: str, answer: str) -> Conversation:
+    """A conversation of one turn about one picture."""
+    return [
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]},
+        {"role": "assistant", "content": [{"type": "text", "text": answer}]},
+    ]
 
 
 class Corpus(Protocol):

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 from pargo_mllm.data.corpus import Corpus, CorpusError
-from pargo_mllm.data.folder_corpus import FolderCorpus
-from pargo_mllm.data.folder_source import CAPTION_PROMPT, FolderSource
-from pargo_mllm.data.llava import LlavaCorpus
-from pargo_mllm.data.shards import ShardCorpus
+from pargo_mllm.data.sources.folder_corpus import FolderCorpus
+from pargo_mllm.data.sources.llava import LlavaCorpus
+from pargo_mllm.data.sources.photographs_folder import CAPTION_PROMPT, FolderSource
+from pargo_mllm.data.sources.shards import ShardCorpus
 
 EVERY_PHOTOGRAPH = 2**31
 FORMS = (
@@ -38,8 +38,9 @@ def open_corpus(
         held_out: the share of a LLaVA list or of shards that "test" holds and "train" leaves out. Of a COCO-style folder it is
             always a fifth.
         prompt: what a caption in shards is asked for with.
-        index_folder: see :class:`pargo_mllm.data.shards.ShardCorpus`.
-        views: see ``train_views`` of :class:`pargo_mllm.data.folder_source.FolderSource`; 0 for each photograph once.
+        index_folder: see :class:`pargo_mllm.data.sources.shards.ShardCorpus`.
+        views: see ``train_views`` of :class:`pargo_mllm.data.sources.photographs_folder.FolderSource`; 0 for each photograph
+            once.
         seed: of those views, and of the questions.
 
     Raises:

@@ -20,10 +20,11 @@ import transformers
 from tqdm.auto import tqdm
 
 import pargo_kernels
-from pargo_mllm.demo.miniature import SCALES, STAGE0_SEED
-from pargo_mllm.demo.phases import Phases, load_trained, read_report
 from pargo_mllm.demo.side_by_side import beside, cores, one_thread
 from pargo_mllm.demo.words import NAMES, limits, shows, table
+from pargo_mllm.files import default_cache
+from pargo_mllm.miniature.parts import Phases, load_trained, read_report
+from pargo_mllm.miniature.sizes import SCALES, STAGE0_SEED
 
 COMPARABLE = tuple(name for name in NAMES if name != "pargo")
 
@@ -172,7 +173,7 @@ def collect(phases: Phases, options: DemoOptions) -> dict[str, Any]:
 
 def draw(phases: Phases, options: DemoOptions) -> list[str]:
     """Pictures of what ParGo's tokens looked at: a held-out scene and a photograph, or two held-out photographs."""
-    from pargo_mllm.data.photographs import photograph
+    from pargo_mllm.data.scenes.photographs import photograph
     from pargo_mllm.pictures.attention import draw_token_attention
 
     held_out = phases.held_out()
@@ -202,11 +203,6 @@ def write(results: dict[str, Any], out: Path) -> None:
     aside.write_text(json.dumps(results, indent=2))
     os.replace(aside, out / "results.json")
     write_report(out, results)
-
-
-def default_cache() -> Path:
-    """``$XDG_CACHE_HOME/pargo``, or ``~/.cache/pargo``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pargo"
 
 
 def _quiet() -> None:

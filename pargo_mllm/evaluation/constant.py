@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
-from pargo_mllm.data.samples import Sample
+from pargo_mllm.data.questions import Sample
 from pargo_mllm.evaluation.exact_match import Score
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import torch
 from tqdm.auto import tqdm
 
-from pargo_mllm.data.datasets import ImageInputs, PackedCollator, PackedDataset
-from pargo_mllm.data.packing import IGNORED
+from pargo_mllm.data.feeding.datasets import ImageInputs, PackedCollator, PackedDataset
+from pargo_mllm.data.feeding.packing import IGNORED
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 
 

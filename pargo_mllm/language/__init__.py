@@ -1,1 +1,1 @@
-"""The language model's side: families and their chat templates, InternLM2, LoRA, and the miniature's tokenizer."""
+"""The language model's side: families, InternLM2, LoRA, and the miniature's tokenizer."""

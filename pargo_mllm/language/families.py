@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from pargo_mllm.language import templates
+from pargo_mllm.data.feeding import templates
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from pargo_mllm.language.templates import IMAGE_TOKEN, said_macro
+from pargo_mllm.data.feeding.templates import IMAGE_TOKEN, said_macro
 
 _SPECIAL = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 _TURNS = ("<|user|>", "<|assistant|>")

@@ -1,1 +1,1 @@
-"""The stages of training, their settings, and the cache of finished work."""
+"""A run of a recipe: what it takes in, its stages, the features it keeps and the memory it needs."""

@@ -27,7 +27,7 @@ from pargo_mllm.data.corpus import Corpus, CorpusError, Example
 from pargo_mllm.data.pictures import PictureError
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
-from pargo_mllm.training.features import frozen_features
+from pargo_mllm.training.trainer.frozen_features import frozen_features
 
 DIGEST_BYTES = 32
 # pictures encoded at once

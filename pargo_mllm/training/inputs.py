@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from pargo_mllm.data.collation import RowCollator
 from pargo_mllm.data.corpus import Corpus
-from pargo_mllm.data.encoding import ExampleEncoder, TrainingSet
+from pargo_mllm.data.feeding.collation import RowCollator
+from pargo_mllm.data.feeding.encoding import ExampleEncoder, TrainingSet
+from pargo_mllm.data.feeding.order import LengthGrouped, SampleOrder
 from pargo_mllm.data.open_corpus import open_corpus
-from pargo_mllm.data.order import LengthGrouped, SampleOrder
 from pargo_mllm.processing import ParGoProcessor
 from pargo_mllm.training.recipes import Recipe, RecipeError
 

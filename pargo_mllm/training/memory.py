@@ -17,11 +17,11 @@ from peft import PeftModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from pargo_mllm.configuration import ParGoConfig
-from pargo_mllm.language.loss import LOGITS_AT_ONCE
+from pargo_mllm.loss import LOGITS_AT_ONCE
 from pargo_mllm.modeling import ParGoForConditionalGeneration
-from pargo_mllm.training.engines import ENGINES
-from pargo_mllm.training.parts import count_parameters, part_of
-from pargo_mllm.training.sharding import FROZEN_WHOLE
+from pargo_mllm.training.trainer.engines import ENGINES
+from pargo_mllm.training.trainer.parts import count_parameters, part_of
+from pargo_mllm.training.trainer.sharding import FROZEN_WHOLE
 
 # bytes a parameter: frozen, trained; its gradient; AdamW's two moments
 FROZEN, TRAINED, GRADIENT, MOMENTS = 2, 4, 4, 8

@@ -13,10 +13,11 @@ from typing import Any
 
 import yaml
 
-from pargo_mllm.data.conversations import TEMPLATES
-from pargo_mllm.demo.miniature import SCALES, computes_bf16
+from pargo_mllm.data.feeding.conversations import TEMPLATES
 from pargo_mllm.language.lora import LoraSettings
-from pargo_mllm.training.settings import StageSettings
+from pargo_mllm.miniature.sizes import SCALES
+from pargo_mllm.training.trainer.precision import computes_bf16
+from pargo_mllm.training.trainer.settings import StageSettings
 
 # what may change while a run goes on
 NOT_DECISIVE = ("output", "save_steps", "workers", "eval_steps", "eval_examples", "report_to")

@@ -17,23 +17,22 @@ from transformers.utils import is_flash_attn_2_available
 
 from pargo_mllm.configuration import ParGoConfig, expand_attention
 from pargo_mllm.data.corpus import Corpus
-from pargo_mllm.demo.miniature import SCALES, STAGE0_SEED, build_config, build_encoder, build_language_model
-from pargo_mllm.demo.phases import Phases
-from pargo_mllm.demo.run import default_cache
+from pargo_mllm.files import MANIFEST, default_cache, sync, what_is_wrong, write_manifest, write_whole
 from pargo_mllm.language.lora import add_lora
+from pargo_mllm.miniature.parts import Phases
+from pargo_mllm.miniature.sizes import SCALES, STAGE0_SEED, build_config, build_encoder, build_language_model
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
-from pargo_mllm.training.cache import MANIFEST, sync, what_is_wrong, write_manifest, write_whole
-from pargo_mllm.training.engines import EngineError, check_installed, place
 from pargo_mllm.training.feature_store import FeatureStore, encode_corpus
 from pargo_mllm.training.inputs import OpenedData, open_data, tokens_an_example, training_inputs
 from pargo_mllm.training.memory import estimate_memory, meta_model
-from pargo_mllm.training.parts import describe_parts, freeze_all_but
-from pargo_mllm.training.processes import Processes, from_all
 from pargo_mllm.training.recipes import Recipe, RecipeError
-from pargo_mllm.training.settings import StageSettings
 from pargo_mllm.training.stages import stage1, stage2
-from pargo_mllm.training.trackers import LOGS, TrackerError, check_tracker
+from pargo_mllm.training.trainer.engines import EngineError, check_installed, place
+from pargo_mllm.training.trainer.parts import describe_parts, freeze_all_but
+from pargo_mllm.training.trainer.processes import Processes, from_all
+from pargo_mllm.training.trainer.settings import StageSettings
+from pargo_mllm.training.trainer.trackers import LOGS, TrackerError, check_tracker
 
 STARTED = "started.json"
 MODEL = "model"

@@ -8,15 +8,15 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset
 
-from pargo_mllm.data.datasets import PackedCollator
-from pargo_mllm.data.encoding import TrainingSet
+from pargo_mllm.data.feeding.datasets import PackedCollator
+from pargo_mllm.data.feeding.encoding import TrainingSet
 from pargo_mllm.language.lora import LoraSettings, add_lora
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
-from pargo_mllm.training.parts import describe_parts, freeze_all_but
-from pargo_mllm.training.processes import is_first_process
-from pargo_mllm.training.settings import StageSettings
-from pargo_mllm.training.trainer import train
+from pargo_mllm.training.trainer.parts import describe_parts, freeze_all_but
+from pargo_mllm.training.trainer.processes import is_first_process
+from pargo_mllm.training.trainer.settings import StageSettings
+from pargo_mllm.training.trainer.stage_trainer import train
 
 
 def stage1(

@@ -9,8 +9,8 @@ from transformers import LlamaConfig, SiglipImageProcessorPil, SiglipVisionConfi
 
 from pargo_mllm import ParGoConfig, ParGoForConditionalGeneration, ParGoProcessor, ParGoProjectorConfig, build_projector
 from pargo_mllm.language.tokenizer import word_tokenizer
+from tests.mllm.made.sizes import PATCH, SIDE, WIDTH
 
-SIDE, PATCH, WIDTH = 28, 7, 32
 WORDS = "red green blue circle square which colour is at the top what shape big small one two three yes no"
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 

@@ -8,8 +8,7 @@ from PIL import Image
 
 from pargo_mllm import ParGoForConditionalGeneration
 from pargo_mllm.data.pictures import MAX_PIXELS, PictureError
-
-from .miniature_families import FAMILY_NAMES, make_family
+from tests.mllm.made.miniature_families import FAMILY_NAMES, make_family
 
 
 @pytest.fixture(scope="module", params=FAMILY_NAMES)

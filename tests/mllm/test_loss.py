@@ -6,9 +6,9 @@ import torch.distributed as dist
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
-from pargo_mllm.language import loss as loss_module
-from pargo_mllm.language.loss import next_token_loss
-from pargo_mllm.training.parts import freeze_all_but
+from pargo_mllm import loss as loss_module
+from pargo_mllm.loss import next_token_loss
+from pargo_mllm.training.trainer.parts import freeze_all_but
 
 KINDS = ("pargo", "linear", "mlp", "qformer", "resampler", "c_abstractor", "d_abstractor")
 

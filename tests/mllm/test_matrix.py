@@ -8,11 +8,10 @@ import torch
 from pargo_mllm import ParGoForConditionalGeneration, ParGoProcessor
 from pargo_mllm.cli import main
 from pargo_mllm.configuration import PROJECTOR_TYPES
-from pargo_mllm.data.conversations import ConversationEncoder
-from pargo_mllm.data.packing import pack, pad_packed
+from pargo_mllm.data.feeding.conversations import ConversationEncoder
+from pargo_mllm.data.feeding.packing import pack, pad_packed
 from pargo_mllm.language.lora import LoraSettings, add_lora
-
-from .miniature_families import FAMILY_NAMES, make_family
+from tests.mllm.made.miniature_families import FAMILY_NAMES, make_family
 
 ALL = [(projector, family) for projector in PROJECTOR_TYPES for family in FAMILY_NAMES]
 # every projector and every family at least once

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from pargo_mllm import ParGoProcessor
-from pargo_mllm.data.conversations import ConversationEncoder, EncodedConversation, about_image
-from pargo_mllm.data.packing import IGNORED, pack, pad_packed
+from pargo_mllm.data.corpus import about_image
+from pargo_mllm.data.feeding.conversations import ConversationEncoder, EncodedConversation
+from pargo_mllm.data.feeding.packing import IGNORED, pack, pad_packed
 
 PAIRS = [("what shape", "circle"), ("which colour is at the top", "red"), ("what is at the top", "big blue square")]
 

@@ -10,8 +10,7 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 import pargo_mllm
 from pargo_mllm import ParGoModel
 from pargo_mllm.serving import prepare_for_serving
-
-from .miniature_families import make_family
+from tests.mllm.made.miniature_families import make_family
 
 
 @pytest.fixture(scope="module")

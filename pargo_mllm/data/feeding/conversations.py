@@ -1,0 +1,114 @@
+"""Conversations as token ids with the answers marked.
+
+Labels come from the generation marks of the chat template, never from counting or searching tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jinja2 import TemplateError
+
+from pargo_mllm.data.corpus import Conversation, about_image
+from pargo_mllm.data.feeding.templates import PLAIN
+from pargo_mllm.data.questions import Question
+
+TEMPLATES = ("chat", "plain")
+
+
+class ConversationError(ValueError):
+    """A conversation that cannot be trained on; the message says why."""
+
+
+@dataclass(frozen=True)
+class EncodedConversation:
+    """``input_ids`` with every image placeholder expanded, and which of them the assistant says (the end token included)."""
+
+    input_ids: tuple[int, ...]
+    is_answer: tuple[bool, ...]
+
+
+class ConversationEncoder:
+    """Encodes conversations of any number of turns, with pictures anywhere or none.
+
+    Gives the ids that ``processor.apply_chat_template(conversation with the pictures, tokenize=True)`` gives, without needing
+    the pictures. It keeps nothing between calls.
+
+    Args:
+        template: "chat" is the processor's chat template. "plain" is for captions, as LLaVA's first stage has them: the
+            pictures and what the assistant says with the end token, which alone is learned; what the user says is left out.
+
+    Raises:
+        ValueError: if the chat template has no ``{% generation %}`` marks.
+    """
+
+    def __init__(self, processor, template: str = "chat"):
+        if template not in TEMPLATES:
+            raise ValueError(f"template={template!r} is unknown; it must be one of {', '.join(map(repr, TEMPLATES))}.")
+        self.template = PLAIN if template == "plain" else processor.chat_template
+        if not isinstance(self.template, str) or "generation %}" not in self.template.replace("-%}", "%}"):
+            raise ValueError(
+                "the processor's chat template has no {% generation %} marks, from which labels are made: put "
+                "{% generation %} … {% endgeneration %} around what the assistant says (its end token included)."
+            )
+        self.processor = processor
+
+    def encode(self, pairs: Sequence[tuple[str, str]]) -> list[EncodedConversation]:
+        """Encode pairs of prompt and answer about one picture; equal pairs are encoded once."""
+        distinct = list(dict.fromkeys(pairs))
+        encoded = self.encode_conversations([about_image(*pair) for pair in distinct])
+        known = dict(zip(distinct, encoded, strict=True))
+        return [known[pair] for pair in pairs]
+
+    def encode_questions(self, groups: Sequence[Sequence[Question]]) -> list[list[EncodedConversation]]:
+        """Encode groups of questions with their answers; equal ones of all groups are encoded once."""
+        encoded = iter(self.encode([(question.text, question.answer) for group in groups for question in group]))
+        return [[next(encoded) for _ in group] for group in groups]
+
+    def encode_conversations(
+        self, conversations: Sequence[Conversation], tile_counts: Sequence[int] | None = None
+    ) -> list[EncodedConversation]:
+        """Encode conversations.
+
+        Args:
+            conversations: messages in transformers' form, a picture as the part ``{"type": "image"}``.
+            tile_counts: of the pictures that each of the conversations shows, how many tiles each is cut into; any number of
+                pictures of one tile when None.
+
+        Raises:
+            ConversationError: if a conversation shows another number of pictures, or the template refuses it.
+        """
+        if not conversations:
+            return []
+        try:
+            batch = self.processor.tokenizer.apply_chat_template(
+                list(conversations),
+                chat_template=self.template,
+                tokenize=True,
+                return_dict=True,
+                return_assistant_tokens_mask=True,
+            )
+        except TemplateError as error:
+            raise ConversationError(f"the chat template refuses the conversation: {error}") from error
+        rows = zip(batch["input_ids"], batch["assistant_masks"], strict=True)
+        return [self._expand(ids, mask, tile_counts) for ids, mask in rows]
+
+    def _expand(self, ids: list[int], mask: list[int], tile_counts: Sequence[int] | None) -> EncodedConversation:
+        image_token_id = self.processor.image_token_id
+        shown = ids.count(image_token_id)
+        if tile_counts is not None and shown != len(tile_counts):
+            raise ConversationError(
+                f"the conversation shows {shown} pictures and has {len(tile_counts)}; they must be equal (the text "
+                f"{self.processor.image_token!r} in a message counts as one)."
+            )
+        tiles = iter([1] * shown if tile_counts is None else tile_counts)
+        input_ids: list[int] = []
+        is_answer: list[bool] = []
+        for token, said in zip(ids, mask, strict=True):
+            is_image = token == image_token_id
+            repeats = self.processor.num_placeholders(next(tiles)) if is_image else 1
+            input_ids += [token] * repeats
+            # a placeholder stands for a picture that is given, and nothing that is said
+            is_answer += [bool(said) and not is_image] * repeats
+        return EncodedConversation(tuple(input_ids), tuple(is_answer))

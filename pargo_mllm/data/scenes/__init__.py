@@ -1,0 +1,1 @@
+"""Generated scenes as a corpus: their layout, the drawing, and the photographs inside them."""

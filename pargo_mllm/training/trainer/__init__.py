@@ -1,0 +1,1 @@
+"""The steps of a stage: the trainer, its engines and checkpoints, what it measures, and the processes that share it."""

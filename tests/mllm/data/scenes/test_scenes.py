@@ -1,0 +1,205 @@
+"""Generated scenes: the pictures, what is said about them, and the photographs inside them."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pargo_mllm.data.scenes import photographs
+from pargo_mllm.data.scenes.corpus import PATCH_CLASSES, PATCH_COLOURS, SceneSource
+from pargo_mllm.data.scenes.drawing import SHAPES
+from pargo_mllm.data.scenes.layout import CELL, CELLS, COLOURS, scene_and_picture, scene_layout, scene_questions
+
+COUNT = 40
+SMALL = SceneSource(train=COUNT, validation=8, test=COUNT, text=8)
+
+
+def digest(picture):
+    return hashlib.sha256(picture.tobytes()).hexdigest()
+
+
+def test_a_scene_depends_on_its_split_seed_and_index_alone():
+    first, later = SMALL.samples("test"), SceneSource(train=3, test=COUNT, questions_per_kind=4).samples("test")
+    for index in (7, 3, 7):
+        assert digest(first[index].load()) == digest(later[index].load())
+        assert first[index].questions == later[index].questions
+        assert first[index].captions == later[index].captions
+    others = [("train", 0, 7), ("test", 1, 7), ("test", 0, 8)]
+    assert len({digest(scene_and_picture(*which)[1]) for which in [("test", 0, 7), *others]}) == 4
+
+
+def test_the_picture_does_not_depend_on_what_is_asked():
+    before = scene_and_picture("test", 0, 5)[1].tobytes()
+    scene_questions("test", 0, 5, per_kind=1)
+    assert scene_and_picture("test", 0, 5)[1].tobytes() == before
+
+
+def test_splits_share_no_picture():
+    seen = {split: {digest(sample.load()) for sample in SMALL.samples(split)} for split in ("train", "test")}
+    assert len(seen["train"]) == len(seen["test"]) == COUNT
+    assert not seen["train"] & seen["test"]
+    # nor is a layout told in one split and painted in another
+    layouts = [
+        {repr(scene_layout(split, 0, index)) for index in range(200) if scene_layout(split, 0, index).items}
+        for split in ("train", "validation", "test", "text")
+    ]
+    assert len(set.union(*layouts)) == sum(map(len, layouts)) > 600
+
+
+def true_answer(scene, kind, text):
+    """What is right, read off the layout by the words of the question."""
+    words = text.rstrip("?").split()
+    if kind == "photograph":
+        return scene.photo[0]
+    if kind == "big":
+        return f"{scene.big[0]} {scene.big[1]}"
+    if kind == "word":
+        letters = [item for item in scene.items if item.colour is None]
+        assert len({item.column for item in letters}) == 1
+        return " ".join(item.what for item in sorted(letters, key=lambda item: item.row))
+    if kind == "digit":
+        (found,) = [item for item in scene.items if item.what.isdigit() and item.colour == words[1]]
+        return found.what
+    column, row = "ABCDEFGH".index(words[-1][0]), int(words[-1][1]) - 1
+    (found,) = [item for item in scene.items if (item.row, item.column) == (row, column)]
+    return {"colour": found.colour, "object": found.what}[kind]
+
+
+def test_answers_are_true_and_no_question_comes_twice():
+    kinds = set()
+    for index, sample in enumerate(SMALL.samples("test")):
+        scene = scene_layout("test", 0, index)
+        assert len({question.text for question in sample.questions}) == len(sample.questions)
+        for question in sample.questions:
+            assert question.answer == true_answer(scene, question.kind, question.text)
+            kinds.add(question.kind)
+    assert kinds == {"photograph", "big", "word", "digit", "colour", "object"}
+
+
+def test_things_never_overlap_nor_touch_side_by_side():
+    for index in range(COUNT):
+        scene = scene_layout("train", 0, index)
+        covered = [(item.row, item.column) for item in scene.items]
+        if scene.big is not None:
+            name_row, name_column = scene.photo[1:]
+            covered += [(scene.big[2] + r, scene.big[3] + c) for r in range(4) for c in range(4)]
+            covered += [(name_row + r, name_column + c) for r in range(3) for c in range(3)]
+        assert len(set(covered)) == len(covered)
+        assert all(0 <= row < CELLS and 0 <= column < CELLS for row, column in covered)
+        items = {(item.row, item.column) for item in scene.items}
+        assert not any((row, column + 1) in items for row, column in items)
+
+
+def test_the_picture_shows_what_the_layout_says():
+    palette = {name: np.array(colour, dtype=float) for name, colour in COLOURS.items()}
+    checked = 0
+    for index in range(COUNT):
+        scene, picture = scene_and_picture("test", 0, index)
+        pixels = np.asarray(picture).astype(float)
+        for item in scene.items:
+            cell = pixels[item.row * CELL : (item.row + 1) * CELL, item.column * CELL : (item.column + 1) * CELL].reshape(-1, 3)
+            if item.colour is None:
+                assert (cell.min(axis=1) > 170).sum() > 10, "a white letter"
+                continue
+            # the pixels that are no background: noise has a spread of 10 in each channel
+            painted = cell[cell.max(axis=1) > 140]
+            nearest = {name: (np.abs(painted - colour).max(axis=1) < 60).sum() for name, colour in palette.items()}
+            assert max(nearest, key=nearest.get) == item.colour
+            assert nearest[item.colour] > 10
+            checked += 1
+    assert checked > 100
+
+
+def test_the_detailed_caption_and_the_patch_labels_name_everything():
+    _, labels, counts = SMALL.patch_lessons(CELLS)
+    assert counts == [len(PATCH_CLASSES), len(PATCH_COLOURS)]
+    for index, sample in enumerate(SMALL.samples("train")):
+        scene, (coarse, detailed) = scene_layout("train", 0, index), sample.captions
+        assert coarse.answer.endswith(f"photograph of {scene.photo[0]}")
+        told = detailed.answer.split("; ")[-1].split(", ") if scene.items else []
+        expected = {f"{item.cell} {item.colour or ''} {item.what}".replace("  ", " ") for item in scene.items}
+        assert set(told) == expected
+        grid = labels[index].reshape(CELLS, CELLS, 2)
+        for item in scene.items:
+            what, colour = grid[item.row, item.column]
+            assert PATCH_CLASSES[what] == item.what
+            assert PATCH_COLOURS[colour] == (item.colour or "no colour")
+        shown = [PATCH_CLASSES[what] for what in grid[..., 0].flatten()]
+        assert shown.count(f"photograph {scene.photo[0]}") == (9 if scene.big else 64)
+        if scene.big:
+            assert shown.count(f"big {scene.big[1]}") == 16
+            assert sum(what in SHAPES or len(what) == 1 for what in shown) == len(scene.items)
+
+
+def test_the_vocabulary_knows_every_word_that_is_said():
+    from pargo_mllm.language.tokenizer import word_tokenizer
+
+    tokenizer = word_tokenizer(SMALL.vocabulary())
+    for sample in (*SMALL.samples("train"), *SMALL.samples("test")):
+        for said in (*sample.questions, *sample.captions):
+            assert tokenizer.unk_token_id not in tokenizer(f"{said.text} {said.answer}")["input_ids"]
+    for lesson in SMALL.text_lessons():
+        for fact in lesson.facts:
+            assert tokenizer.unk_token_id not in tokenizer(" ".join(fact))["input_ids"]
+
+
+def test_unknown_splits_and_other_patch_sizes_are_refused():
+    with pytest.raises(ValueError, match=r"split='dev' is unknown.*'?validation"):
+        SMALL.samples("dev")
+    with pytest.raises(ValueError, match=r"patches=16: scenes have 8 x 8 cells"):
+        SMALL.patch_lessons(16)
+
+
+def test_every_block_of_a_photograph_belongs_to_one_split():
+    owners = [photographs.split_of_block(row, column) for row in range(6) for column in range(6)]
+    assert {owner: owners.count(owner) for owner in set(owners)} == {"train": 24, "validation": 6, "test": 6}
+
+
+@pytest.fixture
+def blocks(monkeypatch):
+    """Photographs in which every block has a colour of its own; 6 divides neither side. Gives the block of a colour."""
+    width, height = 131, 100
+    pixels = np.zeros((height, width, 3), dtype=np.uint8)
+    for index in range(6):
+        pixels[index * height // 6 : (index + 1) * height // 6, :, 0] = 40 * index
+        pixels[:, index * width // 6 : (index + 1) * width // 6, 1] = 40 * index
+    monkeypatch.setattr(photographs, "photograph", lambda name: Image.fromarray(pixels))
+
+    def block_of(crop):
+        colours = {tuple(pixel.tolist()) for pixel in np.asarray(crop).reshape(-1, 3)}
+        assert len(colours) == 1, "a crop comes from one block"
+        ((red, green, _),) = colours
+        return red // 40, green // 40
+
+    return block_of
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_crops_stay_inside_the_blocks_of_their_split(blocks, split):
+    rng = np.random.default_rng(0)
+    seen = {blocks(photographs.random_crop("cat", split, 8, rng)) for _ in range(400)}
+    assert seen == {(r, c) for r in range(6) for c in range(6) if photographs.split_of_block(r, c) == split}
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_the_photograph_of_a_scene_comes_from_its_split(blocks, split):
+    for index in range(COUNT):
+        scene, picture = scene_and_picture(split, 0, index)
+        _, row, column = scene.photo
+        side = 8 if scene.big is None else 3
+        crop = picture.crop((column * CELL, row * CELL, (column + side) * CELL, (row + side) * CELL))
+        assert photographs.split_of_block(*blocks(crop)) == split
+
+
+def test_photographs_are_real_and_unknown_names_are_refused():
+    assert photographs.photograph("cat").size == (451, 300)
+    with pytest.raises(ValueError, match=r"'dog' is unknown.*astronaut"):
+        photographs.photograph("dog")
+
+
+def test_labels_are_integers_for_cross_entropy():
+    _, labels, _ = SceneSource(train=2).patch_lessons(CELLS)
+    assert labels.dtype == torch.int64
+    assert labels.shape == (2, 64, 2)
