@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import torch
 
 from pargo_mllm.configuration import ParGoConfig
-from pargo_mllm.data.conversations import EncodedConversation
-from pargo_mllm.data.packing import pack
+from pargo_mllm.data.feeding.conversations import EncodedConversation
+from pargo_mllm.data.feeding.packing import pack
 from pargo_mllm.language.lora import LoraSettings
 from pargo_mllm.training.recipes import load_recipe
 

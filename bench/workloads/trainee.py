@@ -17,12 +17,12 @@ from bench.contest.provider import Place
 from bench.contest.timing import Step
 from bench.problems.training import TrainingProblem
 from bench.workloads.projector import BOUND, computed
-from pargo_mllm.data.collation import RowCollator
+from pargo_mllm.data.feeding.collation import RowCollator
 from pargo_mllm.language.lora import add_lora
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.projectors.pargo import ParGoProjector
-from pargo_mllm.training.features import frozen_features
-from pargo_mllm.training.parts import freeze_all_but, part_of
+from pargo_mllm.training.trainer.frozen_features import frozen_features
+from pargo_mllm.training.trainer.parts import freeze_all_but, part_of
 
 # AdamW computes all it always does, and the weights stay: every step of every way computes on the same ones
 LEARNING_RATE = 0.0

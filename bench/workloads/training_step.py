@@ -19,11 +19,11 @@ from bench.contest.records import FAILED, OK, UNAVAILABLE, WRONG, Row
 from bench.problems.training import TrainingProblem
 from bench.workloads.projector import BOUND
 from bench.workloads.trainee import DENSE, WAYS, WIDER, Trainee, TrainingWay
-from pargo_mllm.data.contents import count_contents
+from pargo_mllm.data.feeding.contents import count_contents
 from pargo_mllm.language.lora import add_lora
-from pargo_mllm.training.flops import StepFlops, peak_flops
 from pargo_mllm.training.memory import MemoryEstimate, estimate_memory, meta_model
-from pargo_mllm.training.parts import count_parameters, freeze_all_but
+from pargo_mllm.training.trainer.flops import StepFlops, peak_flops
+from pargo_mllm.training.trainer.parts import count_parameters, freeze_all_but
 
 # the whole of a step, and its parts
 STEP, PARTS = "step", ("encoder", "forward", "backward", "optimizer")

@@ -12,7 +12,7 @@ from bench.contest.records import Environment, ResultFile, read_rows
 from bench.problems.training import LENGTHS, SIZES, STAGE_LENGTHS, TrainingProblem
 from bench.workloads.trainee import DENSE, WAYS, Trainee, TrainingWay
 from bench.workloads.training_step import PARTS, measure_training, needed_bytes
-from pargo_mllm.data import packing
+from pargo_mllm.data.feeding import packing
 from pargo_mllm.projectors.attention import PartialGlobal
 
 GIB = 2**30
