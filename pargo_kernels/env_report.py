@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 import pargo_kernels
-from pargo_kernels import measured_lines
 from pargo_kernels.dispatch import TRITON_INSTALLED, resolve_impl
+from pargo_kernels.triton_path import measured_lines
 
 PACKAGES = ("torch", "triton", "transformers", "peft", "accelerate", "safetensors", "numpy", "flash-attn", "natten")
 VARIABLES = ("TRITON_", "TORCH_", "PYTORCH_", "CUDA_", "OMP_NUM_THREADS", "HIP_")

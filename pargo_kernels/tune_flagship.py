@@ -20,9 +20,8 @@ from typing import Any, NamedTuple
 import torch
 import triton
 
-from pargo_kernels import measured_lines
 from pargo_kernels.dispatch import interpreting
-from pargo_kernels.triton_path import cascaded, launch_table, partial_global
+from pargo_kernels.triton_path import cascaded, launch_table, measured_lines, partial_global
 from pargo_kernels.triton_path.compile_ahead import TARGETS, compile_launch
 from pargo_kernels.triton_path.held import run
 from pargo_kernels.triton_path.inspect_binary import spills

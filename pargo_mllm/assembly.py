@@ -14,6 +14,7 @@ from pargo_mllm.data.feeding.templates import IMAGE_TOKEN
 from pargo_mllm.language.families import LanguageFamily, family_of, prepare_tokenizer, set_end_tokens
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
+from pargo_mllm.projectors import build_projector
 
 
 def assemble(
@@ -80,6 +81,31 @@ def model_and_processor(
         tokens_per_tile=not config.projector_config.reads_tiles_together,
     )
     return model, processor
+
+
+def with_projector(
+    model: ParGoForConditionalGeneration, processor: ParGoProcessor, config: ParGoConfig, seed: int = 0
+) -> tuple[ParGoForConditionalGeneration, ParGoProcessor]:
+    """The model with the fresh projector of another configuration, and a processor for its number of tokens."""
+    # the parts that stay are taken as they are, with their own configurations
+    config.vision_config, config.text_config = model.config.vision_config, model.config.text_config
+    with torch.device("meta"):
+        changed = ParGoForConditionalGeneration(config)
+    torch.manual_seed(seed)
+    changed.model.vision_tower, changed.model.language_model = model.model.vision_tower, model.model.language_model
+    changed.lm_head = model.lm_head
+    changed.model.projector = build_projector(config.projector_config)
+    changed.generation_config = model.generation_config
+    return changed, ParGoProcessor(
+        processor.image_processor,
+        processor.tokenizer,
+        image_token=processor.image_token,
+        chat_template=processor.chat_template,
+        num_image_tokens=config.num_image_tokens,
+        tokens_per_tile=not config.projector_config.reads_tiles_together,
+        max_tiles=processor.max_tiles,
+        overview_tile=processor.overview_tile,
+    )
 
 
 def take_generation_settings(

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import torch
 
-from pargo_kernels.measured_lines import measured_lines
 from pargo_kernels.triton_path import cascaded, partial_global
 from pargo_kernels.triton_path.launch import Launch
 from pargo_kernels.triton_path.launch_table import Entry
+from pargo_kernels.triton_path.measured_lines import measured_lines
 
 
 class Variant(NamedTuple):

@@ -13,6 +13,8 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from pargo_mllm.data.corpus import CorpusError
 from pargo_mllm.data.pictures import PictureError
 from pargo_mllm.data.sources.coco import FolderError
+from pargo_mllm.files import default_cache
+from pargo_mllm.miniature.start import miniature_start
 from pargo_mllm.training.recipes import Recipe, RecipeError, load_recipe, names
 from pargo_mllm.training.run import run_recipe
 from pargo_mllm.training.trainer.engines import EngineError
@@ -31,9 +33,10 @@ ERRORS = (
     TrainingStopped,
 )
 _HELP = {
-    "data": ("PATH", "a COCO-style folder, a LLaVA JSON file, or webdataset shards; or '[{path: A, weight: 0.7}, …]'"),
+    "data": ("PATH", "a COCO-style folder, a LLaVA JSON file, webdataset shards, scenes; or '[{path: A, weight: 0.7}, …]'"),
     "model": ("DIR", "model and processor to start from; stage 2 starts from the folder of stage 1"),
     "output": ("DIR", "the folder that training ends with; the same command again goes on or says that it is finished"),
+    "projector": ("TYPE", "of stage 1: pargo, qformer, linear, mlp, resampler, c_abstractor, d_abstractor; or '{…}'"),
     "seed": ("N", "of the projector, the views and the order of training"),
 }
 
@@ -70,7 +73,8 @@ def _run(options: argparse.Namespace) -> None:
 
 def _train(recipe: str, changes: dict[str, str], dry_run: bool) -> None:
     try:
-        run_recipe(load_recipe(recipe, changes), dry_run)
+        loaded = load_recipe(recipe, changes)
+        run_recipe(loaded, miniature_start(loaded, default_cache()), dry_run)
     except ERRORS as error:
         let_the_first_speak()
         raise error.with_traceback(None) from None

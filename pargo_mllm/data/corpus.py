@@ -31,12 +31,14 @@ class Example:
         pictures: open the RGB pictures in the order in which the text shows them; each is opened only when it is called, and
             raises :class:`pargo_mllm.data.pictures.PictureError` for a file that is no usable picture.
         features: where a frozen encoder has run already: what it gave for each picture, ``[tiles, n_v, c]``.
+        kinds: of what is asked in each conversation, where that is known: accuracy is counted by kind.
     """
 
     name: str
     conversations: tuple[Conversation, ...]
     pictures: tuple[Callable[[], Image.Image], ...] = ()
     features: tuple[Callable[[], torch.Tensor], ...] | None = None
+    kinds: tuple[str, ...] | None = None
 
 
 def about_image(prompt: str, answer: str) -> Conversation:

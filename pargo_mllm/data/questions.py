@@ -1,20 +1,26 @@
-"""What every data source gives: pictures with captions and questions that have one exact answer."""
+"""Questions that have one exact answer, and corpora of pictures about which they are asked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-import torch
 from PIL import Image
+
+from pargo_mllm.data.corpus import PICTURE_LENGTH, Example, about_image
+
+# what a stage learns: captions, then answers
+WHAT = {1: "captions", 2: "questions"}
 
 
 @dataclass(frozen=True)
 class Question:
     """Something asked about one picture, or a request to describe it, with what should be said.
 
-    ``kind`` groups questions in the accuracy table; ``answer`` is the only answer that counts as right.
+    ``kind`` groups questions in tables of accuracy; ``answer`` is the only answer that counts as right.
     """
 
     kind: str
@@ -22,42 +28,56 @@ class Question:
     answer: str
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One picture with what can be said and asked about it.
-
-    ``load`` returns the RGB picture; sources that read files open them only then. ``captions`` are requests to describe it,
-    from coarse to detailed. ``name`` is what an error message calls the sample.
+class QuestionCorpus(ABC):
+    """A :class:`~pargo_mllm.data.corpus.Corpus` of one example a picture: what is said about it, each a conversation of one
+    turn behind the picture. Subclasses say what the pictures are called, what is said about them, and draw or read them.
     """
 
-    name: str
-    load: Callable[[], Image.Image]
-    captions: tuple[Question, ...] = ()
-    questions: tuple[Question, ...] = ()
+    @property
+    def skipped(self) -> Counter[str]:
+        """See :class:`pargo_mllm.data.corpus.Corpus`."""
+        return Counter()
 
+    @property
+    def parts(self) -> Sequence[int]:
+        """See :class:`pargo_mllm.data.corpus.Corpus`: one part."""
+        return [len(self)]
 
-@dataclass(frozen=True)
-class TextLesson:
-    """Facts told as words, and what is said about them: material of stage 0b, no picture belongs to it."""
+    @abstractmethod
+    def __len__(self) -> int: ...
 
-    facts: tuple[tuple[str, ...], ...]
-    conversations: tuple[Question, ...]
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """What a message calls picture ``index``."""
 
+    @abstractmethod
+    def said(self, index: int) -> tuple[Question, ...]:
+        """What is said about it."""
 
-class Source(Protocol):
-    """A place that pictures come from, with everything the stages need. Splits are "train", "validation" and "test"."""
+    @abstractmethod
+    def picture(self, index: int) -> Image.Image:
+        """The RGB picture."""
 
-    def samples(self, split: str) -> list[Sample]:
-        """Pictures of a split with captions and questions."""
-
-    def vocabulary(self) -> Iterable[str]:
-        """Texts that hold every word the source may use."""
-
-    def text_lessons(self) -> list[TextLesson]:
-        """Facts for stage 0b, of none of the pictures."""
-
-    def patch_lessons(self, patches: int) -> tuple[list[Sample], torch.Tensor, list[int]]:
-        """Pictures for stage 0a, labels int64 ``[N, patches * patches, heads]`` of their patches, and classes per head."""
-
+    @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """What the data depends on, as JSON: the key of everything that is cached."""
+        """See :class:`pargo_mllm.data.corpus.Corpus`."""
+
+    def shows(self) -> dict[str, Any]:
+        """What the pictures depend on, as JSON: less than :meth:`settings`, which what is said about them changes too."""
+        return self.settings()
+
+    def __getitem__(self, index: int) -> Example:
+        """See :class:`pargo_mllm.data.corpus.Corpus`."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"index={index} must be from 0 to {len(self) - 1}.")
+        said = self.said(index)
+        return Example(
+            self.name(index),
+            tuple(about_image(question.text, question.answer) for question in said),
+            (lambda: self.picture(index),),
+            kinds=tuple(question.kind for question in said),
+        )
+
+    def length_hint(self, index: int) -> int:
+        """See :class:`pargo_mllm.data.corpus.Corpus`: characters, the picture taken for ``PICTURE_LENGTH``."""
+        return PICTURE_LENGTH + sum(len(question.text) + len(question.answer) for question in self.said(index))

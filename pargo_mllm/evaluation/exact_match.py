@@ -7,12 +7,14 @@ gives what generate() would.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 
-from pargo_mllm.data.feeding.datasets import ImageInputs, PackedCollator, PackedDataset
+from pargo_mllm.data.feeding.collation import VISUAL, RowCollator
 from pargo_mllm.data.feeding.packing import IGNORED
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 
@@ -42,8 +44,7 @@ class Score:
 @torch.no_grad()
 def exact_match(
     model: ParGoForConditionalGeneration,
-    questions: PackedDataset,
-    kinds: list[list[str]],
+    items: Sequence[dict[str, Any]],
     pad_token_id: int,
     *,
     batch_size: int = 64,
@@ -54,18 +55,23 @@ def exact_match(
     """Count the questions that the model answers exactly.
 
     Args:
-        questions: the questions with the right answers, packed by picture.
-        kinds: the kind of each question, by picture, in the order in which they are packed.
+        items: of :class:`~pargo_mllm.data.feeding.encoding.ExampleEncoder`, questions with the right answers and their kinds;
+            those that it skipped count nothing.
         hide_pictures: no token may see the picture's tokens: what the text alone tells.
         title, position: of a progress bar; none without a title.
     """
     was_training, score = model.training, Score()
     model.eval()
-    collate = PackedCollator(pad_token_id)
-    starts = range(0, len(questions), batch_size)
+    collate = RowCollator(pad_token_id, pack=False)
+    starts = range(0, len(items), batch_size)
     for first in tqdm(starts, desc=title, disable=title is None, unit="batch", position=position, dynamic_ncols=True):
-        indices = range(first, min(first + batch_size, len(questions)))
-        batch = {name: tensor.to(model.device) for name, tensor in collate([questions[index] for index in indices]).items()}
+        given = [items[index] for index in range(first, min(first + batch_size, len(items)))]
+        given = [item for item in given if "skipped" not in item]
+        if not given:
+            continue
+        batch = collate(given)
+        del batch["contents"]
+        batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
         labels = batch.pop("labels")[:, 1:]
         if hide_pictures:
             is_picture = batch["input_ids"] == model.config.image_token_id
@@ -75,9 +81,9 @@ def exact_match(
         logits[..., model.config.image_token_id] = float("-inf")
         best = logits.argmax(-1)
         wrong = ((best != labels) & (labels != IGNORED)).cpu()
-        for row, index in enumerate(indices):
-            segments = questions.rows[index].segments[1:]
-            for segment, kind in enumerate(kinds[index], start=1):
+        for row, item in enumerate(given):
+            segments = item["packed"].segments[1:]
+            for segment, kind in enumerate(item["kinds"], start=1):
                 score.add(kind, not bool(wrong[row, : len(segments)][segments == segment].any()))
     model.train(was_training)
     return score
@@ -89,9 +95,11 @@ def hide(attention_mask: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
     return attention_mask & (~hidden[:, None, None, :] | itself)
 
 
-def shuffled(image_inputs: ImageInputs, count: int, seed: int = 0) -> ImageInputs:
+def shuffled(items: Sequence[dict[str, Any]], seed: int = 0) -> list[dict[str, Any]]:
     """Every picture's place taken by another one's: what the pictures themselves contribute."""
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+    order = torch.randperm(len(items), generator=torch.Generator().manual_seed(seed)).tolist()
     # a cycle through all pictures has no fixed point
-    successor = {order[i]: order[(i + 1) % count] for i in range(count)}
-    return lambda index: image_inputs(successor[index])
+    successor = {order[i]: order[(i + 1) % len(items)] for i in range(len(items))}
+    return [
+        {**item, **{name: items[successor[index]][name] for name in VISUAL if name in item}} for index, item in enumerate(items)
+    ]

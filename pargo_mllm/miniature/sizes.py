@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from transformers import LlamaConfig, LlamaForCausalLM, SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisionModel
 
 from pargo_mllm.configuration import ParGoConfig
-from pargo_mllm.data.questions import Source
-from pargo_mllm.data.scenes.corpus import SceneSource
+from pargo_mllm.data.scenes.corpus import Scenes
 from pargo_mllm.data.scenes.layout import CELL, SIDE
-from pargo_mllm.data.sources.photographs_folder import FolderSource
-from pargo_mllm.language.lora import LoraSettings
+from pargo_mllm.data.sources.photographs_folder import PhotographFolder
+from pargo_mllm.miniature.lessons import Lessons, PhotographLessons, SceneLessons
 from pargo_mllm.processing import ParGoProcessor
 from pargo_mllm.training.trainer.precision import computes_bf16
 from pargo_mllm.training.trainer.settings import StageSettings
@@ -21,22 +21,21 @@ from pargo_mllm.training.trainer.settings import StageSettings
 PIXEL_MEAN, PIXEL_STD = 0.3, 0.25
 
 
-STAGE0 = ("encoder", "language")
 STAGE0_SEED = 0
-STAGES = ("captions", "answers")
-# one linear map takes far larger steps than layers of attention: (stage 1, stage 2)
-PROJECTOR_RATES = {"linear": (2e-2, 5e-3)}
+# what stage 0 learns in, of photographs: views, told layouts, and how many photographs at most
+PHOTOGRAPH_VIEWS, PHOTOGRAPHS = 1200, 2000
 
 
 @dataclass(frozen=True)
 class Miniature:
-    """Sizes and settings of a whole demonstration.
+    """Sizes of the parts, and how stage 0 trains them: ``encoder`` is stage 0a, ``language`` stage 0b.
 
-    ``encoder`` and ``language`` are stage 0a and 0b, ``captions`` stage 1, ``answers`` stage 2.
+    How stages 1 and 2 train stands in the packaged recipes; ``changes`` are values for their keys, by stage.
     """
 
-    scenes: SceneSource = field(default_factory=SceneSource)
-    photograph_views: int = 1200
+    scenes: Scenes = field(default_factory=Scenes)
+    scene_texts: int = 8000
+    photograph_views: int = PHOTOGRAPH_VIEWS
     photograph_texts: int = 6000
     width: int = 128
     encoder_layers: int = 2
@@ -47,45 +46,30 @@ class Miniature:
     num_global_tokens: int = 4
     encoder: StageSettings = StageSettings(steps=300, batch_size=32, learning_rate=3e-3, warmup=0.1)
     language: StageSettings = StageSettings(steps=400, batch_size=24, learning_rate=3e-3, schedule="warmup_stable_decay")
-    captions: StageSettings = StageSettings(steps=300, batch_size=16, learning_rate=2e-3)
-    answers: StageSettings = StageSettings(steps=400, batch_size=16, learning_rate=2e-3, projector_learning_rate=1e-3)
-    lora: LoraSettings = LoraSettings(rank=16, alpha=32, dropout=0.0)
+    changes: dict[int, dict[str, str]] = field(default_factory=dict)
 
     @property
     def patches(self) -> int:
         """Patches along a side of the picture."""
         return SIDE // CELL
 
-    def on(self, device: str, seed: int) -> Miniature:
-        """The same for a device ("cpu" or "cuda"), with another seed for the projector and the order of training.
+    def on(self, device: str) -> Miniature:
+        """The same for a device ("cpu" or "cuda")."""
+        on_cpu, bf16 = device == "cpu", computes_bf16(device)
+        encoder = replace(self.encoder, use_cpu=on_cpu, bf16=bf16)
+        return replace(self, encoder=encoder, language=replace(self.language, use_cpu=on_cpu, bf16=bf16))
 
-        Stage 0 stands for parts that were trained before: it is the same for every seed.
-        """
-        hardware = {"use_cpu": device == "cpu", "bf16": computes_bf16(device)}
-        stage0 = {name: replace(getattr(self, name), **hardware) for name in STAGE0}
-        stages = {name: replace(getattr(self, name), seed=seed, **hardware) for name in STAGES}
-        return replace(self, **stage0, **stages)
-
-    def with_projector(self, projector: str) -> Miniature:
-        """The same with the learning rates of a kind of projector."""
-        if projector not in PROJECTOR_RATES:
-            return self
-        first, second = PROJECTOR_RATES[projector]
-        return replace(
-            self,
-            captions=replace(self.captions, learning_rate=first),
-            answers=replace(self.answers, projector_learning_rate=second),
-        )
-
-    def source(self, folder: Path | None, seed: int) -> Source:
-        """The photographs of a COCO-style folder, or generated scenes."""
-        if folder is None:
-            return replace(self.scenes, seed=seed)
-        return FolderSource(folder, train_views=self.photograph_views, text=self.photograph_texts, seed=seed)
+    def lessons(self, data: Path | Scenes) -> Lessons:
+        """What stage 0 learns from where the stages learn from ``data``: the same for every seed of the data."""
+        if isinstance(data, Scenes):
+            return SceneLessons(self.scenes, self.scene_texts)
+        folder = PhotographFolder(data, PHOTOGRAPHS, self.photograph_views, seed=STAGE0_SEED)
+        return PhotographLessons(folder, self.photograph_texts)
 
 
 TINY = Miniature(
-    scenes=SceneSource(train=24, validation=8, test=8, text=24),
+    scenes=Scenes(train=24, held_out=8),
+    scene_texts=24,
     photograph_views=24,
     photograph_texts=24,
     width=32,
@@ -93,9 +77,10 @@ TINY = Miniature(
     projector_layers=2,
     encoder=StageSettings(steps=4, batch_size=8, learning_rate=3e-3),
     language=StageSettings(steps=4, batch_size=8, learning_rate=3e-3),
-    captions=StageSettings(steps=3, batch_size=8, learning_rate=3e-3),
-    answers=StageSettings(steps=3, batch_size=8, learning_rate=2e-3, projector_learning_rate=1e-3),
-    lora=LoraSettings(rank=4, alpha=8, dropout=0.0),
+    changes={
+        1: {"steps": "3", "batch_size": "8", "learning_rate": "3e-3", "views": "24"},
+        2: {"steps": "3", "batch_size": "8", "learning_rate": "2e-3", "lora_rank": "4", "lora_alpha": "8", "views": "24"},
+    },
 )
 SCALES = {"demo": Miniature(), "tiny": TINY}
 
@@ -134,16 +119,16 @@ def build_language_model(size: Miniature, vocabulary: int, pad_token_id: int) ->
 
 
 def build_config(
-    size: Miniature, vision_config, text_config, image_token_id: int, projector_type: str = "pargo"
+    size: Miniature, vision_config, text_config, image_token_id: int, projector: dict[str, Any] | None = None
 ) -> ParGoConfig:
-    """The configuration of the whole model around trained parts."""
+    """The configuration of the whole model around trained parts; ``projector`` has arguments in place of the usual ones."""
     return ParGoConfig(
         vision_config=vision_config,
         text_config=text_config,
         image_token_id=image_token_id,
         vision_feature_select_strategy="full",
         projector_config={
-            "projector_type": projector_type,
+            "projector_type": "pargo",
             "num_hidden_layers": size.projector_layers,
             "num_attention_heads": 4,
             "intermediate_size": 2 * size.width,
@@ -152,6 +137,7 @@ def build_config(
             # a narrow projector needs weights of unit gain, and tokens that differ from the start
             "initializer_range": size.width**-0.5,
             "query_initializer_range": 1.0,
+            **(projector or {}),
         },
     )
 

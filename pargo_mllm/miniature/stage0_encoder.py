@@ -12,8 +12,12 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.utils.data import Dataset
+from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from pargo_mllm.data.pictures import PictureError
+from pargo_mllm.data.questions import QuestionCorpus
+from pargo_mllm.miniature.order import in_order
 from pargo_mllm.training.trainer.settings import StageSettings
 from pargo_mllm.training.trainer.stage_trainer import train
 
@@ -75,7 +79,28 @@ def train_encoder(
     """Stage 0a: train ``encoder`` in place. Returns the log of the loss."""
     torch.manual_seed(settings.seed)
     model = PatchLabeller(encoder, num_labels)
-    return train(model, dataset, _collate, settings, folder, "stage 0a: the encoder learns patches", position)
+    shown = in_order(dataset, settings)
+    return train(model, shown, _collate, settings, folder, "stage 0a: the encoder learns patches", position)
+
+
+def read_pixels(image_processor, pictures: QuestionCorpus, position: int = 0) -> tuple[torch.Tensor, list[int]]:
+    """Pixels ``[N, 3, s, s]`` of the pictures that can be read, and which they are.
+
+    Raises:
+        PictureError: if none can be read.
+    """
+    kept, pixels, fault = [], [], None
+    for index in tqdm(range(len(pictures)), "stage 0a: pictures", position=position, unit="picture", dynamic_ncols=True):
+        try:
+            picture = pictures.picture(index)
+        except (PictureError, OSError) as error:
+            fault = fault or error
+            continue
+        kept.append(index)
+        pixels.append(image_processor([picture], return_tensors="pt")["pixel_values"])
+    if not kept:
+        raise PictureError(f"none of the {len(pictures)} train pictures can be read; the first: {fault}")
+    return torch.cat(pixels), kept
 
 
 def _collate(items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

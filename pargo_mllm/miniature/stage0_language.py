@@ -8,6 +8,7 @@ feed with what it sees.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel, TrainerCallback
 
 from pargo_mllm.data.feeding.conversations import EncodedConversation
-from pargo_mllm.data.feeding.datasets import PackedCollator
-from pargo_mllm.data.feeding.packing import pack
+from pargo_mllm.data.feeding.packing import pack, pad_packed
+from pargo_mllm.miniature.order import in_order
 from pargo_mllm.training.trainer.settings import StageSettings
 from pargo_mllm.training.trainer.stage_trainer import train
 
@@ -125,4 +126,10 @@ def train_language_model(
     """Stage 0b: train ``language_model`` in place; ``noise`` is the peak of :class:`NoiseRamp`. Returns the log of the loss."""
     model = FactReader(language_model, image_token_id)
     title = "stage 0b: the LLM learns to answer"
-    return train(model, dataset, PackedCollator(pad_token_id), settings, folder, title, position, [NoiseRamp(model, noise)])
+    shown = in_order(dataset, settings)
+    return train(model, shown, partial(_collate, pad_token_id), settings, folder, title, position, [NoiseRamp(model, noise)])
+
+
+def _collate(pad_token_id: int, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    batch = pad_packed([item["packed"] for item in items], pad_token_id)
+    return {**batch, "facts": torch.stack([item["facts"] for item in items])}

@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 
 from pargo_mllm.data.corpus import Corpus, CorpusError, Example
 from pargo_mllm.data.pictures import PictureError
+from pargo_mllm.data.questions import QuestionCorpus
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
 from pargo_mllm.training.trainer.frozen_features import frozen_features
@@ -114,6 +115,12 @@ class EncodedCorpus:
         if not len(hashes) or not hashes.any(axis=1).all():
             return example
         return replace(example, features=tuple(partial(self.store.load, row.tobytes()) for row in hashes))
+
+    @property
+    def unreadable(self) -> list[int]:
+        """Examples with a picture that cannot be read."""
+        pairs = zip(self.first, self.first[1:], strict=False)
+        return [index for index, (begin, end) in enumerate(pairs) if not self.pictures[begin:end].any(axis=1).all()]
 
     def length_hint(self, index: int) -> int:
         """See :class:`pargo_mllm.data.corpus.Corpus`."""
@@ -211,7 +218,9 @@ def _pictures(corpus: Corpus, index: int) -> Iterator[Image.Image | None]:
 
 def _list_key(corpus: Corpus, processor: ParGoProcessor) -> str:
     tiles = [processor.max_tiles, processor.overview_tile]
-    text = json.dumps([corpus.settings(), len(corpus), processor.image_processor.to_json_string(), tiles], sort_keys=True)
+    # captions and questions show the same pictures
+    shown = corpus.shows() if isinstance(corpus, QuestionCorpus) else corpus.settings()
+    text = json.dumps([shown, len(corpus), processor.image_processor.to_json_string(), tiles], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

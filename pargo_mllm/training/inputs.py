@@ -63,18 +63,18 @@ def open_data(recipe: Recipe) -> OpenedData:
     train, held_out = [], []
     for part in recipe.data:
         settings: dict[str, Any] = {"held_out": recipe.held_out, "views": recipe.views, "seed": recipe.seed}
-        train.append(open_corpus(part.path, recipe.stage, "train", **settings))
+        train.append(open_corpus(part.source, recipe.stage, "train", **settings))
         if recipe.eval_steps is not None:
-            held_out += _opened_test(part.path, recipe, settings)
+            held_out += _opened_test(part.source, recipe, settings)
     if recipe.eval_steps is not None and not held_out:
         raise RecipeError(f"eval_steps={recipe.eval_steps}, but nothing is held out of the data; give held_out: 0.01, say.")
     weights = None if recipe.data[0].weight is None else tuple(part.weight for part in recipe.data)
     return OpenedData(tuple(train), weights, tuple(held_out))  # type: ignore[arg-type]
 
 
-def _opened_test(path, recipe: Recipe, settings: dict[str, Any]) -> list[Corpus]:
+def _opened_test(source, recipe: Recipe, settings: dict[str, Any]) -> list[Corpus]:
     try:
-        corpus = open_corpus(path, recipe.stage, "test", **settings)
+        corpus = open_corpus(source, recipe.stage, "test", **settings)
     except ValueError:
         # its training part was opened with the same settings: nothing is held out, or nothing that this stage needs
         return []

@@ -13,9 +13,10 @@ from typing import Any
 
 import yaml
 
+from pargo_mllm.configuration import ParGoProjectorConfig
 from pargo_mllm.data.feeding.conversations import TEMPLATES
+from pargo_mllm.data.scenes.corpus import Scenes
 from pargo_mllm.language.lora import LoraSettings
-from pargo_mllm.miniature.sizes import SCALES
 from pargo_mllm.training.trainer.precision import computes_bf16
 from pargo_mllm.training.trainer.settings import StageSettings
 
@@ -32,10 +33,13 @@ class RecipeError(ValueError):
 
 @dataclass(frozen=True)
 class DataPart:
-    """One part of the training data: a path, and how often it is drawn from, relative to the others."""
+    """One part of the training data: what it is, and how often it is drawn from, relative to the others."""
 
-    path: Path
+    source: Path | Scenes
     weight: float | None = None
+
+    def __str__(self) -> str:
+        return str(self.source)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +49,16 @@ class Recipe:
     Args:
         stage: 1 (the projector learns from captions) or 2 (projector and LoRA learn to answer).
         data: a path, or several as ``[{path: …, weight: …}, …]``, all with a weight or none: a COCO-style folder, a LLaVA JSON
-            file, or webdataset shards (:mod:`pargo_mllm.data.open_corpus`).
+            file, webdataset shards, or generated scenes as ``scenes``, ``scenes:seed=1,train=5000,held_out=400`` or
+            ``{path: scenes, seed: 1, …}`` (:mod:`pargo_mllm.data.open_corpus`).
         held_out: the share of a LLaVA file or of shards that is not trained on; of a COCO-style folder it is a fifth.
         template: "chat", or "plain" for captions without a prompt: picture, text, end token.
         model: the folder that training starts from, model and processor.
         output: the folder that training ends with.
         architecture: arguments of ParGoConfig, for a dry run without ``model``.
-        miniature: "demo" or "tiny": without ``model``, start from the parts that stage 0 of the demonstration trains.
+        miniature: "demo" or "tiny": without ``model``, start from small parts that are trained first (stage 0).
+        projector: of stage 1, in place of the one that training would start with: its type, or arguments of
+            :class:`ParGoProjectorConfig`. It is fresh; what is not given stays.
         views: about so many views (crops) of the photographs of a COCO-style folder are made; 0 for each once, whole.
         max_length: examples with more tokens, those of pictures included, are skipped and named.
         pack: put whole examples one behind the other into rows of at most ``max_length`` tokens; they do not see each other.
@@ -80,6 +87,7 @@ class Recipe:
     output: Path | None = None
     architecture: dict | None = None
     miniature: str | None = None
+    projector: dict | None = None
     views: int = 0
     max_length: int = 1024
     pack: bool = False
@@ -127,10 +135,10 @@ class Recipe:
                 raise RecipeError(f"{name}={getattr(self, name)!r} is unknown; it must be one of {', '.join(known)}.")
         if not 0 <= self.held_out < 1:
             raise RecipeError(f"held_out={self.held_out} must lie in [0, 1): it is a share of the data.")
-        if self.miniature is not None and self.miniature not in SCALES:
-            raise RecipeError(f"miniature={self.miniature!r} is unknown; it must be one of {', '.join(SCALES)}.")
         if self.stage == 2 and self.miniature:
             raise RecipeError("miniature is for stage 1; stage 2 starts from --model, the folder of stage 1.")
+        if self.projector is not None:
+            self._check_projector(self.projector)
         least_values = {"epochs": 1, "max_length": 1, "views": 0, "seed": 0, "workers": 0, "eval_steps": 1, "eval_examples": 1}
         for name, least in least_values.items():
             value = getattr(self, name)
@@ -141,6 +149,19 @@ class Recipe:
         except ValueError as error:
             raise RecipeError(f"lora_{error}") from error
         self.settings(None, "cpu")
+
+    def _check_projector(self, projector: dict[str, Any]) -> None:
+        if self.stage == 2:
+            raise RecipeError("projector is for stage 1; stage 2 goes on with the projector of --model, the folder of stage 1.")
+        known = ParGoProjectorConfig.__annotations__
+        for key in projector:
+            if key not in known:
+                near = get_close_matches(str(key), known, n=1)
+                raise RecipeError(f"projector: {key!r} is unknown" + (f"; {near[0]}?" if near else f": {', '.join(known)}."))
+        try:
+            ParGoProjectorConfig(**projector)
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f"projector: {error}") from error
 
     def lora(self) -> LoraSettings:
         """LoRA of stage 2."""
@@ -170,7 +191,7 @@ class Recipe:
         """What decides the weights that training ends with, as JSON."""
         paths = {
             "model": None if self.model is None else str(self.model.resolve()),
-            "data": [[str(part.path.resolve()), part.weight] for part in self.data or ()],
+            "data": [[_place(part.source), part.weight] for part in self.data or ()],
         }
         decisive = {**asdict(self), **paths}
         for name in NOT_DECISIVE:
@@ -201,7 +222,8 @@ def load_recipe(recipe: str, changes: Mapping[str, str] | None = None) -> Recipe
         if key not in kinds:
             near = get_close_matches(str(key), kinds, n=1)
             raise RecipeError(f"{key} is no key of a recipe" + (f"; {near[0]}?" if near else f": {', '.join(kinds)}."))
-        checked[key] = _data(value) if key == "data" else _typed(key, value, kinds[key])
+        own = {"data": _data, "projector": _projector}.get(key)
+        checked[key] = own(value) if own else _typed(key, value, kinds[key])
     if "stage" not in checked:
         raise RecipeError(f"{recipe} has no stage; it must be 1 or 2.")
     return Recipe(**checked)
@@ -242,17 +264,41 @@ def _data(value: Any) -> tuple[DataPart, ...] | None:
         return None
     parts = []
     for one in value if isinstance(value, list) else [{"path": value}]:
-        if not isinstance(one, dict) or not set(one) <= {"path", "weight"} or one.get("path") is None:
+        if not isinstance(one, dict) or one.get("path") is None:
             raise RecipeError(f"data={one!r} must be a path, or a list of {{path: …, weight: …}}.")
+        options = {key: value for key, value in one.items() if key not in ("path", "weight")}
         weight = None if one.get("weight") is None else _typed("data weight", one["weight"], float)
         if weight is not None and not 0 < weight < math.inf:
             raise RecipeError(f"data: weight={weight} of {one['path']} must be positive.")
-        parts.append(DataPart(_typed("data path", one["path"], Path), weight))
+        parts.append(DataPart(_source(one["path"], options), weight))
     if not parts:
         raise RecipeError("data=[] must name at least one path.")
     if len({part.weight is None for part in parts}) > 1:
         raise RecipeError("data: some parts have a weight and some have none; give all of them one, or none.")
     return tuple(parts)
+
+
+def _source(path: Any, options: dict[str, Any]) -> Path | Scenes:
+    """A path, or scenes, which alone have options."""
+    scenes = Scenes.parse(path) if isinstance(path, str) else None
+    if scenes is None:
+        if options:
+            raise RecipeError(f"data: {next(iter(options))!r} is no key of {path}; a path has a weight, scenes have options.")
+        return _typed("data path", path, Path)
+    if options and ":" in path:
+        raise RecipeError(f"data: {path} has options in its name and as keys ({', '.join(options)}); give them once.")
+    return Scenes.of(options) if options else scenes
+
+
+def _place(source: Path | Scenes) -> str:
+    return str(source) if isinstance(source, Scenes) else str(source.resolve())
+
+
+def _projector(value: Any) -> dict[str, Any] | None:
+    """A type, or arguments."""
+    if isinstance(value, str):
+        return {"projector_type": value}
+    return _typed("projector", value, dict | None)
 
 
 def _value(key: str, text: str) -> Any:

@@ -19,8 +19,6 @@ from pargo_mllm.configuration import ParGoConfig, expand_attention
 from pargo_mllm.data.corpus import Corpus
 from pargo_mllm.files import MANIFEST, default_cache, sync, what_is_wrong, write_manifest, write_whole
 from pargo_mllm.language.lora import add_lora
-from pargo_mllm.miniature.parts import Phases
-from pargo_mllm.miniature.sizes import SCALES, STAGE0_SEED, build_config, build_encoder, build_language_model
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
 from pargo_mllm.training.feature_store import FeatureStore, encode_corpus
@@ -28,6 +26,7 @@ from pargo_mllm.training.inputs import OpenedData, open_data, tokens_an_example,
 from pargo_mllm.training.memory import estimate_memory, meta_model
 from pargo_mllm.training.recipes import Recipe, RecipeError
 from pargo_mllm.training.stages import stage1, stage2
+from pargo_mllm.training.start import Start, start_of
 from pargo_mllm.training.trainer.engines import EngineError, check_installed, place
 from pargo_mllm.training.trainer.parts import describe_parts, freeze_all_but
 from pargo_mllm.training.trainer.processes import Processes, from_all
@@ -40,14 +39,26 @@ LOG = "training_log.json"
 LOCK = "lock"
 
 
-def run_recipe(recipe: Recipe, dry_run: bool = False, say: Callable[[str], None] = tqdm.write) -> None:
+def run_recipe(
+    recipe: Recipe,
+    start: Start | None = None,
+    dry_run: bool = False,
+    say: Callable[[str], None] = tqdm.write,
+    cache: Path | None = None,
+    device: str | None = None,
+    position: int = 0,
+) -> None:
     """Train as a recipe says; what was killed goes on, what is finished is left alone.
 
     Every process of torchrun calls it. All check, the first one alone says and writes.
 
     Args:
+        start: what to start from, where it is not the recipe's folder.
         dry_run: check and say everything, compute and write nothing.
         say: gets the lines.
+        cache: where features of pictures are kept; :func:`pargo_mllm.files.default_cache` when None.
+        device: "cpu" or "cuda"; the GPU where there is one when None.
+        position: of the progress bar, where two runs work side by side.
 
     Raises:
         RecipeError, EngineError, TrackerError, ProcessesError, FolderError, CorpusError, PictureError: if it cannot run as
@@ -56,12 +67,15 @@ def run_recipe(recipe: Recipe, dry_run: bool = False, say: Callable[[str], None]
     processes = Processes.of_environment()
     if not processes.is_first:
         say = _say_nothing
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    _check_paths(recipe, dry_run)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    for name in ("data", "output"):
+        # a dry run needs neither
+        if getattr(recipe, name) is None and not dry_run:
+            raise RecipeError(f"--{name} is missing.")
+    start = start or start_of(recipe, dry_run)
     data = None if recipe.data is None else open_data(recipe)
     settings = recipe.settings(None if data is None else len(data), device, processes.size)
-    config = _config(recipe)
-    model = _planned(recipe, config)
+    model = _planned(recipe, start.config())
     say(f"stage {recipe.stage}: {_story(recipe)}\n{describe_parts(model)}")
     _say_memory(recipe, model, processes, dry_run, say)
     _check_packages(recipe, dry_run, say)
@@ -82,31 +96,28 @@ def run_recipe(recipe: Recipe, dry_run: bool = False, say: Callable[[str], None]
     assert recipe.output is not None
     for part, corpus in zip(recipe.data or (), data.train, strict=True):
         for reason, count in corpus.skipped.items():
-            say(f"skipped {count:,} entries of {part.path}: {reason}")
+            say(f"skipped {count:,} entries of {part}: {reason}")
     say(_division(settings))
     if processes.size == 1 and "ACCELERATE_MIXED_PRECISION" in os.environ:
         say("accelerate's launcher started one process; to train with several, use torchrun")
     with ExitStack() as held:
         if processes.is_first:
             held.enter_context(_alone(work))
-            _begin(recipe, work, identity, device)
+            _begin(work, identity, start)
         # the others begin when the first one is here
         held.enter_context(processes.joined(device, alone_too=recipe.engine != "ddp"))
-        _train(recipe, data, settings, work, processes, say)
+        _train(recipe, start, data, settings, work, processes, say, cache or default_cache(), position)
         if processes.is_first:
             _finish(work, recipe.output, identity)
             say(f"finished: {recipe.output} holds model and processor")
 
 
-def _begin(recipe: Recipe, work: Path, identity: dict[str, Any], device: str) -> None:
-    """What is done once: say whose folder it is, take away what a killed run wrote behind its checkpoints, train stage 0."""
+def _begin(work: Path, identity: dict[str, Any], start: Start) -> None:
+    """What is done once: say whose folder it is, and take away what a killed run wrote behind its checkpoints."""
     write_whole(work / STARTED, json.dumps(identity))
     shutil.rmtree(work / MODEL, ignore_errors=True)
     (work / MODEL).mkdir()
-    if recipe.model is None:
-        phases = _phases(recipe, device)
-        phases.encoder()
-        phases.language_model()
+    start.prepare()
 
 
 def _finish(work: Path, output: Path, identity: dict[str, Any]) -> None:
@@ -121,16 +132,21 @@ def _finish(work: Path, output: Path, identity: dict[str, Any]) -> None:
 
 def _train(
     recipe: Recipe,
+    start: Start,
     data: OpenedData,
     settings: StageSettings,
     work: Path,
     processes: Processes,
     say: Callable[[str], None],
+    cache: Path,
+    position: int,
 ) -> None:
     device = "cpu" if settings.use_cpu else "cuda"
-    model, processor = _start(recipe, device)
+    model, processor = start.load({**expand_attention(recipe.attention), "projector_config": recipe.projector_attention})
+    # with bf16, what trains is in fp32 and what is frozen as it was saved; else all is fp32
+    (model.model.projector if settings.bf16 else model).float()
     place(model, recipe.engine, device)
-    encode = _encoding(recipe, model, processor, settings.bf16, processes)
+    encode = _encoding(recipe, model, processor, settings.bf16, processes, cache)
     inputs = training_inputs(recipe, data, processor, settings.steps, encode)
     tokens = tokens_an_example(inputs) * settings.batch_size
     say(
@@ -138,22 +154,27 @@ def _train(
         "(padding left out)"
     )
     folder, checkpoints = work / MODEL, work / "checkpoints"
-    how: dict[str, Any] = {"checkpoints": checkpoints, "collate": inputs.collate, "held_out": inputs.held_out}
+    how: dict[str, Any] = {"checkpoints": checkpoints, "held_out": inputs.held_out, "position": position}
     if recipe.stage == 1:
-        log = stage1(model, processor, inputs.train, settings, folder, say, **how)
+        log = stage1(model, processor, inputs.train, inputs.collate, settings, folder, say, **how)
     else:
-        _, log = stage2(model, processor, inputs.train, settings, recipe.lora(), folder, say, **how)
+        _, log = stage2(model, processor, inputs.train, inputs.collate, settings, recipe.lora(), folder, say, **how)
     if processes.is_first:
         (folder / LOG).write_text(json.dumps(log))
 
 
 def _encoding(
-    recipe: Recipe, model: ParGoForConditionalGeneration, processor: ParGoProcessor, bf16: bool, processes: Processes
+    recipe: Recipe,
+    model: ParGoForConditionalGeneration,
+    processor: ParGoProcessor,
+    bf16: bool,
+    processes: Processes,
+    cache: Path,
 ) -> Callable[[Corpus], Corpus]:
     """Gives corpora the features of their pictures where the recipe keeps them."""
     if not recipe.cache_features:
         return lambda corpus: corpus
-    store = FeatureStore(default_cache() / "features", model, bf16)
+    store = FeatureStore(cache / "features", model, bf16)
     return lambda corpus: encode_corpus(corpus, model, processor, store, processes.rank, processes.size, from_all)
 
 
@@ -201,56 +222,6 @@ def _story(recipe: Recipe) -> str:
     return f"{trains}; {length} of {recipe.batch_size} examples, learning rate {recipe.learning_rate:g}"
 
 
-def _check_paths(recipe: Recipe, dry_run: bool) -> None:
-    """A dry run needs no data and no output."""
-    for name in ("data", "output"):
-        if getattr(recipe, name) is None and not dry_run:
-            raise RecipeError(f"--{name} is missing.")
-    if recipe.model is None and recipe.miniature is None and (recipe.architecture is None or not dry_run):
-        raise RecipeError("--model is missing: give the folder of a model and its processor to start from.")
-    if recipe.model is None and recipe.miniature is not None:
-        if recipe.data is None:
-            raise RecipeError("--data is missing: the miniature's vocabulary comes from the folder.")
-        if len(recipe.data) > 1:
-            raise RecipeError(
-                "--data: without --model the miniature's vocabulary comes from one COCO-style folder; give one, or a --model."
-            )
-
-
-def _config(recipe: Recipe) -> ParGoConfig:
-    """The model's configuration, without its weights."""
-    if recipe.model is not None:
-        return _folder_config(recipe.model)
-    if recipe.miniature is None:
-        try:
-            return ParGoConfig(**(recipe.architecture or {}))
-        except (TypeError, ValueError) as error:
-            raise RecipeError(f"architecture: {error}") from error
-    phases = _phases(recipe, "cpu")
-    # an encoder learns nothing from photographs that nobody labelled
-    phases.lessons.patch_lessons(phases.size.patches)
-    tokenizer = phases.processor.tokenizer
-    with torch.device("meta"):
-        encoder = build_encoder(phases.size)
-        language_model = build_language_model(phases.size, len(tokenizer), tokenizer.pad_token_id)
-    return build_config(phases.size, encoder.config, language_model.config, phases.processor.image_token_id)
-
-
-def _folder_config(folder: Path) -> ParGoConfig:
-    for name in ("config.json", "processor_config.json"):
-        if not (folder / name).is_file():
-            raise RecipeError(f"--model: {folder} has no {name}; give a folder that holds a model and its processor.")
-    if not any(folder.glob("*.safetensors")):
-        raise RecipeError(f"--model: {folder} has no weights (*.safetensors).")
-    try:
-        kind = json.loads((folder / "config.json").read_text()).get("model_type")
-    except (ValueError, AttributeError) as error:
-        raise RecipeError(f"--model: {folder / 'config.json'} is no configuration: {error}.") from error
-    if kind != ParGoConfig.model_type:
-        raise RecipeError(f"--model: {folder} holds a model of type {kind!r}; pargo train trains ParGo models.")
-    return ParGoConfig.from_pretrained(folder)
-
-
 def _planned(recipe: Recipe, config: ParGoConfig):
     """The model as the stage trains it, without memory for its weights."""
     model = meta_model(config)
@@ -261,27 +232,6 @@ def _planned(recipe: Recipe, config: ParGoConfig):
         return add_lora(model, recipe.lora())
     except ValueError as error:
         raise RecipeError(f"lora_target_modules: {error}") from error
-
-
-def _phases(recipe: Recipe, device: str) -> Phases:
-    assert recipe.miniature is not None
-    size = SCALES[recipe.miniature].on(device, recipe.seed)
-    assert recipe.data is not None
-    lessons = size.source(recipe.data[0].path, STAGE0_SEED)
-    return Phases(size, lessons, lessons, default_cache(), device)
-
-
-def _start(recipe: Recipe, device: str) -> tuple[ParGoForConditionalGeneration, ParGoProcessor]:
-    """The model before the stage. With bf16, what trains is in fp32 and what is frozen as it was saved; else all is fp32."""
-    attention = {**expand_attention(recipe.attention), "projector_config": recipe.projector_attention}
-    if recipe.model is None:
-        model, processor = _phases(recipe, device).untrained("pargo")
-        model.set_attn_implementation(attention)
-    else:
-        model = ParGoForConditionalGeneration.from_pretrained(recipe.model, attn_implementation=attention)
-        processor = ParGoProcessor.from_pretrained(recipe.model)
-    (model.model.projector if recipe.settings(None, device).bf16 else model).float()
-    return model, processor
 
 
 def _is_finished(output: Path, identity: dict[str, Any]) -> bool:

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset
 
-from pargo_mllm.data.feeding.datasets import PackedCollator
 from pargo_mllm.data.feeding.encoding import TrainingSet
 from pargo_mllm.language.lora import LoraSettings, add_lora
 from pargo_mllm.modeling import ParGoForConditionalGeneration
@@ -23,12 +22,12 @@ def stage1(
     model: ParGoForConditionalGeneration,
     processor: ParGoProcessor,
     captions: Dataset,
+    collate: Callable,
     settings: StageSettings,
     folder: Path,
     say: Callable[[str], None] = print,
     position: int = 0,
     checkpoints: Path | None = None,
-    collate: Callable | None = None,
     held_out: TrainingSet | None = None,
 ) -> list[dict[str, float]]:
     """Stage 1: encoder and language model frozen, the projector learns from coarse and detailed captions.
@@ -36,7 +35,7 @@ def stage1(
     Args:
         model: trained in place; ``folder`` gets it and the processor, as from_pretrained loads them. With several processes
             the first one has the trained model, and writes it.
-        captions: items for ``collate``; of a :class:`PackedDataset` where that is None.
+        captions: items for ``collate``, in the order in which they are trained on.
         say: gets the lines that say what is frozen and what trains.
         checkpoints: where Trainer writes; ``folder / "trainer"`` by default.
         held_out: judged every ``settings.eval_steps``.
@@ -47,7 +46,6 @@ def stage1(
     torch.manual_seed(settings.seed)
     freeze_all_but(model, "projector")
     say(f"stage 1: the projector learns from captions\n{describe_parts(model)}")
-    collate = collate or PackedCollator(processor.tokenizer.pad_token_id)
     trainer, title = checkpoints or folder / "trainer", "stage 1: projector, captions"
     log = train(model, captions, collate, settings, trainer, title, position, held_out=held_out)
     if is_first_process():
@@ -59,13 +57,13 @@ def stage2(
     model: ParGoForConditionalGeneration,
     processor: ParGoProcessor,
     answers: Dataset,
+    collate: Callable,
     settings: StageSettings,
     lora: LoraSettings,
     folder: Path,
     say: Callable[[str], None] = print,
     position: int = 0,
     checkpoints: Path | None = None,
-    collate: Callable | None = None,
     held_out: TrainingSet | None = None,
 ) -> tuple[torch.nn.Module, list[dict[str, float]]]:
     """Stage 2: encoder frozen, the projector and LoRA on the language model learn to answer; only answers give loss.
@@ -80,7 +78,6 @@ def stage2(
     freeze_all_but(model, "projector")
     adapted = add_lora(model, lora)
     say(f"stage 2: projector and LoRA learn to answer questions\n{describe_parts(adapted)}")
-    collate = collate or PackedCollator(processor.tokenizer.pad_token_id)
     trainer, title = checkpoints or folder / "trainer", "stage 2: projector + LoRA, answers"
     log = train(adapted, answers, collate, settings, trainer, title, position, held_out=held_out)
     if not is_first_process():

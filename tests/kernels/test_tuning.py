@@ -8,8 +8,8 @@ from concurrent.futures import Future
 import pytest
 import torch
 
-from pargo_kernels import measured_lines
 from pargo_kernels.dispatch import TRITON_INSTALLED, interpreting
+from pargo_kernels.triton_path import measured_lines
 
 pytestmark = [
     pytest.mark.skipif(not TRITON_INSTALLED, reason="triton is not installed: there is nothing to tune"),

@@ -5,16 +5,18 @@ Labels come from the generation marks of the chat template, never from counting 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jinja2 import TemplateError
 
-from pargo_mllm.data.corpus import Conversation, about_image
+from pargo_mllm.data.corpus import Conversation
 from pargo_mllm.data.feeding.templates import PLAIN
-from pargo_mllm.data.questions import Question
 
 TEMPLATES = ("chat", "plain")
+# tokens of conversations: a few dozen MB for each process that reads
+KEPT_TOKENS = 1 << 20
 
 
 class ConversationError(ValueError):
@@ -33,7 +35,7 @@ class ConversationEncoder:
     """Encodes conversations of any number of turns, with pictures anywhere or none.
 
     Gives the ids that ``processor.apply_chat_template(conversation with the pictures, tokenize=True)`` gives, without needing
-    the pictures. It keeps nothing between calls.
+    the pictures. What was encoded last is kept: epochs, and questions that many pictures share, encode a conversation once.
 
     Args:
         template: "chat" is the processor's chat template. "plain" is for captions, as LLaVA's first stage has them: the
@@ -53,18 +55,8 @@ class ConversationEncoder:
                 "{% generation %} … {% endgeneration %} around what the assistant says (its end token included)."
             )
         self.processor = processor
-
-    def encode(self, pairs: Sequence[tuple[str, str]]) -> list[EncodedConversation]:
-        """Encode pairs of prompt and answer about one picture; equal pairs are encoded once."""
-        distinct = list(dict.fromkeys(pairs))
-        encoded = self.encode_conversations([about_image(*pair) for pair in distinct])
-        known = dict(zip(distinct, encoded, strict=True))
-        return [known[pair] for pair in pairs]
-
-    def encode_questions(self, groups: Sequence[Sequence[Question]]) -> list[list[EncodedConversation]]:
-        """Encode groups of questions with their answers; equal ones of all groups are encoded once."""
-        encoded = iter(self.encode([(question.text, question.answer) for group in groups for question in group]))
-        return [[next(encoded) for _ in group] for group in groups]
+        self._kept: OrderedDict[str, EncodedConversation] = OrderedDict()
+        self._kept_tokens = 0
 
     def encode_conversations(
         self, conversations: Sequence[Conversation], tile_counts: Sequence[int] | None = None
@@ -79,11 +71,25 @@ class ConversationEncoder:
         Raises:
             ConversationError: if a conversation shows another number of pictures, or the template refuses it.
         """
+        tiles = None if tile_counts is None else list(tile_counts)
+        keys = [repr((tiles, conversation)) for conversation in conversations]
+        missing = {key: conversation for key, conversation in zip(keys, conversations, strict=True) if key not in self._kept}
+        for key, encoded in zip(missing, self._encode(list(missing.values()), tile_counts), strict=True):
+            self._kept[key] = encoded
+            self._kept_tokens += len(encoded.input_ids)
+        found = [self._kept[key] for key in keys]
+        for key in keys:
+            self._kept.move_to_end(key)
+        while self._kept_tokens > KEPT_TOKENS:
+            self._kept_tokens -= len(self._kept.popitem(last=False)[1].input_ids)
+        return found
+
+    def _encode(self, conversations: list[Conversation], tile_counts: Sequence[int] | None) -> list[EncodedConversation]:
         if not conversations:
             return []
         try:
             batch = self.processor.tokenizer.apply_chat_template(
-                list(conversations),
+                conversations,
                 chat_template=self.template,
                 tokenize=True,
                 return_dict=True,

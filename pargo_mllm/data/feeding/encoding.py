@@ -22,7 +22,8 @@ class ExampleEncoder:
 
     ``packed`` is its :class:`~pargo_mllm.data.feeding.packing.PackedSequence`, ``tile_counts`` int64 ``[pictures]`` and
     ``name`` the example's. With pictures also ``pixel_values`` ``[tiles, 3, s, s]``, or ``vision_features``
-    ``[tiles, n_v, c]``.
+    ``[tiles, n_v, c]``; and
+    ``kinds`` where the example has them.
 
     An example that cannot be used gives an item that contributes nothing: one padding token, no label, no picture, and
     ``skipped``, the pair (name, reason). That is one with a picture that cannot be read, as many pictures as its text does
@@ -71,7 +72,8 @@ class ExampleEncoder:
             return self.skip(example.name, f"{len(packed)} tokens are more than max_length={self.max_length}")
         if not (packed.labels != IGNORED).any():
             return self.skip(example.name, "the assistant says nothing")
-        return {"packed": packed, **visual, "tile_counts": tile_counts, "name": example.name}
+        kinds = {} if example.kinds is None else {"kinds": example.kinds}
+        return {"packed": packed, **visual, "tile_counts": tile_counts, "name": example.name, **kinds}
 
     def _pictures(self, example: Example) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         if not example.pictures:

@@ -1,128 +1,121 @@
-"""Generated scenes as a source of everything the stages need."""
+"""Generated scenes as a corpus: ``scenes``, or ``scenes:seed=1,train=5000,held_out=400``."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from typing import Any
 
-import numpy as np
-import torch
 from PIL import Image
 
-from pargo_mllm.data.questions import Sample, TextLesson
-from pargo_mllm.data.scenes.drawing import SHAPES
-from pargo_mllm.data.scenes.layout import (
-    BIG_CELLS,
-    CELLS,
-    COLOURS,
-    COLUMNS,
-    CONSONANTS,
-    DIGITS,
-    PHOTO_CELLS,
-    VOWELS,
-    Scene,
-    captions,
-    facts,
-    scene_and_picture,
-    scene_layout,
-    scene_questions,
-)
-from pargo_mllm.data.scenes.photographs import PHOTOGRAPHS
+from pargo_mllm.data.corpus import CorpusError
+from pargo_mllm.data.held_out import SPLITS
+from pargo_mllm.data.questions import WHAT, Question, QuestionCorpus
+from pargo_mllm.data.scenes.layout import captions, scene_and_picture, scene_layout, scene_questions
 
-# what can stand in a patch, the first label of stage 0a; the second is its colour
-PATCH_CLASSES = (
-    "nothing",
-    *SHAPES,
-    *DIGITS,
-    *CONSONANTS,
-    *VOWELS,
-    *(f"big {shape}" for shape in SHAPES),
-    *(f"photograph {name}" for name in PHOTOGRAPHS),
-)
-PATCH_COLOURS = ("no colour", *COLOURS)
+NAME = "scenes"
+# what is said about scenes is drawn again where it is asked for again later than that
+KEPT = 1 << 13
 
 
 @dataclass(frozen=True)
-class SceneSource:
-    """Scenes by split, the same for the same seed.
+class Scenes:
+    """Which scenes, the same for the same numbers.
 
     Args:
-        train, validation, test: how many pictures each split has.
-        text: how many scenes stage 0b tells as text.
+        seed: of the layouts.
+        train, held_out: how many pictures each split has.
         questions_per_kind: at most so many questions of a kind are asked about a picture.
+
+    Raises:
+        CorpusError: for numbers out of range.
     """
 
-    train: int = 5000
-    validation: int = 300
-    test: int = 400
-    text: int = 8000
-    questions_per_kind: int = 4
     seed: int = 0
+    train: int = 5000
+    held_out: int = 400
+    questions_per_kind: int = 4
 
-    def samples(self, split: str) -> list[Sample]:
-        """See :class:`pargo_mllm.data.questions.Source`."""
-        return [self._sample(split, index) for index in range(self._count(split))]
+    def __post_init__(self):
+        for name, least in (("seed", 0), ("train", 1), ("held_out", 0), ("questions_per_kind", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**31:
+                raise CorpusError(f"{NAME}: {name}={value!r} must be a whole number from {least} to {2**31 - 1}.")
 
-    def vocabulary(self) -> list[str]:
-        """See :class:`pargo_mllm.data.questions.Source`."""
-        cells = [f"{column}{row + 1}" for column in COLUMNS for row in range(CELLS)]
-        names = " ".join((*cells, *COLOURS, *SHAPES, *DIGITS, *CONSONANTS, *VOWELS, *PHOTOGRAPHS))
-        spoken = [self._lesson(index) for index in range(64)]
-        texts = [f"{said.text} {said.answer}" for lesson in spoken for said in lesson.conversations]
-        return [names, *texts, *(" ".join(fact) for lesson in spoken for fact in lesson.facts)]
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Scenes:
+        """From keys and values, as a recipe has them."""
+        known = [field.name for field in fields(cls)]
+        for key in options:
+            if key not in known:
+                raise CorpusError(f"{NAME}: {key!r} is no option; there are {', '.join(known)}.")
+        return cls(**options)
 
-    def text_lessons(self) -> list[TextLesson]:
-        """See :class:`pargo_mllm.data.questions.Source`."""
-        return [self._lesson(index) for index in range(self.text)]
+    @classmethod
+    def parse(cls, text: str) -> Scenes | None:
+        """From ``scenes`` or ``scenes:key=value,...``; None for anything else, a folder of that name (``./scenes``) too."""
+        name, colon, rest = text.partition(":")
+        if name != NAME:
+            return None
+        options: dict[str, Any] = {}
+        for part in rest.split(",") if colon else ():
+            key, equals, value = (piece.strip() for piece in part.partition("="))
+            if not equals or not value.isdecimal():
+                raise CorpusError(f"{text}: {part!r} must be key=number, as in {NAME}:seed=1,train=5000,held_out=400.")
+            if key in options:
+                raise CorpusError(f"{text}: {key} is given twice.")
+            options[key] = int(value)
+        return cls.of(options)
 
-    def patch_lessons(self, patches: int) -> tuple[list[Sample], torch.Tensor, list[int]]:
-        """See :class:`pargo_mllm.data.questions.Source`."""
-        if patches != CELLS:
-            raise ValueError(f"patches={patches}: scenes have {CELLS} x {CELLS} cells; use an encoder with as many patches.")
-        samples = self.samples("train")
-        labels = [patch_labels(scene_layout("train", self.seed, index)) for index in range(self.train)]
-        return samples, torch.from_numpy(np.stack(labels)), [len(PATCH_CLASSES), len(PATCH_COLOURS)]
+    def __str__(self) -> str:
+        changed = [f"{key}={value}" for key, value in asdict(self).items() if value != getattr(Scenes, key)]
+        return f"{NAME}:{','.join(changed)}" if changed else NAME
+
+
+class SceneCorpus(QuestionCorpus):
+    """Captions (stage 1) of the scenes of a split, a coarse and a detailed one each, or questions about them (stage 2).
+
+    Raises:
+        CorpusError: for the test split where no scenes are held out.
+        ValueError: for another stage or split.
+    """
+
+    def __init__(self, scenes: Scenes, stage: int, split: str = "train"):
+        if stage not in WHAT:
+            raise ValueError(f"stage={stage!r} must be 1 or 2.")
+        if split not in SPLITS:
+            raise ValueError(f"split={split!r} is unknown; it must be one of {', '.join(SPLITS)}.")
+        if split == "test" and not scenes.held_out:
+            raise CorpusError(f"{scenes}: nothing is held out.")
+        self.scenes, self.what, self.split = scenes, WHAT[stage], split
+
+    def __len__(self) -> int:
+        return self.scenes.train if self.split == "train" else self.scenes.held_out
+
+    def name(self, index: int) -> str:
+        """See :class:`pargo_mllm.data.questions.QuestionCorpus`."""
+        return f"scene {index} of {self.split}"
+
+    def said(self, index: int) -> tuple[Question, ...]:
+        """See :class:`pargo_mllm.data.questions.QuestionCorpus`."""
+        return _said(self.what, self.split, self.scenes.seed, index, self.scenes.questions_per_kind)
+
+    def picture(self, index: int) -> Image.Image:
+        """See :class:`pargo_mllm.data.questions.QuestionCorpus`."""
+        return scene_and_picture(self.split, self.scenes.seed, index)[1]
+
+    def shows(self) -> dict[str, Any]:
+        """See :class:`pargo_mllm.data.questions.QuestionCorpus`."""
+        return {"corpus": NAME, "split": self.split, "seed": self.scenes.seed, "count": len(self)}
 
     def settings(self) -> dict[str, Any]:
-        """See :class:`pargo_mllm.data.questions.Source`."""
-        return {"source": "scenes", **asdict(self)}
-
-    def _sample(self, split: str, index: int) -> Sample:
-        return Sample(
-            name=f"scene {index} of {split}",
-            load=partial(_picture, split, self.seed, index),
-            captions=captions(scene_layout(split, self.seed, index)),
-            questions=scene_questions(split, self.seed, index, self.questions_per_kind),
-        )
-
-    def _lesson(self, index: int) -> TextLesson:
-        scene = scene_layout("text", self.seed, index)
-        said = scene_questions("text", self.seed, index, self.questions_per_kind)
-        return TextLesson(facts=tuple(facts(scene)), conversations=(*said, *captions(scene)))
-
-    def _count(self, split: str) -> int:
-        counts = {"train": self.train, "validation": self.validation, "test": self.test}
-        if split not in counts:
-            raise ValueError(f"split={split!r} is unknown; it must be one of {', '.join(counts)}.")
-        return counts[split]
+        """See :class:`pargo_mllm.data.corpus.Corpus`."""
+        return {"corpus": NAME, "what": self.what, "split": self.split, **asdict(self.scenes)}
 
 
-def patch_labels(scene: Scene) -> np.ndarray:
-    """What is in each cell: int64 ``[64, 2]``, indices into :data:`PATCH_CLASSES` and :data:`PATCH_COLOURS`."""
-    labels = np.zeros((CELLS, CELLS, 2), dtype=np.int64)
-    name, row, column = scene.photo
-    side = PHOTO_CELLS if scene.big is not None else CELLS
-    labels[row : row + side, column : column + side, 0] = PATCH_CLASSES.index(f"photograph {name}")
-    if scene.big is not None:
-        colour, shape, row, column = scene.big
-        big = labels[row : row + BIG_CELLS, column : column + BIG_CELLS]
-        big[...] = PATCH_CLASSES.index(f"big {shape}"), PATCH_COLOURS.index(colour)
-    for item in scene.items:
-        colour = item.colour or PATCH_COLOURS[0]
-        labels[item.row, item.column] = PATCH_CLASSES.index(item.what), PATCH_COLOURS.index(colour)
-    return labels.reshape(CELLS * CELLS, 2)
-
-
-def _picture(split: str, seed: int, index: int) -> Image.Image:
-    return scene_and_picture(split, seed, index)[1]
+@lru_cache(KEPT)
+def _said(what: str, split: str, seed: int, index: int, per_kind: int) -> tuple[Question, ...]:
+    if what == "captions":
+        return captions(scene_layout(split, seed, index))
+    return scene_questions(split, seed, index, per_kind)

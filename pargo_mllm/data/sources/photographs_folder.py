@@ -1,30 +1,30 @@
-"""A COCO-style folder as a source of everything the stages need."""
+"""A COCO-style folder of photographs as a corpus: captions, or questions about what is where."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections import Counter
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
 
+from pargo_mllm.data.corpus import CorpusError
 from pargo_mllm.data.pictures import load_picture
-from pargo_mllm.data.questions import Question, Sample, TextLesson
+from pargo_mllm.data.questions import WHAT, Question, QuestionCorpus
 from pargo_mllm.data.sources.coco import Box, CocoFolder, CocoImage, CocoObject, FolderError, read_coco_folder
-from pargo_mllm.data.sources.object_questions import COLUMNS, ROWS, object_facts, object_questions
+from pargo_mllm.data.sources.object_questions import object_questions
 
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
-MAX_FACTS = 16
 # of an object's box, what a view must keep for the object to be in it
 MIN_VISIBLE = 0.3
-VOCABULARY = 4000
 CAPTION_PROMPT = "describe the picture"
+EVERY_PHOTOGRAPH = 2**31
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class FolderSource:
+class PhotographFolder:
     """Photographs of a folder. A fifth of them, chosen by their names, is held out: no view of them is ever trained on.
 
     Args:
@@ -54,7 +54,6 @@ class FolderSource:
         limit: at most so many photographs are used.
         train_views: about so many views of the training photographs are made; every photograph is seen whole once, its
             other views are parts, mirrored half of the time.
-        text: how many invented layouts stage 0b tells as text.
         questions_per_kind: at most so many questions of a kind are asked about a picture.
 
     Raises:
@@ -62,12 +61,10 @@ class FolderSource:
     """
 
     root: Path
-    limit: int = 2000
-    train_views: int = 1200
-    text: int = 6000
+    limit: int = EVERY_PHOTOGRAPH
+    train_views: int = 0
     questions_per_kind: int = 4
     seed: int = 0
-    skipped: Counter[str] = field(default_factory=Counter, compare=False)
 
     def __post_init__(self):
         if len(self._photographs) < 5:
@@ -79,52 +76,26 @@ class FolderSource:
         return read_coco_folder(self.root)
 
     def photographs(self, split: str) -> list[CocoImage]:
-        """The photographs of a split: "train", or "test" (the held-out fifth; "validation" is empty)."""
+        """The photographs of a split: "train", or "test" (the held-out fifth)."""
         count = max(1, len(self._photographs) // 5)
-        parts = {"train": slice(count, None), "test": slice(0, count), "validation": slice(0, 0)}
+        parts = {"train": slice(count, None), "test": slice(0, count)}
         if split not in parts:
             raise ValueError(f"split={split!r} is unknown; it must be one of {', '.join(parts)}.")
         return self._photographs[parts[split]]
 
-    def samples(self, split: str) -> list[Sample]:
-        """See :class:`pargo_mllm.data.questions.Source`."""
-        views = self._train_views if split == "train" else [self._whole(image) for image in self.photographs(split)]
-        return [self._sample(f"{view.image.path.name} (view {index})", view, index) for index, view in enumerate(views)]
+    def views(self, split: str) -> list[View]:
+        """What is shown of a split's photographs."""
+        return self._train_views if split == "train" else [self._whole(image) for image in self.photographs(split)]
 
-    def vocabulary(self) -> list[str]:
-        """See :class:`pargo_mllm.data.questions.Source`. Caption words come from the training photographs alone."""
-        lessons = self.text_lessons()[:200]
-        questions = [f"{said.text} {said.answer}" for lesson in lessons for said in lesson.conversations]
-        names = [*self.categories, *ROWS, *COLUMNS, "largest yes no", CAPTION_PROMPT]
-        words = Counter(word for image in self.photographs("train") for text in image.captions for word in _clean(text).split())
-        return [*names, *questions, *(word for word, _ in words.most_common(VOCABULARY))]
-
-    def text_lessons(self) -> list[TextLesson]:
-        """See :class:`pargo_mllm.data.questions.Source`: invented layouts, captions told with their photograph's objects."""
-        rng = np.random.default_rng([self.seed, 2])
-        lessons = [self._told(image) for image in self.photographs("train")]
-        while len(lessons) < self.text:
-            if self.categories and (len(lessons) % 4 or not self.folder.images):
-                lessons.append(self._invented(rng))
-            else:
-                images = self.photographs("train")
-                lessons.append(self._told(images[rng.integers(len(images))]))
-        return lessons
-
-    def patch_lessons(self, patches: int) -> tuple[list[Sample], torch.Tensor, list[int]]:
-        """See :class:`pargo_mllm.data.questions.Source`. A patch shows the smallest object whose box holds its centre.
-
-        Raises:
-            FolderError: without instances.json, which alone says what is where.
-        """
+    def asked(self, view: View, index: int) -> tuple[Question, ...]:
+        """What is asked about view ``index`` of a split; describing it, where no objects are known."""
         if not self.categories:
-            raise FolderError(f"{self.root} has no instances.json with objects; its patches cannot be labelled.")
-        samples = self.samples("train")
-        labels = [_patch_labels(view.objects, self.categories, patches) for view in self._train_views]
-        return samples, torch.from_numpy(np.stack(labels)), [len(self.categories) + 1]
+            return captions_of(view.image)[:1]
+        rng = np.random.default_rng([self.seed, 3, index])
+        return object_questions(list(view.objects), self.categories, rng, self.questions_per_kind)
 
     def settings(self) -> dict[str, Any]:
-        """See :class:`pargo_mllm.data.questions.Source`."""
+        """What the views and questions depend on, as JSON."""
         digest = hashlib.sha256()
         for name in ("captions.json", "instances.json"):
             file = self.root / name
@@ -132,7 +103,7 @@ class FolderSource:
         for image in self._photographs:
             status = image.path.stat() if image.path.is_file() else None
             digest.update(f"{image.path.name} {status and (status.st_size, status.st_mtime_ns)}".encode())
-        numbers = {name: getattr(self, name) for name in ("limit", "train_views", "text", "questions_per_kind", "seed")}
+        numbers = {name: getattr(self, name) for name in ("limit", "train_views", "questions_per_kind", "seed")}
         return {"source": "folder", "content": digest.hexdigest(), **numbers}
 
     @cached_property
@@ -168,38 +139,75 @@ class FolderSource:
         seen = [_seen(item, part, mirrored) for item in image.objects]
         return View(image, part, mirrored, tuple(item for item in seen if item is not None))
 
-    def _sample(self, name: str, view: View, index: int) -> Sample:
-        rng = np.random.default_rng([self.seed, 3, index])
-        asked = object_questions(list(view.objects), self.categories, rng, self.questions_per_kind)
-        captions = _captions(view.image)
-        # without objects to ask about, describing is the question
-        questions = asked if self.categories else captions[:1]
-        return Sample(name=name, load=partial(View.load, view), captions=captions, questions=questions)
 
-    def _told(self, image: CocoImage) -> TextLesson:
-        return TextLesson(object_facts(_largest(list(image.objects))), _captions(image)[:2])
+class PhotographCorpus(QuestionCorpus):
+    """Captions (stage 1) of a folder's photographs, or questions about their objects (stage 2).
 
-    def _invented(self, rng: np.random.Generator) -> TextLesson:
-        objects = []
-        for _ in range(rng.integers(1, 9)):
-            width, height = rng.uniform(0.05, 0.6, size=2)
-            left, top = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
-            category = self.categories[rng.integers(len(self.categories))]
-            objects.append(CocoObject(category, (left, top, left + width, top + height)))
-        said = object_questions(objects, self.categories, rng, self.questions_per_kind)
-        return TextLesson(object_facts(objects), said)
+    Photographs about which nothing is said are left out.
+
+    Raises:
+        CorpusError: if nothing is said about any of them.
+        ValueError: for another stage or split.
+    """
+
+    def __init__(self, folder: PhotographFolder, stage: int, split: str = "train"):
+        if stage not in WHAT:
+            raise ValueError(f"stage={stage!r} must be 1 or 2.")
+        # as they are now, whatever becomes of the files later
+        self.folder, self.what, self._source = folder, WHAT[stage], folder.settings()
+        self._views = folder.views(split)
+        said = [
+            captions_of(view.image) if self.what == "captions" else folder.asked(view, index)
+            for index, view in enumerate(self._views)
+        ]
+        self._kept = [index for index, questions in enumerate(said) if questions]
+        self._said = [said[index] for index in self._kept]
+        if not self._kept:
+            raise CorpusError(f"none of the {len(self._views)} pictures of {folder.root} has {self.what}.")
+
+    @property
+    def skipped(self) -> Counter[str]:
+        """See :class:`pargo_mllm.data.corpus.Corpus`."""
+        return self.folder.folder.skipped
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def name(self, index: int) -> str:
+        """See :class:`pargo_mllm.data.questions.QuestionCorpus`."""
+        view = self._kept[index]
+        return f"{self._views[view].image.path.name} (view {view})"
+
+    def said(self, index: int) -> tuple[Question, ...]:
+        """See :class:`pargo_mllm.data.questions.QuestionCorpus`."""
+        return self._said[index]
+
+    def picture(self, index: int) -> Image.Image:
+        """See :class:`pargo_mllm.data.questions.QuestionCorpus`."""
+        return self._views[self._kept[index]].load()
+
+    def shows(self) -> dict[str, Any]:
+        """See :class:`pargo_mllm.data.questions.QuestionCorpus`."""
+        names = [self.name(index) for index in range(len(self))]
+        return {"corpus": "folder", "views": names, "source": self._source}
+
+    def settings(self) -> dict[str, Any]:
+        """See :class:`pargo_mllm.data.corpus.Corpus`."""
+        digest = hashlib.sha256()
+        for index in range(len(self)):
+            said = [[question.text, question.answer] for question in self._said[index]]
+            digest.update(json.dumps([self.name(index), said]).encode())
+        return {"corpus": "folder", "what": self.what, "content": digest.hexdigest(), "source": self._source}
 
 
-def _captions(image: CocoImage) -> tuple[Question, ...]:
-    return tuple(Question("caption", CAPTION_PROMPT, _clean(text)) for text in image.captions)
+def captions_of(image: CocoImage) -> tuple[Question, ...]:
+    """A photograph's captions, each as an answer to one request."""
+    return tuple(Question("caption", CAPTION_PROMPT, clean(text)) for text in image.captions)
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
+    """Lower case, words and simple signs alone: what a small vocabulary holds."""
     return " ".join(re.sub(r"[^\w\s.,']", " ", text.lower()).split())
-
-
-def _largest(objects: list[CocoObject]) -> list[CocoObject]:
-    return sorted(objects, key=lambda item: -item.area)[:MAX_FACTS]
 
 
 def _seen(item: CocoObject, part: Box, mirrored: bool) -> CocoObject | None:
@@ -215,15 +223,3 @@ def _seen(item: CocoObject, part: Box, mirrored: bool) -> CocoObject | None:
     if mirrored:
         box = (1 - box[2], box[1], 1 - box[0], box[3])
     return CocoObject(item.category, box)
-
-
-def _patch_labels(objects: tuple[CocoObject, ...], categories: list[str], patches: int) -> np.ndarray:
-    """int64 ``[patches * patches, 1]``: 0 for nothing, or 1 + the category's index."""
-    centres = (np.arange(patches) + 0.5) / patches
-    labels = np.zeros((patches, patches), dtype=np.int64)
-    for item in sorted(objects, key=lambda item: -item.area):
-        left, top, right, bottom = item.box
-        rows, columns = (centres > top) & (centres < bottom), (centres > left) & (centres < right)
-        if item.category in categories:
-            labels[np.ix_(rows, columns)] = 1 + categories.index(item.category)
-    return labels.reshape(-1, 1)

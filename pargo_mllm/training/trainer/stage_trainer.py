@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor
-from torch.utils.data import Dataset, Sampler, SequentialSampler
+from torch.utils.data import Dataset, SequentialSampler
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
@@ -18,7 +18,6 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.training_args import ParallelMode
 
 from pargo_mllm.data.feeding.collation import RowCollator
-from pargo_mllm.data.feeding.encoding import TrainingSet
 from pargo_mllm.training.trainer.checkpoints import ASIDE, last_checkpoint, publish, settings_of
 from pargo_mllm.training.trainer.engines import EngineError, check_engine
 from pargo_mllm.training.trainer.guards import FiniteGradients, writing
@@ -76,29 +75,6 @@ class StageProgress(TrainerCallback):
         self.bar.close()
 
 
-class FullBatches(Sampler[int]):
-    """The order of all steps: the items in a new permutation every epoch, batches going on from one epoch into the next.
-
-    So every batch is full, and divides among any number of processes into the same pictures.
-
-    Args:
-        items: how many there are.
-        total: how many are read.
-        seed: of the permutations.
-    """
-
-    def __init__(self, items: int, total: int, seed: int):
-        self.items, self.total, self.seed = items, total, seed
-
-    def __len__(self) -> int:
-        return self.total
-
-    def __iter__(self) -> Iterator[int]:
-        for epoch in range(-(-self.total // self.items)):
-            generator = torch.Generator().manual_seed(self.seed + epoch)
-            yield from torch.randperm(self.items, generator=generator)[: self.total - epoch * self.items].tolist()
-
-
 class ParGoTrainer(MeasuredTrainer):
     """Trainer for stages.
 
@@ -123,11 +99,8 @@ class ParGoTrainer(MeasuredTrainer):
             super()._move_model_to_device(model, device)
 
     def _get_train_sampler(self, train_dataset=None):
-        dataset = self.train_dataset if train_dataset is None else train_dataset
-        if isinstance(dataset, TrainingSet):
-            # its order is its own
-            return SequentialSampler(dataset)
-        return FullBatches(len(dataset), self.settings.steps * self.settings.batch_size, self.settings.seed)
+        # its order is its own
+        return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
 
     def create_optimizer(self, *args, **kwargs):
         """AdamW over what trains, in groups by weight decay and learning rate."""
@@ -235,6 +208,7 @@ def train(
     alone, whatever torchrun started.
 
     Args:
+        dataset: item p is what is trained on at position p.
         collate: makes a batch (the model's keyword arguments) of a list of the dataset's items. Batches of a
             :class:`RowCollator` are measured, and their pictures encoded before the model is called.
         folder: where Trainer may write; on a file system that all processes share. A tracker's files go beside it, into

@@ -8,11 +8,9 @@ from PIL import Image
 
 from pargo_mllm.data.corpus import PICTURE_LENGTH, CorpusError
 from pargo_mllm.data.open_corpus import open_corpus
-from pargo_mllm.data.questions import Question, Sample
 from pargo_mllm.data.sources.coco import FolderError, read_coco_folder
-from pargo_mllm.data.sources.folder_corpus import FolderCorpus
 from pargo_mllm.data.sources.llava import LlavaCorpus
-from pargo_mllm.data.sources.photographs_folder import FolderSource
+from pargo_mllm.data.sources.photographs_folder import PhotographFolder, captions_of
 from pargo_mllm.data.sources.shards import ShardCorpus, write_shards
 
 
@@ -40,21 +38,24 @@ def said(example):
     return [tuple(part.get("text") for message in talk for part in message["content"]) for talk in example.conversations]
 
 
-@pytest.mark.parametrize(("stage", "what"), [(1, "captions"), (2, "questions")])
+@pytest.mark.parametrize("stage", [1, 2])
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_a_folder_of_photographs(tmp_path, stage, what, split):
+def test_a_folder_of_photographs(tmp_path, stage, split):
     folder = photographs(tmp_path / "coco")
     corpus = open_corpus(folder, stage, split, views=16, seed=3)
-    samples = FolderSource(folder, train_views=16, seed=3).samples(split)
-    assert len(corpus) == len(samples) == (16 if split == "train" else 2)
-    assert corpus.parts == [len(samples)]
-    for index, sample in enumerate(samples):
-        expected = [(None, question.text, question.answer) for question in getattr(sample, what)]
+    source = PhotographFolder(folder, train_views=16, seed=3)
+    views = source.views(split)
+    assert len(corpus) == len(views) == (16 if split == "train" else 2)
+    assert corpus.parts == [len(views)]
+    for index, view in enumerate(views):
+        asked = captions_of(view.image) if stage == 1 else source.asked(view, index)
+        expected = [(None, question.text, question.answer) for question in asked]
         assert said(corpus[index]) == expected
+        assert corpus[index].kinds == tuple(question.kind for question in asked)
         assert corpus.length_hint(index) == PICTURE_LENGTH + sum(len(text) + len(answer) for _, text, answer in expected)
-        assert corpus[index].name == sample.name
+        assert corpus[index].name == f"{view.image.path.name} (view {index})"
         (show,) = corpus[index].pictures
-        assert np.array_equal(np.asarray(show()), np.asarray(sample.load()))
+        assert np.array_equal(np.asarray(show()), np.asarray(view.load()))
     assert corpus.skipped == read_coco_folder(folder).skipped
     assert open_corpus(folder, stage, split, views=16, seed=3).settings() == corpus.settings()
     assert open_corpus(folder, stage, split, views=16, seed=4).settings() != corpus.settings()
@@ -63,30 +64,19 @@ def test_a_folder_of_photographs(tmp_path, stage, what, split):
     assert open_corpus(folder, stage, split, views=16, seed=3).settings() != corpus.settings()
 
 
-def test_samples_about_which_nothing_is_said_are_left_out():
-    caption, question = Question("caption", "describe", "red"), Question("what", "colour?", "red")
-    samples = [
-        Sample("a", lambda: "a", (), (question,)),
-        Sample("b", lambda: "b", (caption, caption), ()),
-        Sample("c", lambda: "c", (caption,), (question, question)),
-    ]
-    captions, questions = FolderCorpus(samples, "captions"), FolderCorpus(samples, "questions")
-    assert [[corpus[index].name for index in range(len(corpus))] for corpus in (captions, questions)] == [
-        ["b", "c"],
-        ["a", "c"],
-    ]
-    assert [captions[index].pictures[0]() for index in range(2)] == ["b", "c"]
-    assert [len(questions[index].conversations) for index in range(2)] == [1, 2]
-    assert captions.settings() != questions.settings()
-    other = [*samples[:2], Sample("c", lambda: "c", (Question("caption", "describe", "blue"),))]
-    assert FolderCorpus(other, "captions").settings() != captions.settings()
-    with pytest.raises(CorpusError, match="none of the 1 samples has captions"):
-        FolderCorpus(samples[:1], "captions")
-    with pytest.raises(ValueError, match="what='facts' is unknown"):
-        FolderCorpus(samples, "facts")
-    for index in (-1, 2):
-        with pytest.raises(IndexError, match=f"index={index} must be from 0 to 1"):
-            captions[index]
+def test_photographs_about_which_nothing_is_asked_are_left_out(tmp_path):
+    folder = photographs(tmp_path / "coco")
+    content = json.loads((folder / "instances.json").read_text())
+    content["annotations"] = content["annotations"][:6]
+    (folder / "instances.json").write_text(json.dumps(content))
+    every, asked = open_corpus(folder, 1), open_corpus(folder, 2)
+    names = [[corpus.name(index) for index in range(len(corpus))] for corpus in (every, asked)]
+    # the last four show nothing
+    assert names[1] == [name for name in names[0] if int(name.split(".")[0]) < 6]
+    assert len(names[1]) < len(names[0]) == 8
+    for index in (-1, len(asked)):
+        with pytest.raises(IndexError, match=f"index={index} must be from 0 to {len(asked) - 1}"):
+            asked[index]
 
 
 @pytest.mark.parametrize("inside", ["images", "."])

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from pargo_mllm.cli import main
+from pargo_mllm.data.scenes.corpus import SceneCorpus
 from pargo_mllm.demo.run import DemoOptions, collect, prepare, train
 from pargo_mllm.miniature.sizes import SCALES
 from tests.mllm.made.photographs import write_photographs
@@ -31,6 +32,11 @@ def scenes(tmp_path_factory):
     root = tmp_path_factory.mktemp("demo")
     assert demo("--out", root / "out", "--cache", root / "cache", "--compare", "qformer") == 0
     return json.loads((root / "out" / "results.json").read_text()), root / "out", root / "cache"
+
+
+def asked(split):
+    corpus = SceneCorpus(SCALES["tiny"].scenes, 2, split)
+    return [question for index in range(len(corpus)) for question in corpus.said(index)]
 
 
 def phase(cache, name):
@@ -51,8 +57,7 @@ def equal(first, second):
 
 def test_results(scenes):
     results, out, _ = scenes
-    test_scenes = SCALES["tiny"].scenes.samples("test")
-    kinds = Counter(question.kind for sample in test_scenes for question in sample.questions)
+    kinds = Counter(question.kind for question in asked("test"))
     assert results["data"]["questions"] == sum(kinds.values())
     assert [projector["name"] for projector in results["projectors"]] == ["ParGo", "Q-Former"]
     for projector in results["projectors"]:
@@ -72,11 +77,10 @@ def test_results(scenes):
 
 def test_constant_baseline(scenes):
     results, _, _ = scenes
-    source = SCALES["tiny"].scenes
-    asked = {split: [(q.kind, q.answer) for s in source.samples(split) for q in s.questions] for split in ("train", "test")}
+    told = {split: [(question.kind, question.answer) for question in asked(split)] for split in ("train", "test")}
     for kind, share in results["baselines"]["constant"]["kinds"].items():
-        counts = Counter(answer for other, answer in asked["train"] if other == kind)
-        answers = [answer for other, answer in asked["test"] if other == kind]
+        counts = Counter(answer for other, answer in told["train"] if other == kind)
+        answers = [answer for other, answer in told["test"] if other == kind]
         # ties may be broken either way
         best = {answer for answer, count in counts.items() if count == max(counts.values())}
         assert any(share == pytest.approx(answers.count(answer) / len(answers)) for answer in best)
@@ -119,10 +123,11 @@ def test_published_models_generate(scenes):
     _, out, _ = scenes
     folder = out / "models" / "qformer" / "stage2"
     model, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
-    sample = SCALES["tiny"].scenes.samples("test")[0]
-    question = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": sample.questions[0].text}]}]
+    corpus = SceneCorpus(SCALES["tiny"].scenes, 2, "test")
+    text = corpus.said(0)[0].text
+    question = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
     text = processor.apply_chat_template(question, add_generation_prompt=True)
-    inputs = processor(images=[sample.load()], text=[text], return_tensors="pt", add_special_tokens=False)
+    inputs = processor(images=[corpus.picture(0)], text=[text], return_tensors="pt", add_special_tokens=False)
     said = model.generate(**inputs, max_new_tokens=2, do_sample=False)
     assert inputs["input_ids"].shape[1] < said.shape[1] <= inputs["input_ids"].shape[1] + 2
 
@@ -145,9 +150,9 @@ def test_goes_on_after_kill(scenes, tmp_path):
     kept = {manifest: manifest.stat().st_mtime_ns for manifest in cache.glob("*/manifest.json")}
     # the same command's steps, without drawing the pictures once more
     options = DemoOptions(out=out, cache=cache, device="cpu", scale="tiny")
-    phases = prepare(options)
-    train(phases, ())
-    results = collect(phases, options)
+    again = prepare(options)
+    train(again)
+    results = collect(again)
     for manifest, written in kept.items():
         assert manifest.stat().st_mtime_ns == written
     # what was killed and resumed ends where the uninterrupted run did

@@ -7,10 +7,13 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
+from pargo_mllm.configuration import PROJECTOR_TYPES
 from pargo_mllm.files import what_is_wrong
+from pargo_mllm.miniature.start import MiniatureStart
 from pargo_mllm.training.recipes import load_recipe, names
+from pargo_mllm.training.start import FolderStart
 from tests.mllm.made.photographs import write_photographs
 from tests.mllm.made.training_runs import GENTLE, cache_in, changed, losses, mini1, mini2, train, weights
 
@@ -232,6 +235,43 @@ def test_paper_recipes_train_a_small_model(stages, data, tmp_path):
     assert any(".language_model." in name for name in changed(first, second))
 
 
+SCENES = ["--data", "scenes:train=20,held_out=6", "--steps", "2", "--batch-size", "4", "--bf16", "false", "--report-to", "none"]
+
+
+@pytest.mark.parametrize("projector", PROJECTOR_TYPES)
+def test_every_projector_learns_from_scenes(projector, tmp_path):
+    """From stage 0, and from a folder whose projector is another one; stage 2 goes on with it."""
+    start = ["mini-stage1", "--miniature", "tiny", *SCENES]
+    assert train(*start, "--projector", projector, "--output", tmp_path / "stage1") == 0
+    config = AutoConfig.from_pretrained(tmp_path / "stage1")
+    assert config.projector_config.projector_type == projector
+    other = "mlp" if projector != "mlp" else "{projector_type: pargo, num_partial_tokens: 8}"
+    again = ["mini-stage1", "--model", tmp_path / "stage1", *SCENES, "--projector", other, "--output", tmp_path / "other"]
+    assert train(*again) == 0
+    changed = AutoConfig.from_pretrained(tmp_path / "other")
+    assert changed.projector_config.projector_type == ("mlp" if projector != "mlp" else "pargo")
+    assert changed.num_image_tokens == (64 if projector != "mlp" else 8 + 4)
+    # what is not the projector stays, bit by bit
+    first, second = weights(tmp_path / "stage1"), weights(tmp_path / "other")
+    rest = {name for name in first if ".projector." not in name}
+    assert rest == {name for name in second if ".projector." not in name}
+    assert all(torch.equal(first[name], second[name]) for name in rest)
+    stage2 = ["mini-stage2", "--model", tmp_path / "other", *SCENES, "--lora-rank", "2", "--output", tmp_path / "stage2"]
+    assert train(*stage2) == 0
+    assert AutoProcessor.from_pretrained(tmp_path / "stage2").num_image_tokens == changed.num_image_tokens
+
+
+def test_mixtures_take_scenes_too(data, stages, tmp_path, capsys):
+    mixture = f"[{{path: {data}, weight: 1}}, {{path: scenes, train: 9, seed: 4, weight: 2}}]"
+    run = ["mini-stage2", "--model", stages[0], *SCENES, "--data", mixture, "--eval-steps", "1", "--output", tmp_path / "out"]
+    assert train(*run) == 0
+    assert "held-out loss" in "".join(capsys.readouterr())
+    # the same command finds it finished, another number of scenes is refused
+    assert train(*run) == 0
+    assert train(*[word.replace("train: 9", "train: 8") if isinstance(word, str) else word for word in run]) == 2
+    assert "was trained with data=" in capsys.readouterr().err
+
+
 def test_own_recipe(tmp_path, data, capsys):
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump({"extends": "mini-stage1", "miniature": "tiny", "epochs": 3, "data": str(data)}))
@@ -271,6 +311,20 @@ ERRORS = {
     "miniature": (["mini-stage1", "--miniature", "huge"], "miniature='huge' is unknown"),
     "stage": (["mini-stage1", "--stage", "3"], "stage=3 must be 1 or 2"),
     "seed": (["mini-stage1", "--seed", "-1"], "seed=-1 must be at least 0"),
+    "projector's type": (["mini-stage1", "--projector", "qfromer"], "projector: projector_type='qfromer'"),
+    "projector's options": (
+        ["mini-stage1", "--projector", "{{num_partial: 3}}"],
+        "'num_partial' is unknown; num_partial_tokens?",
+    ),
+    "projector's number": (["mini-stage1", "--projector", "7"], "projector=7 must be keys and values"),
+    "projector of stage 2": ([*STAGE2, "--projector", "mlp"], "projector is for stage 1; stage 2 goes on with"),
+    "scenes": (["mini-stage1", "--data", "scenes:tain=3", "--dry-run"], "scenes: 'tain' is no option"),
+    "scenes twice": (
+        ["mini-stage1", "--data", "[{{path: 'scenes:seed=1', seed: 2}}]"],
+        "options in its name and as keys (seed)",
+    ),
+    "options of a path": (["mini-stage1", "--data", "[{{path: a, seed: 2}}]"], "'seed' is no key of a; a path has a weight"),
+    "scenes by word": (["mini-stage1", "--data", "[{{path: scenes, train: many}}]"], "train='many' must be a whole number"),
     "LoRA target": (["vicuna-7b-stage2", "--dry-run", "--lora-target-modules", "no_such"], "lora_target_modules: "),
     "LoRA rank": (["vicuna-7b-stage2", "--dry-run", "--lora-rank", "0"], "lora_rank=0 must be at least 1"),
 }
@@ -278,7 +332,8 @@ ERRORS = {
 
 @pytest.mark.parametrize("case", ERRORS)
 def test_errors(case, stages, data, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("pargo_mllm.training.run._start", lambda *_: pytest.fail("a model was loaded"))
+    for start in (FolderStart, MiniatureStart):
+        monkeypatch.setattr(start, "load", lambda *_: pytest.fail("a model was loaded"))
     arguments, says = ERRORS[case]
     assert train(*(word.format(data=data, out=tmp_path / "out", stage1=stages[0]) for word in arguments)) == 2
     said = capsys.readouterr().err

@@ -1,22 +1,25 @@
 """What trains, what stays, and at which rate."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from peft import PeftModel
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
-from pargo_mllm.data.feeding.conversations import ConversationEncoder
-from pargo_mllm.data.feeding.datasets import PackedCollator, PackedDataset, cached_features
-from pargo_mllm.data.feeding.packing import pack, pad_packed
+from pargo_mllm.data.feeding.collation import RowCollator
+from pargo_mllm.data.feeding.packing import pad_packed
 from pargo_mllm.language.lora import LoraSettings, add_lora
+from pargo_mllm.miniature import stage0_language
+from pargo_mllm.miniature.order import in_order
 from pargo_mllm.miniature.stage0_encoder import NO_LABEL, PatchLabeller
 from pargo_mllm.miniature.stage0_language import FactDataset, FactReader, ToldFacts
 from pargo_mllm.training.stages import stage1, stage2
 from pargo_mllm.training.trainer.parts import count_parameters, describe_parts, freeze_all_but, part_of
 from pargo_mllm.training.trainer.settings import StageSettings
 from pargo_mllm.training.trainer.stage_trainer import ParGoTrainer
+from tests.mllm.made.items import encoded, items_about
 
 PAIRS = [("what shape", "circle"), ("which colour is at the top", "red"), ("what is at the top", "big blue square")]
 SETTINGS = StageSettings(steps=3, batch_size=2, learning_rate=2e-2, bf16=False)
@@ -25,9 +28,13 @@ LORA = LoraSettings(rank=2, alpha=4, dropout=0.0)
 
 @pytest.fixture
 def answers(processor):
-    conversations = ConversationEncoder(processor).encode(PAIRS)
-    features = torch.randn(4, 16, 24, generator=torch.Generator().manual_seed(0))
-    return PackedDataset([conversations] * 4, cached_features(features), processor.image_token_id)
+    features = torch.randn(6, 16, 24, generator=torch.Generator().manual_seed(0))
+    return items_about(processor, [PAIRS] * 6, features)
+
+
+@pytest.fixture
+def collate(processor):
+    return RowCollator(processor.tokenizer.pad_token_id, pack=False)
 
 
 def moved(before, after):
@@ -36,10 +43,10 @@ def moved(before, after):
     return {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
 
 
-def test_stage_1_moves_the_projector_and_nothing_else(make_model, processor, answers, tmp_path):
+def test_stage_1_moves_the_projector_and_nothing_else(make_model, processor, answers, collate, tmp_path):
     model, lines = make_model(), []
     before = copy.deepcopy(model.state_dict())
-    log = stage1(model, processor, answers, SETTINGS, tmp_path, say=lines.append)
+    log = stage1(model, processor, answers, collate, SETTINGS, tmp_path, say=lines.append)
     projector = {name for name in before if name.startswith("model.projector.")}
     assert moved(before, model.state_dict()) == projector
     assert [entry["step"] for entry in log] == [1, 2, 3]
@@ -57,10 +64,10 @@ def test_stage_1_moves_the_projector_and_nothing_else(make_model, processor, ans
     assert moved(loaded.state_dict(), model.state_dict()) == set()
 
 
-def test_stage_2_moves_the_projector_and_the_language_models_linear_maps(make_model, processor, answers, tmp_path):
+def test_stage_2_moves_the_projector_and_the_language_models_linear_maps(make_model, processor, answers, collate, tmp_path):
     model = make_model()
     before = copy.deepcopy(model.state_dict())
-    merged, log = stage2(model, processor, answers, SETTINGS, LORA, tmp_path, say=lambda line: None)
+    merged, log = stage2(model, processor, answers, collate, SETTINGS, LORA, tmp_path, say=lambda line: None)
     linears = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     expected = {name for name in before if name.startswith("model.projector.")} | {
         name for name in before if ".language_model." in name and name.split(".")[-2] in linears
@@ -71,21 +78,24 @@ def test_stage_2_moves_the_projector_and_the_language_models_linear_maps(make_mo
     assert moved(loaded.state_dict(), merged.state_dict()) == set()
 
 
-def test_the_saved_adapter_alone_gives_back_the_trained_model(make_model, processor, answers, tmp_path):
-    merged, _ = stage2(make_model(), processor, answers, SETTINGS, LORA, tmp_path, say=lambda line: None)
+def test_the_saved_adapter_alone_gives_back_the_trained_model(make_model, processor, answers, collate, tmp_path):
+    merged, _ = stage2(make_model(), processor, answers, collate, SETTINGS, LORA, tmp_path, say=lambda line: None)
     loaded = PeftModel.from_pretrained(make_model(), tmp_path / "adapter").eval()
-    batch = PackedCollator(processor.tokenizer.pad_token_id)([answers[0], answers[1]])
+    batch = collate(answers[:2])
+    del batch["contents"]
     with torch.no_grad():
         trained, untrained = merged.eval()(**batch).logits, make_model()(**batch).logits
         torch.testing.assert_close(loaded(**batch).logits, trained, rtol=0, atol=2e-5)
     assert not torch.allclose(untrained, trained, atol=1e-2)
 
 
-def test_stages_give_the_same_every_time(make_model, processor, answers, tmp_path):
+def test_stages_give_the_same_every_time(make_model, processor, answers, collate, tmp_path):
     runs = []
     for run in ("a", "b"):
         model = make_model()
-        runs.append((stage1(model, processor, answers, SETTINGS, tmp_path / run, say=lambda line: None), model.state_dict()))
+        runs.append(
+            (stage1(model, processor, answers, collate, SETTINGS, tmp_path / run, say=lambda line: None), model.state_dict())
+        )
     assert runs[0][0] == runs[1][0]
     assert moved(runs[0][1], runs[1][1]) == set()
 
@@ -180,7 +190,7 @@ def test_the_encoders_loss_is_the_sum_of_cross_entropies_over_labelled_patches()
 def test_told_facts_are_sums_of_words_each_in_a_slot_of_its_own(make_model, processor):
     model = make_model()
     language = type("Reading", (), {})
-    conversations = ConversationEncoder(processor).encode(PAIRS)
+    conversations = encoded(processor, PAIRS)
     facts = [(7, 8, 9), (10,), (11, 12)]
     dataset = FactDataset([ToldFacts(facts, conversations)], 10, processor.image_token_id, seed=0)
     item, again = dataset[0], dataset[0]
@@ -202,7 +212,7 @@ def test_told_facts_are_sums_of_words_each_in_a_slot_of_its_own(make_model, proc
         def forward(self, inputs_embeds, attention_mask, **kwargs):
             language.seen, language.mask = inputs_embeds, attention_mask
 
-    batch = PackedCollator(processor.tokenizer.pad_token_id)([item])
+    batch = stage0_language._collate(processor.tokenizer.pad_token_id, [item])
     reader = FactReader(Recorder(), processor.image_token_id)
     reader(**batch)
     weight = model.get_input_embeddings().weight
@@ -215,13 +225,24 @@ def test_told_facts_are_sums_of_words_each_in_a_slot_of_its_own(make_model, proc
         FactDataset([ToldFacts(facts, conversations)], 2, processor.image_token_id, seed=0)
 
 
-def test_collated_rows_are_the_padded_rows(processor, answers):
-    collated = PackedCollator(processor.tokenizer.pad_token_id)([answers[0], answers[2]])
-    expected = pad_packed([answers.rows[0], answers.rows[2]], processor.tokenizer.pad_token_id)
+def test_collated_rows_are_the_padded_rows(processor, answers, collate):
+    collated = collate([answers[0], answers[2]])
+    expected = pad_packed([answers[0]["packed"], answers[2]["packed"]], processor.tokenizer.pad_token_id)
     for name, tensor in expected.items():
         assert torch.equal(collated[name], tensor)
-    assert torch.equal(collated["vision_features"][1], answers[2]["vision_features"])
-    assert len(answers) == 4
-    assert len(pack(ConversationEncoder(processor).encode(PAIRS), processor.image_token_id).labels) == len(
-        answers.rows[0].labels
-    )
+    assert torch.equal(collated["vision_features"][1], answers[2]["vision_features"][0])
+
+
+@pytest.mark.parametrize(("items", "steps"), [(7, 24), (7, 2), (4, 4), (1, 2)])
+def test_every_epoch_of_stage_0_is_another_permutation(items, steps):
+    settings = StageSettings(steps=steps, batch_size=2, learning_rate=0.1, seed=3)
+    lessons = list(range(items))
+    order = list(map(in_order(lessons, settings).__getitem__, range(2 * steps)))
+    assert len(in_order(lessons, settings)) == 2 * steps
+    epochs = [order[first : first + items] for first in range(0, len(order), items)]
+    assert all(sorted(epoch) == lessons for epoch in epochs[:-1])
+    assert len(set(epochs[-1])) == len(epochs[-1])
+    if items > 4:
+        assert len({tuple(epoch) for epoch in epochs}) == len(epochs)
+        other = in_order(lessons, replace(settings, seed=4))
+        assert order != list(map(other.__getitem__, range(2 * steps)))

@@ -9,6 +9,7 @@ from PIL import Image
 
 from pargo_mllm import ParGoProcessor
 from pargo_mllm.data.corpus import CorpusError, Example, about_image
+from pargo_mllm.data.feeding import conversations
 from pargo_mllm.data.feeding.conversations import ConversationEncoder, ConversationError
 from pargo_mllm.data.feeding.encoding import ExampleEncoder, TrainingSet
 from pargo_mllm.data.feeding.packing import IGNORED
@@ -130,13 +131,27 @@ def test_a_picture_in_an_answer_is_nothing_that_is_said(processor, pictures):
     assert processor.tokenizer.decode(packed.labels[packed.labels != IGNORED]) == "red circle </s>"
 
 
-def test_equal_pairs_are_equal_and_in_order(processor):
-    pairs = [("what shape", "circle"), ("which", "red"), ("what shape", "circle")]
-    encoded = ConversationEncoder(processor).encode(pairs)
-    assert encoded == [ConversationEncoder(processor).encode([pair])[0] for pair in pairs]
+def test_a_conversation_is_encoded_once(processor, monkeypatch):
+    said = (("what", "circle"), ("which", "red"), ("what", "circle"))
+    talks = [[user(IMAGE, prompt), assistant(answer)] for prompt, answer in said]
+    alone = [ConversationEncoder(processor).encode_conversations([talk])[0] for talk in talks]
+    templated, right = [], processor.tokenizer.apply_chat_template
+
+    def counted(talks, **options):
+        templated.append(len(talks))
+        return right(talks, **options)
+
+    monkeypatch.setattr(processor.tokenizer, "apply_chat_template", counted)
+    encoder = ConversationEncoder(processor)
+    for _ in range(2):
+        assert encoder.encode_conversations(talks) == alone
+        assert encoder.encode_conversations(talks[::-1], [1]) == alone[::-1]
+    # equal ones together; with the pictures' tiles they may be longer
+    assert templated == [2, 2]
 
 
-def test_a_stream_of_conversations_leaves_nothing_behind(processor):
+def test_a_stream_of_conversations_leaves_little_behind(processor, monkeypatch):
+    monkeypatch.setattr(conversations, "KEPT_TOKENS", 1000)
     encoder = ExampleEncoder(processor)
 
     def stream(first, count):

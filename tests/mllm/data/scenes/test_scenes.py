@@ -7,13 +7,17 @@ import pytest
 import torch
 from PIL import Image
 
+from pargo_mllm.data.corpus import PICTURE_LENGTH, CorpusError
+from pargo_mllm.data.open_corpus import open_corpus
 from pargo_mllm.data.scenes import photographs
-from pargo_mllm.data.scenes.corpus import PATCH_CLASSES, PATCH_COLOURS, SceneSource
+from pargo_mllm.data.scenes.corpus import SceneCorpus, Scenes
 from pargo_mllm.data.scenes.drawing import SHAPES
 from pargo_mllm.data.scenes.layout import CELL, CELLS, COLOURS, scene_and_picture, scene_layout, scene_questions
+from pargo_mllm.miniature.lessons import PATCH_CLASSES, PATCH_COLOURS, SceneLessons
 
 COUNT = 40
-SMALL = SceneSource(train=COUNT, validation=8, test=COUNT, text=8)
+SMALL = Scenes(train=COUNT, held_out=COUNT)
+LESSONS = SceneLessons(SMALL, text=8)
 
 
 def digest(picture):
@@ -21,11 +25,11 @@ def digest(picture):
 
 
 def test_a_scene_depends_on_its_split_seed_and_index_alone():
-    first, later = SMALL.samples("test"), SceneSource(train=3, test=COUNT, questions_per_kind=4).samples("test")
-    for index in (7, 3, 7):
-        assert digest(first[index].load()) == digest(later[index].load())
-        assert first[index].questions == later[index].questions
-        assert first[index].captions == later[index].captions
+    for stage in (1, 2):
+        first, later = SceneCorpus(SMALL, stage, "test"), SceneCorpus(Scenes(train=3, held_out=8), stage, "test")
+        for index in (7, 3, 7):
+            assert digest(first.picture(index)) == digest(later.picture(index))
+            assert first.said(index) == later.said(index)
     others = [("train", 0, 7), ("test", 1, 7), ("test", 0, 8)]
     assert len({digest(scene_and_picture(*which)[1]) for which in [("test", 0, 7), *others]}) == 4
 
@@ -37,7 +41,8 @@ def test_the_picture_does_not_depend_on_what_is_asked():
 
 
 def test_splits_share_no_picture():
-    seen = {split: {digest(sample.load()) for sample in SMALL.samples(split)} for split in ("train", "test")}
+    corpora = {split: SceneCorpus(SMALL, 1, split) for split in ("train", "test")}
+    seen = {split: {digest(corpus.picture(index)) for index in range(COUNT)} for split, corpus in corpora.items()}
     assert len(seen["train"]) == len(seen["test"]) == COUNT
     assert not seen["train"] & seen["test"]
     # nor is a layout told in one split and painted in another
@@ -69,10 +74,10 @@ def true_answer(scene, kind, text):
 
 def test_answers_are_true_and_no_question_comes_twice():
     kinds = set()
-    for index, sample in enumerate(SMALL.samples("test")):
-        scene = scene_layout("test", 0, index)
-        assert len({question.text for question in sample.questions}) == len(sample.questions)
-        for question in sample.questions:
+    for index in range(COUNT):
+        scene, asked = scene_layout("test", 0, index), SceneCorpus(SMALL, 2, "test").said(index)
+        assert len({question.text for question in asked}) == len(asked)
+        for question in asked:
             assert question.answer == true_answer(scene, question.kind, question.text)
             kinds.add(question.kind)
     assert kinds == {"photograph", "big", "word", "digit", "colour", "object"}
@@ -113,10 +118,10 @@ def test_the_picture_shows_what_the_layout_says():
 
 
 def test_the_detailed_caption_and_the_patch_labels_name_everything():
-    _, labels, counts = SMALL.patch_lessons(CELLS)
+    pictures, labels, counts = LESSONS.patch_lessons(CELLS)
     assert counts == [len(PATCH_CLASSES), len(PATCH_COLOURS)]
-    for index, sample in enumerate(SMALL.samples("train")):
-        scene, (coarse, detailed) = scene_layout("train", 0, index), sample.captions
+    for index in range(COUNT):
+        scene, (coarse, detailed) = scene_layout("train", 0, index), pictures.said(index)
         assert coarse.answer.endswith(f"photograph of {scene.photo[0]}")
         told = detailed.answer.split("; ")[-1].split(", ") if scene.items else []
         expected = {f"{item.cell} {item.colour or ''} {item.what}".replace("  ", " ") for item in scene.items}
@@ -136,20 +141,22 @@ def test_the_detailed_caption_and_the_patch_labels_name_everything():
 def test_the_vocabulary_knows_every_word_that_is_said():
     from pargo_mllm.language.tokenizer import word_tokenizer
 
-    tokenizer = word_tokenizer(SMALL.vocabulary())
-    for sample in (*SMALL.samples("train"), *SMALL.samples("test")):
-        for said in (*sample.questions, *sample.captions):
+    tokenizer = word_tokenizer(LESSONS.vocabulary())
+    for corpus in (SceneCorpus(SMALL, stage, split) for stage in (1, 2) for split in ("train", "test")):
+        for said in (said for index in range(COUNT) for said in corpus.said(index)):
             assert tokenizer.unk_token_id not in tokenizer(f"{said.text} {said.answer}")["input_ids"]
-    for lesson in SMALL.text_lessons():
+    for lesson in LESSONS.text_lessons():
         for fact in lesson.facts:
             assert tokenizer.unk_token_id not in tokenizer(" ".join(fact))["input_ids"]
 
 
 def test_unknown_splits_and_other_patch_sizes_are_refused():
-    with pytest.raises(ValueError, match=r"split='dev' is unknown.*'?validation"):
-        SMALL.samples("dev")
+    with pytest.raises(ValueError, match=r"split='dev' is unknown; it must be one of train, test"):
+        SceneCorpus(SMALL, 1, "dev")
+    with pytest.raises(ValueError, match=r"stage=3 must be 1 or 2"):
+        SceneCorpus(SMALL, 3)
     with pytest.raises(ValueError, match=r"patches=16: scenes have 8 x 8 cells"):
-        SMALL.patch_lessons(16)
+        LESSONS.patch_lessons(16)
 
 
 def test_every_block_of_a_photograph_belongs_to_one_split():
@@ -200,6 +207,68 @@ def test_photographs_are_real_and_unknown_names_are_refused():
 
 
 def test_labels_are_integers_for_cross_entropy():
-    _, labels, _ = SceneSource(train=2).patch_lessons(CELLS)
+    _, labels, _ = SceneLessons(Scenes(train=2), 1).patch_lessons(CELLS)
     assert labels.dtype == torch.int64
     assert labels.shape == (2, 64, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "scenes"),
+    [
+        ("scenes", Scenes()),
+        ("scenes:seed=1,train=50,held_out=4", Scenes(seed=1, train=50, held_out=4)),
+        ("scenes: train=7 , questions_per_kind=1", Scenes(train=7, questions_per_kind=1)),
+        ("./scenes", None),
+        ("scenes.json", None),
+        ("", None),
+    ],
+)
+def test_scenes_are_named_in_one_line(text, scenes):
+    assert Scenes.parse(text) == scenes
+    if scenes is not None:
+        assert Scenes.parse(str(scenes)) == scenes
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("scenes:", "must be key=number"),
+        ("scenes:train", "'train' must be key=number"),
+        ("scenes:train=-1", "must be key=number"),
+        ("scenes:train=0", "train=0 must be a whole number from 1"),
+        ("scenes:tain=5", "'tain' is no option; there are seed, train, held_out"),
+        ("scenes:train=5,train=6", "train is given twice"),
+        ("scenes:seed=99999999999", "seed=99999999999 must be a whole number from 0 to 2147483647"),
+    ],
+)
+def test_what_names_no_scenes_says_why(text, says):
+    with pytest.raises(CorpusError, match=says):
+        open_corpus(text, 1)
+
+
+@pytest.mark.parametrize(("stage", "what"), [(1, "captions"), (2, "questions")])
+def test_scenes_as_a_corpus(stage, what):
+    corpus, held_out = (open_corpus("scenes:train=9,held_out=3", stage, split) for split in ("train", "test"))
+    assert (len(corpus), len(held_out), corpus.parts) == (9, 3, [9])
+    for index in range(9):
+        example, said = corpus[index], corpus.said(index)
+        turns = [[part.get("text") for turn in talk for part in turn["content"]] for talk in example.conversations]
+        assert turns == [[None, question.text, question.answer] for question in said]
+        assert example.kinds == tuple(question.kind for question in said)
+        assert corpus.length_hint(index) == PICTURE_LENGTH + sum(len(q.text) + len(q.answer) for q in said)
+        assert digest(example.pictures[0]()) == digest(scene_and_picture("train", 0, index)[1])
+    for index in (-1, 9):
+        with pytest.raises(IndexError, match=f"index={index} must be from 0 to 8"):
+            corpus[index]
+    other = open_corpus("scenes:train=9,held_out=3,questions_per_kind=1", stage)
+    assert other.settings() != corpus.settings() != held_out.settings()
+    # the same pictures, whatever is said about them
+    assert other.shows() == corpus.shows() == open_corpus("scenes:train=9", 3 - stage).shows() != held_out.shows()
+    with pytest.raises(CorpusError, match="nothing is held out"):
+        open_corpus("scenes:held_out=0", stage, "test")
+
+
+def test_a_folder_of_that_name_is_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CorpusError, match=r"scenes does not exist.*COCO-style folder"):
+        open_corpus("./scenes", 1)

@@ -11,7 +11,7 @@ from PIL import Image
 from pargo_mllm.data.pictures import PictureError, load_picture
 from pargo_mllm.data.sources.coco import CocoObject, FolderError, read_coco_folder
 from pargo_mllm.data.sources.object_questions import object_questions
-from pargo_mllm.data.sources.photographs_folder import FolderSource
+from pargo_mllm.data.sources.photographs_folder import PhotographCorpus, PhotographFolder
 
 IMAGE = {"id": 1, "file_name": "good.jpg", "width": 100, "height": 50}
 CATEGORY = {"id": 3, "name": "cat"}
@@ -204,7 +204,7 @@ def test_questions_about_objects_have_one_true_answer():
 
 @pytest.fixture
 def source(shared):
-    return FolderSource(shared / "data" / "coco_sample", train_views=60, text=40)
+    return PhotographFolder(shared / "data" / "coco_sample", train_views=60)
 
 
 def test_held_out_photographs_are_never_trained_on(source):
@@ -212,15 +212,16 @@ def test_held_out_photographs_are_never_trained_on(source):
     assert len(train) == 21
     assert len(test) == 5
     assert not train & test
-    assert {sample.name.split(" (")[0] for sample in source.samples("train")} == train
-    assert {sample.name.split(" (")[0] for sample in source.samples("test")} == test
+    for split, names in (("train", train), ("test", test)):
+        corpus = PhotographCorpus(source, 2, split)
+        assert {corpus.name(index).split(" (")[0] for index in range(len(corpus))} == names
     assert set(source.categories) == {item.category for image in source.photographs("train") for item in image.objects}
 
 
 def test_views_show_the_boxes_they_claim(source):
     """An object's box in a view, traced back through mirroring and cropping, lies in the object's own box."""
     checked = 0
-    for view in source._train_views:
+    for view in source.views("train"):
         left, top, right, bottom = view.part
         for item in view.objects:
             x0, y0, x1, y1 = item.box
@@ -236,24 +237,24 @@ def test_views_show_the_boxes_they_claim(source):
             assert (np.array(item.box) <= 1 + 1e-9).all()
             checked += 1
     assert checked > 100
-    view = next(view for view in source._train_views if view.mirrored)
+    view = next(view for view in source.views("train") if view.mirrored)
     whole, part = load_picture(view.image.path), view.load()
     corner = (round(view.part[0] * whole.width), round(view.part[1] * whole.height))
     assert part.getpixel((part.width - 1, 0)) == whole.getpixel(corner)
 
 
-def test_the_same_folder_gives_the_same_samples(source):
-    again = FolderSource(source.root, train_views=60, text=40)
+def test_the_same_folder_gives_the_same_questions(source):
+    again = PhotographFolder(source.root, train_views=60)
     assert again.settings() == source.settings()
-    assert again.samples("train")[30].questions == source.samples("train")[30].questions
-    other = FolderSource(source.root, train_views=60, text=40, seed=1)
+    assert PhotographCorpus(again, 2).said(30) == PhotographCorpus(source, 2).said(30) != ()
+    other = PhotographFolder(source.root, train_views=60, seed=1)
     assert other.settings() != source.settings()
     assert {image.path for image in other.photographs("test")} == {image.path for image in source.photographs("test")}
 
 
 def test_too_few_photographs_are_refused(write):
     with pytest.raises(FolderError, match=r"1 captioned photographs; at least 5"):
-        FolderSource(write())
+        PhotographFolder(write())
 
 
 def png_header(width, height):

@@ -17,13 +17,13 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from pargo_mllm.data.feeding.datasets import PackedCollator
+from pargo_mllm.data.feeding.collation import RowCollator
 from pargo_mllm.files import what_is_wrong
 from pargo_mllm.training.trainer.engines import EngineError, check_installed
 from pargo_mllm.training.trainer.parts import freeze_all_but
 from pargo_mllm.training.trainer.processes import Processes, ProcessesError
 from pargo_mllm.training.trainer.settings import StageSettings
-from pargo_mllm.training.trainer.stage_trainer import FullBatches, ParGoTrainer
+from pargo_mllm.training.trainer.stage_trainer import ParGoTrainer
 from tests.mllm.made.photographs import write_photographs
 from tests.mllm.made.training_runs import (
     GENTLE,
@@ -250,7 +250,7 @@ def test_engine_is_what_was_asked_for(make_model, processor, tmp_path, settings,
     model = make_model()
     freeze_all_but(model, "projector")
     alone = replace(settings, engine="ddp", processes=1).training_arguments(tmp_path)
-    collate = PackedCollator(processor.tokenizer.pad_token_id)
+    collate = RowCollator(processor.tokenizer.pad_token_id, pack=False)
     trainer = ParGoTrainer(model=model, args=alone, settings=settings, train_dataset=[0, 1], data_collator=collate)
     says = f"engine='{settings.engine}' with {settings.processes} processes was asked for, but {came_out} came out"
     with pytest.raises(EngineError, match=says):
@@ -285,16 +285,3 @@ def test_processes_of_environment(monkeypatch, variables, expected):
     else:
         with pytest.raises(ProcessesError, match=expected):
             Processes.of_environment()
-
-
-@pytest.mark.parametrize(("items", "total"), [(7, 48), (7, 5), (4, 8), (1, 3)])
-def test_every_epoch_is_another_permutation(items, total):
-    order = list(FullBatches(items, total, seed=3))
-    assert len(order) == len(FullBatches(items, total, seed=3)) == total
-    epochs = [order[first : first + items] for first in range(0, total, items)]
-    assert all(sorted(epoch) == list(range(items)) for epoch in epochs[:-1])
-    assert len(set(epochs[-1])) == len(epochs[-1])
-    assert order == list(FullBatches(items, total, seed=3))
-    if items > 4:
-        assert len({tuple(epoch) for epoch in epochs}) == len(epochs)
-        assert order != list(FullBatches(items, total, seed=4))

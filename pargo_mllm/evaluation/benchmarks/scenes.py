@@ -1,0 +1,72 @@
+"""Held-out pictures whose questions have one exact answer: generated scenes, or a folder's photographs with their objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pargo_mllm.data.corpus import Corpus
+from pargo_mllm.data.feeding.encoding import ExampleEncoder
+from pargo_mllm.data.questions import QuestionCorpus
+from pargo_mllm.evaluation.constant import best_constant_score
+from pargo_mllm.evaluation.exact_match import Score, exact_match, shuffled
+from pargo_mllm.modeling import ParGoForConditionalGeneration
+from pargo_mllm.processing import ParGoProcessor
+
+
+@dataclass(frozen=True)
+class ScenesBenchmark:
+    """Exact match by kind of question, greedily decoded.
+
+    Args:
+        train: what the best constant answers are taken from.
+        held_out: what is asked.
+        encode: gives a corpus the features of its pictures, where they are kept.
+        position: of the progress bars.
+    """
+
+    train: QuestionCorpus
+    held_out: QuestionCorpus
+    encode: Callable[[Corpus], Corpus] = lambda corpus: corpus
+    position: int = 0
+    name: str = "scenes"
+
+    def score(
+        self, model: ParGoForConditionalGeneration, processor: ParGoProcessor, title: str | None = None
+    ) -> dict[str, Any]:
+        """See :class:`pargo_mllm.evaluation.benchmark.Benchmark`: ``mean``, and ``kinds`` with a share each."""
+        return self._shares(self._match(model, processor, self.items(processor), title))
+
+    def baselines(self, model: ParGoForConditionalGeneration, processor: ParGoProcessor) -> dict[str, Any]:
+        """What a trained model gets with the picture hidden and with another one, and what the best constant answers get."""
+        items = self.items(processor)
+        readable = [index for index, item in enumerate(items) if usable(item)]
+        asked = [question for index in readable for question in self.held_out.said(index)]
+        learned = (question for index in range(len(self.train)) for question in self.train.said(index))
+        constant = best_constant_score(learned, asked)
+        items = [items[index] for index in readable]
+        return {
+            "constant": self._shares(constant),
+            "text_only": self._shares(self._match(model, processor, items, "text only", hide_pictures=True)),
+            "shuffled": self._shares(self._match(model, processor, shuffled(items), "another picture")),
+        }
+
+    def items(self, processor: ParGoProcessor) -> list[dict[str, Any]]:
+        """The held-out pictures with all that is asked about them, as the model reads it."""
+        corpus, encoder = self.encode(self.held_out), ExampleEncoder(processor)
+        return [encoder(corpus[index]) for index in range(len(corpus))]
+
+    def _match(self, model, processor, items, title: str | None, hide_pictures: bool = False) -> Score:
+        pad, shown = processor.tokenizer.pad_token_id, title and f"held-out questions, {title}"
+        return exact_match(model, items, pad, hide_pictures=hide_pictures, title=shown, position=self.position)
+
+    @staticmethod
+    def _shares(score: Score) -> dict[str, Any]:
+        kinds = {kind: score.accuracy(kind) for kind in score.asked}
+        return {"mean": score.mean, "kinds": kinds, "questions": sum(score.asked.values())}
+
+
+def usable(item: dict[str, Any]) -> bool:
+    """Whether the picture could be read."""
+    return "skipped" not in item

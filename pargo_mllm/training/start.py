@@ -1,0 +1,115 @@
+"""What a run starts from: a folder with a model and its processor, or whatever else a command hands over."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Protocol
+
+from pargo_mllm.assembly import with_projector
+from pargo_mllm.configuration import ParGoConfig
+from pargo_mllm.modeling import ParGoForConditionalGeneration
+from pargo_mllm.processing import ParGoProcessor
+from pargo_mllm.training.recipes import Recipe, RecipeError
+
+
+class Start(Protocol):
+    """A model and its processor before a stage; the projector that the recipe asks for is in it."""
+
+    def config(self) -> ParGoConfig:
+        """The model's configuration, without its weights. Raises :class:`RecipeError` for one that cannot be."""
+
+    def prepare(self) -> None:
+        """What one process does once, before any of them loads."""
+
+    def load(self, attention: dict[str, Any]) -> tuple[ParGoForConditionalGeneration, ParGoProcessor]:
+        """Model and processor, with these implementations of attention."""
+
+
+def start_of(recipe: Recipe, dry_run: bool) -> Start:
+    """What the recipe itself names.
+
+    Raises:
+        RecipeError: if it names nothing that a run can start from.
+    """
+    if recipe.model is not None:
+        return FolderStart(recipe.model, recipe.projector, recipe.seed)
+    if recipe.architecture is None or not dry_run:
+        raise RecipeError("--model is missing: give the folder of a model and its processor to start from.")
+    return PlannedStart(recipe.architecture, recipe.projector)
+
+
+class FolderStart:
+    """A folder that holds a model and its processor.
+
+    Args:
+        projector: arguments in place of the folder's, for a fresh projector; None to go on with the one that is there.
+        seed: of a fresh projector.
+    """
+
+    def __init__(self, folder: Path, projector: dict[str, Any] | None = None, seed: int = 0):
+        self.folder, self.projector, self.seed = folder, projector, seed
+
+    def config(self) -> ParGoConfig:
+        """See :class:`Start`."""
+        folder = self.folder
+        for name in ("config.json", "processor_config.json"):
+            if not (folder / name).is_file():
+                raise RecipeError(f"--model: {folder} has no {name}; give a folder that holds a model and its processor.")
+        if not any(folder.glob("*.safetensors")):
+            raise RecipeError(f"--model: {folder} has no weights (*.safetensors).")
+        try:
+            kind = json.loads((folder / "config.json").read_text()).get("model_type")
+        except (ValueError, AttributeError) as error:
+            raise RecipeError(f"--model: {folder / 'config.json'} is no configuration: {error}.") from error
+        if kind != ParGoConfig.model_type:
+            raise RecipeError(f"--model: {folder} holds a model of type {kind!r}; pargo train trains ParGo models.")
+        return changed_config(ParGoConfig.from_pretrained(folder), self.projector)
+
+    def prepare(self) -> None:
+        """See :class:`Start`: nothing."""
+
+    def load(self, attention: dict[str, Any]) -> tuple[ParGoForConditionalGeneration, ParGoProcessor]:
+        """See :class:`Start`."""
+        model = ParGoForConditionalGeneration.from_pretrained(self.folder, attn_implementation=attention)
+        processor = ParGoProcessor.from_pretrained(self.folder)
+        if self.projector is not None:
+            model, processor = with_projector(model, processor, changed_config(model.config, self.projector), self.seed)
+            model.set_attn_implementation(attention)
+        return model, processor
+
+
+class PlannedStart:
+    """A configuration without weights, for plans alone."""
+
+    def __init__(self, architecture: dict[str, Any], projector: dict[str, Any] | None = None):
+        self.architecture, self.projector = architecture, projector
+
+    def config(self) -> ParGoConfig:
+        """See :class:`Start`."""
+        try:
+            return changed_config(ParGoConfig(**self.architecture), self.projector)
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f"architecture: {error}") from error
+
+    def prepare(self) -> None:
+        """See :class:`Start`: never asked for."""
+
+    def load(self, attention: dict[str, Any]) -> tuple[ParGoForConditionalGeneration, ParGoProcessor]:
+        """See :class:`Start`: there is nothing to load."""
+        raise RecipeError("--model is missing: give the folder of a model and its processor to start from.")
+
+
+def changed_config(config: ParGoConfig, projector: dict[str, Any] | None) -> ParGoConfig:
+    """The configuration with other arguments of its projector; the rest of them stay.
+
+    Raises:
+        RecipeError: for arguments that do not fit the rest.
+    """
+    if projector is None:
+        return config
+    every = config.to_dict()
+    try:
+        return ParGoConfig(**{**every, "projector_config": {**every["projector_config"], **projector}})
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"projector: {error}") from error
