@@ -39,6 +39,8 @@ from pargo_mllm.training.recipes import DataPart, Recipe, load_recipe
 from pargo_mllm.training.run import LOG, run_recipe
 
 SCORES = "scores.json"
+# points of a curve
+LOGS = 20
 # one linear map takes far larger steps than layers of attention
 RATES = {"linear": {1: {"learning_rate": "2e-2"}, 2: {"projector_learning_rate": "5e-3"}}}
 COMPARABLE = tuple(name for name in NAMES if name != "pargo")
@@ -259,7 +261,9 @@ def collect(demo: Demo) -> dict[str, Any]:
         for stage in (1, 2):
             seconds[f"stage {stage}, {name}"] = _seconds(options.out / "models" / projector / f"stage{stage}_seconds.json")
         seconds[f"benchmark, {name}"] = scores["seconds"]
-        losses = {f"stage{stage}": json.loads((demo.folder(projector, stage) / LOG).read_text()) for stage in (1, 2)}
+        losses = {
+            f"stage{stage}": _shortened(json.loads((demo.folder(projector, stage) / LOG).read_text())) for stage in (1, 2)
+        }
         stages = {stage: scores[stage] for stage in ("before", "stage1", "stage2")}
         projectors.append({"name": name, "tokens": scores["tokens"], **stages, "loss": losses})
     encoded = {split: demo.encoded(split) for split in ("train", "test")}
@@ -357,6 +361,14 @@ def _versions() -> dict[str, str]:
 
 def _seconds(file: Path) -> float:
     return json.loads(file.read_text())["seconds"]
+
+
+def _shortened(file: Path) -> list[dict[str, float]]:
+    """A log of at most :data:`LOGS` entries: means over as many steps each."""
+    log = json.loads(file.read_text())
+    each = -(-len(log) // LOGS)
+    groups = [log[first : first + each] for first in range(0, len(log), each)]
+    return [{"step": group[-1]["step"], "loss": sum(entry["loss"] for entry in group) / len(group)} for group in groups]
 
 
 def _fault(corpus: EncodedCorpus, index: int) -> str:
