@@ -261,9 +261,7 @@ def collect(demo: Demo) -> dict[str, Any]:
         for stage in (1, 2):
             seconds[f"stage {stage}, {name}"] = _seconds(options.out / "models" / projector / f"stage{stage}_seconds.json")
         seconds[f"benchmark, {name}"] = scores["seconds"]
-        losses = {
-            f"stage{stage}": _shortened(json.loads((demo.folder(projector, stage) / LOG).read_text())) for stage in (1, 2)
-        }
+        losses = {f"stage{stage}": _shortened(demo.folder(projector, stage) / LOG) for stage in (1, 2)}
         stages = {stage: scores[stage] for stage in ("before", "stage1", "stage2")}
         projectors.append({"name": name, "tokens": scores["tokens"], **stages, "loss": losses})
     encoded = {split: demo.encoded(split) for split in ("train", "test")}

@@ -8,9 +8,9 @@ import torch
 from pargo_mllm import ParGoForConditionalGeneration, ParGoProcessor
 from pargo_mllm.cli import main
 from pargo_mllm.configuration import PROJECTOR_TYPES
-from pargo_mllm.data.feeding.conversations import ConversationEncoder
 from pargo_mllm.data.feeding.packing import pack, pad_packed
 from pargo_mllm.language.lora import LoraSettings, add_lora
+from tests.mllm.made.items import encoded
 from tests.mllm.made.miniature_families import FAMILY_NAMES, make_family
 
 ALL = [(projector, family) for projector in PROJECTOR_TYPES for family in FAMILY_NAMES]
@@ -23,7 +23,7 @@ PAIRS = [("What is it?", "A cat."), ("Where?", "Left.")]
 
 
 def batch_for(processor):
-    conversations = ConversationEncoder(processor).encode(PAIRS)
+    conversations = encoded(processor, PAIRS)
     batch = pad_packed([pack(conversations, processor.image_token_id)], processor.tokenizer.pad_token_id)
     return {**batch, "pixel_values": torch.randn(1, 3, 28, 28, generator=torch.Generator().manual_seed(1))}
 

@@ -7,13 +7,9 @@ from pargo_mllm import ParGoProcessor
 from pargo_mllm.data.corpus import about_image
 from pargo_mllm.data.feeding.conversations import ConversationEncoder, EncodedConversation
 from pargo_mllm.data.feeding.packing import IGNORED, pack, pad_packed
+from tests.mllm.made.items import encoded
 
 PAIRS = [("what shape", "circle"), ("which colour is at the top", "red"), ("what is at the top", "big blue square")]
-
-
-@pytest.fixture
-def encoder(processor):
-    return ConversationEncoder(processor)
 
 
 def test_one_placeholder_becomes_as_many_tokens_as_the_projector_gives(processor, pictures):
@@ -54,20 +50,20 @@ def test_an_unknown_image_token_is_refused(processor):
         ParGoProcessor(processor.image_processor, processor.tokenizer, num_image_tokens=0)
 
 
-def test_encoding_is_what_the_chat_template_gives(processor, encoder, pictures):
-    for (prompt, answer), encoded in zip(PAIRS, encoder.encode(PAIRS), strict=True):
+def test_encoding_is_what_the_chat_template_gives(processor, pictures):
+    for (prompt, answer), one in zip(PAIRS, encoded(processor, PAIRS), strict=True):
         messages = about_image(prompt, answer)
         messages[0]["content"][0] = {"type": "image", "image": pictures[0]}
         expected = processor.apply_chat_template(
             [messages], tokenize=True, return_dict=True, return_assistant_tokens_mask=True, return_tensors="pt"
         )
-        assert list(encoded.input_ids) == expected["input_ids"][0].tolist()
-        assert list(encoded.is_answer) == [bool(said) for said in torch.as_tensor(expected["assistant_masks"])[0].tolist()]
+        assert list(one.input_ids) == expected["input_ids"][0].tolist()
+        assert list(one.is_answer) == [bool(said) for said in torch.as_tensor(expected["assistant_masks"])[0].tolist()]
 
 
-def test_labels_are_the_answer_and_its_end_and_nothing_else(processor, encoder):
-    for (_, answer), encoded in zip(PAIRS, encoder.encode(PAIRS), strict=True):
-        labels = pack([encoded], processor.image_token_id).labels.tolist()
+def test_labels_are_the_answer_and_its_end_and_nothing_else(processor):
+    for (_, answer), one in zip(PAIRS, encoded(processor, PAIRS), strict=True):
+        labels = pack([one], processor.image_token_id).labels.tolist()
         assert processor.tokenizer.decode([label for label in labels if label != IGNORED]) == f"{answer} </s>"
 
 
@@ -84,11 +80,11 @@ def test_every_answer_of_a_long_conversation_is_a_label(processor):
     assert processor.tokenizer.decode(said) == "circle </s> red </s> big blue square </s>"
 
 
-def test_the_prompt_for_generation_is_what_stands_before_the_answer(processor, encoder):
-    (prompt, answer), encoded = PAIRS[0], encoder.encode(PAIRS[:1])[0]
+def test_the_prompt_for_generation_is_what_stands_before_the_answer(processor):
+    (prompt, answer), one = PAIRS[0], encoded(processor, PAIRS[:1])[0]
     text = processor.apply_chat_template(about_image(prompt, answer)[:1], add_generation_prompt=True)
     ids = processor.tokenizer(text.replace("<image>", "<image>" * 10), add_special_tokens=False)["input_ids"]
-    assert ids == [token for token, said in zip(encoded.input_ids, encoded.is_answer, strict=True) if not said]
+    assert ids == [token for token, said in zip(one.input_ids, one.is_answer, strict=True) if not said]
 
 
 def test_a_template_without_marks_is_refused(processor):
@@ -101,10 +97,10 @@ def test_a_template_without_marks_is_refused(processor):
 
 @torch.no_grad()
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
-def test_packed_questions_do_not_see_each_other(make_model, processor, encoder, implementation):
+def test_packed_questions_do_not_see_each_other(make_model, processor, implementation):
     model = make_model()
     model.set_attn_implementation(implementation)
-    conversations, features = encoder.encode(PAIRS), torch.randn(2, 16, 24)
+    conversations, features = encoded(processor, PAIRS), torch.randn(2, 16, 24)
     image = processor.image_token_id
     # the second row is shorter: it is padded
     rows = [pack(conversations, image), pack(conversations[1:2], image)]
@@ -125,8 +121,8 @@ def test_packed_questions_do_not_see_each_other(make_model, processor, encoder, 
     assert torch.isfinite(packed).all()
 
 
-def test_the_loss_of_a_packed_row_is_the_mean_over_its_answers(make_model, processor, encoder):
-    model, conversations, features = make_model(), encoder.encode(PAIRS), torch.randn(1, 16, 24)
+def test_the_loss_of_a_packed_row_is_the_mean_over_its_answers(make_model, processor):
+    model, conversations, features = make_model(), encoded(processor, PAIRS), torch.randn(1, 16, 24)
     batch = pad_packed([pack(conversations, processor.image_token_id)], processor.tokenizer.pad_token_id)
     packed, total, count = model(**batch, vision_features=features).loss.item(), 0.0, 0
     for conversation in conversations:
@@ -137,8 +133,8 @@ def test_the_loss_of_a_packed_row_is_the_mean_over_its_answers(make_model, proce
     assert packed == pytest.approx(total / count, rel=1e-5)
 
 
-def test_packing_refuses_what_cannot_share_a_picture(processor, encoder):
-    one = encoder.encode(PAIRS[:1])[0]
+def test_packing_refuses_what_cannot_share_a_picture(processor):
+    one = encoded(processor, PAIRS[:1])[0]
     image = processor.image_token_id
     with pytest.raises(ValueError, match=r"no conversations to pack"):
         pack([], image)
@@ -150,9 +146,9 @@ def test_packing_refuses_what_cannot_share_a_picture(processor, encoder):
         pack([one, other], image)
 
 
-def test_a_language_model_that_takes_no_block_mask_is_named(make_model, processor, encoder):
+def test_a_language_model_that_takes_no_block_mask_is_named(make_model, processor):
     model = make_model()
     model.config.text_config._attn_implementation = "flex_attention"
-    batch = pad_packed([pack(encoder.encode(PAIRS), processor.image_token_id)], processor.tokenizer.pad_token_id)
+    batch = pad_packed([pack(encoded(processor, PAIRS), processor.image_token_id)], processor.tokenizer.pad_token_id)
     with pytest.raises(ValueError, match=r"'flex_attention'.*4-D mask.*'sdpa' or 'eager'"):
         model(**batch, vision_features=torch.randn(1, 16, 24))

@@ -59,7 +59,8 @@ class StepFlops:
     def __init__(self, config: ParGoConfig, lora_parameters: int):
         self.config = config
         with torch.device("meta"):
-            model = ParGoForConditionalGeneration(config)
+            # the counter hangs hooks on whatever wants a gradient, learned tokens themselves too
+            model = ParGoForConditionalGeneration(config).requires_grad_(False)
         text = config.text_config
         linear = {name: module.weight.numel() for name, module in model.named_modules() if isinstance(module, nn.Linear)}
         self._per_token = FORWARD * 2 * sum(size for name, size in linear.items() if part_of(name) == "language_model")

@@ -7,8 +7,8 @@ from transformers import AutoConfig, CLIPImageProcessorPil, CLIPVisionConfig, CL
 
 from pargo_mllm.assembly import model_and_processor
 from pargo_mllm.data.corpus import about_image
-from pargo_mllm.data.feeding.conversations import ConversationEncoder
 from pargo_mllm.language.families import LanguageFamily, family_of, prepare_tokenizer
+from tests.mllm.made import items
 from tests.mllm.made.miniature_families import FAMILY_NAMES, make_family, make_language_model, make_tokenizer
 
 SYSTEM = (
@@ -93,7 +93,7 @@ def test_marks_are_what_the_assistant_says_with_its_end(family):
 
 def test_the_prompt_for_generation_is_what_stands_before_the_answer(family):
     _, _, processor = family
-    encoded = ConversationEncoder(processor).encode([("What?", "A cat.")])[0]
+    (encoded,) = items.encoded(processor, [("What?", "A cat.")])
     first = encoded.is_answer.index(True)
     prompt = processor.apply_chat_template(TURNS[:1], tokenize=False, add_generation_prompt=True)
     ids = processor.tokenizer(prompt, add_special_tokens=False)["input_ids"]

@@ -269,7 +269,9 @@ def test_mixtures_take_scenes_too(data, stages, tmp_path, capsys):
     # the same command finds it finished, another number of scenes is refused
     assert train(*run) == 0
     assert train(*[word.replace("train: 9", "train: 8") if isinstance(word, str) else word for word in run]) == 2
-    assert "was trained with data=" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "was trained with content=" in said
+    assert "'train': 9" in said
 
 
 def test_own_recipe(tmp_path, data, capsys):

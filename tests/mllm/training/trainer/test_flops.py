@@ -5,18 +5,17 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from pargo_mllm.data.feeding.contents import BatchContents, count_contents, visible_pairs
-from pargo_mllm.data.feeding.conversations import ConversationEncoder
 from pargo_mllm.data.feeding.packing import IGNORED, block_mask, pack, pad_packed
 from pargo_mllm.language.lora import LoraSettings, add_lora
 from pargo_mllm.training.trainer.flops import StepFlops
 from pargo_mllm.training.trainer.parts import freeze_all_but
+from tests.mllm.made.items import encoded
 
 
 @pytest.fixture
 def rows(processor):
-    encoder = ConversationEncoder(processor)
     about = [[("which colour", "red"), ("what shape is at the top", "circle")], [("which shape", "big square")]]
-    return [pack(encoder.encode(pairs), processor.image_token_id) for pairs in about]
+    return [pack(encoded(processor, pairs), processor.image_token_id) for pairs in about]
 
 
 def test_pairs_are_the_ones_of_the_mask(rows):
