@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pargo_kernels
 from pargo_mllm.checkpoints import convert_release
 from pargo_mllm.commands import chat, demo, merge, train
+from pargo_mllm.errors import UserError
 
 COMMANDS = (demo, train, chat, merge, convert_release)
 
@@ -18,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     try:
         options.run(options)
-    except options.errors as error:
+    except UserError as error:
         print(f"pargo {options.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -9,6 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +67,50 @@ def write_manifest(folder: Path, settings: dict[str, Any]) -> None:
     write_whole(manifest_file, json.dumps(manifest, indent=2))
 
 
+@contextmanager
+def whole_file(file: Path, shared: bool = False, durable: bool = True) -> Iterator[Path]:
+    """A path beside ``file`` to write to; it takes the file's place when the block ends, and goes when the block fails.
+
+    So the file is what it was or what it shall be, never half of it.
+
+    Args:
+        shared: several processes may be writing the same one; what one leaves when it is killed is not found again.
+        durable: write through to the disk before the file appears; what is computed again when it is lost need not be.
+    """
+    # the ending stays: some writers choose their format by it
+    own = f".{file.stem}.{os.getpid()}-{secrets.token_hex(4)}.partial{file.suffix}"
+    aside = file.with_name(own) if shared else _aside(file)
+    try:
+        yield aside
+        if durable:
+            sync(aside)
+        os.replace(aside, file)
+        if durable:
+            sync(file.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder beside ``folder`` to fill; it takes the place of one that is absent or empty when the block ends."""
+    aside = folder.with_name(f".{folder.name}.partial")
+    # of an attempt that was killed
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    yield aside
+    for path in aside.rglob("*"):
+        sync(path)
+    if folder.exists():
+        folder.rmdir()
+    os.rename(aside, folder)
+    sync(folder.parent)
+
+
 def write_whole(file: Path, text: str) -> None:
-    """Write a file aside and rename it: it is what it was or what it shall be, never half of it."""
-    aside = _aside(file)
-    aside.write_text(text)
-    sync(aside)
-    os.replace(aside, file)
-    sync(file.parent)
+    """Write a file's text at once; see :func:`whole_file`."""
+    with whole_file(file) as aside:
+        aside.write_text(text, encoding="utf-8")
 
 
 def sync(path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,8 @@ from pargo_mllm.checkpoints.released_projector import convert_released_projector
 from pargo_mllm.checkpoints.released_vision_encoder import convert_released_vision_encoder, used_by_encoder
 from pargo_mllm.configuration import ParGoConfig
 from pargo_mllm.data.feeding.templates import IMAGE_TOKEN
+from pargo_mllm.errors import UserError
+from pargo_mllm.files import whole_folder
 from pargo_mllm.language.families import family_of, prepare_tokenizer
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
@@ -159,14 +160,10 @@ def _image_processor(image_size: int):
 
 
 def _write(model, processor, report: ConversionReport, out: Path) -> None:
-    aside = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    model.save_pretrained(aside)
-    processor.save_pretrained(aside)
-    (aside / REPORT).write_text(json.dumps(asdict(report), indent=1) + "\n")
-    if out.exists():
-        out.rmdir()
-    aside.rename(out)
+    with whole_folder(out) as aside:
+        model.save_pretrained(aside)
+        processor.save_pretrained(aside)
+        (aside / REPORT).write_text(json.dumps(asdict(report), indent=1) + "\n")
 
 
 def add_parser(commands) -> None:
@@ -189,19 +186,23 @@ def add_parser(commands) -> None:
     parser.add_argument(
         "--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="auto: the language model's"
     )
-    parser.set_defaults(run=_run, errors=(ValueError,))
+    parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> None:
-    report = convert_release(
-        checkpoint=options.checkpoint,
-        llm=options.llm,
-        out=options.out,
-        num_partial_tokens=options.num_partial,
-        num_attention_heads=options.num_heads,
-        vision_heads=options.vision_heads,
-        image_size=options.image_size,
-        lora_alpha=options.lora_alpha,
-        dtype=options.dtype if options.dtype == "auto" else getattr(torch, options.dtype),
-    )
+    try:
+        report = convert_release(
+            checkpoint=options.checkpoint,
+            llm=options.llm,
+            out=options.out,
+            num_partial_tokens=options.num_partial,
+            num_attention_heads=options.num_heads,
+            vision_heads=options.vision_heads,
+            image_size=options.image_size,
+            lora_alpha=options.lora_alpha,
+            dtype=options.dtype if options.dtype == "auto" else getattr(torch, options.dtype),
+        )
+    except ValueError as error:
+        # the numbers of the command line are checked where they are used
+        raise UserError(str(error)) from error
     print(report)

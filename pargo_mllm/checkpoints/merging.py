@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 
+from pargo_mllm.errors import UserError
+from pargo_mllm.files import whole_folder
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
 
@@ -18,7 +18,7 @@ TOLERANCE = 1e-5
 WEIGHTS = "adapter_model.safetensors"
 
 
-class MergeError(ValueError):
+class MergeError(UserError):
     """An adapter cannot be folded in; the message says why and what to do."""
 
 
@@ -96,9 +96,7 @@ def _probe(config) -> dict[str, torch.Tensor]:
 
 
 def _write(model: ParGoForConditionalGeneration, base: Path, out: Path) -> None:
-    aside = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    model.save_pretrained(aside)
-    if (base / "processor_config.json").is_file():
-        ParGoProcessor.from_pretrained(base).save_pretrained(aside)
-    os.replace(aside, out)
+    with whole_folder(out) as aside:
+        model.save_pretrained(aside)
+        if (base / "processor_config.json").is_file():
+            ParGoProcessor.from_pretrained(base).save_pretrained(aside)

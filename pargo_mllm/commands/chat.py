@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 from transformers import TextStreamer
 
 from pargo_mllm.chatting import Chat
-from pargo_mllm.data.pictures import PictureError, load_picture
-from pargo_mllm.modeling import ParGoForConditionalGeneration
-from pargo_mllm.processing import ParGoProcessor
-
-
-class ChatError(ValueError):
-    """There is nothing to chat with; the message says why."""
+from pargo_mllm.data.pictures import load_picture
+from pargo_mllm.loading import chosen_device, open_model
 
 
 def add_parser(commands) -> None:
@@ -39,12 +32,15 @@ def add_parser(commands) -> None:
     chat.add_argument("--max-new-tokens", type=int, default=512, metavar="N", help="at most, an answer")
     chat.add_argument("--temperature", type=float, default=0.0, help="0: always the likeliest token")
     chat.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: the GPU where there is one")
-    chat.set_defaults(run=_run, errors=(ChatError, PictureError))
+    chat.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> None:
     pictures = [load_picture(path) for path in options.image]
-    model, processor = _load(options.model, options.device)
+    device = chosen_device(options.device)
+    transformers.logging.disable_progress_bar()
+    model, processor = open_model(options.model)
+    model = model.eval().to(device)
     generation: dict[str, Any] = {"max_new_tokens": options.max_new_tokens, "do_sample": options.temperature > 0}
     if options.temperature > 0:
         generation["temperature"] = options.temperature
@@ -54,25 +50,6 @@ def _run(options: argparse.Namespace) -> None:
             chat.ask(question, TextStreamer(processor.tokenizer, skip_prompt=True, skip_special_tokens=True))
         except ValueError as error:
             print(f"pargo chat: {error}", file=sys.stderr)
-
-
-def _load(folder: Path, device: str) -> tuple[ParGoForConditionalGeneration, ParGoProcessor]:
-    for name in ("config.json", "processor_config.json"):
-        if not (folder / name).is_file():
-            raise ChatError(f"{folder} has no {name}; give a folder that holds a model and its processor.")
-    try:
-        kind = json.loads((folder / "config.json").read_text()).get("model_type")
-    except (ValueError, AttributeError) as error:
-        raise ChatError(f"{folder / 'config.json'} is no configuration: {error}.") from error
-    if kind != ParGoForConditionalGeneration.config_class.model_type:
-        raise ChatError(f"{folder} holds a model of type {kind!r}; pargo chat runs ParGo models.")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ChatError("--device cuda: torch finds no GPU here; use --device cpu.")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    transformers.logging.disable_progress_bar()
-    model = ParGoForConditionalGeneration.from_pretrained(folder).eval()
-    return model.to(device), ParGoProcessor.from_pretrained(folder)
 
 
 def _questions():

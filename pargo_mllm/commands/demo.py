@@ -6,9 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from pargo_mllm.data.pictures import PictureError
-from pargo_mllm.data.sources.coco import FolderError
-from pargo_mllm.demo.run import COMPARABLE, DemoError, DemoOptions, run_demo
+from pargo_mllm.demo.run import COMPARABLE, DemoOptions, run_demo
 from pargo_mllm.miniature.sizes import SCALES
 
 
@@ -43,7 +41,7 @@ def add_parser(commands) -> None:
     demo.add_argument(
         "--scale", choices=tuple(SCALES), default="demo", help="tiny: learns nothing, checks in seconds that all runs"
     )
-    demo.set_defaults(run=_run, errors=(DemoError, FolderError, PictureError))
+    demo.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pargo_mllm.checkpoints.merging import MergeError, merge_adapter
+from pargo_mllm.checkpoints.merging import merge_adapter
 
 
 def add_parser(commands) -> None:
@@ -20,7 +20,7 @@ def add_parser(commands) -> None:
     )
     merge.add_argument("--out", type=Path, required=True, metavar="DIR", help="the whole model; must not exist")
     merge.add_argument("--base", type=Path, metavar="DIR", help="the model it was trained on (default: as the adapter says)")
-    merge.set_defaults(run=_run, errors=(MergeError,))
+    merge.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> None:

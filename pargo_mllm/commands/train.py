@@ -10,28 +10,13 @@ from dataclasses import fields
 import transformers
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from pargo_mllm.data.corpus import CorpusError
-from pargo_mllm.data.pictures import PictureError
-from pargo_mllm.data.sources.coco import FolderError
+from pargo_mllm.errors import UserError
 from pargo_mllm.files import default_cache
 from pargo_mllm.miniature.start import miniature_start
-from pargo_mllm.training.recipes import Recipe, RecipeError, load_recipe, names
+from pargo_mllm.training.recipes import Recipe, load_recipe, names
 from pargo_mllm.training.run import run_recipe
-from pargo_mllm.training.trainer.engines import EngineError
-from pargo_mllm.training.trainer.guards import TrainingStopped
-from pargo_mllm.training.trainer.processes import ProcessesError, let_the_first_speak
-from pargo_mllm.training.trainer.trackers import TrackerError
+from pargo_mllm.training.trainer.processes import let_the_first_speak
 
-ERRORS = (
-    RecipeError,
-    EngineError,
-    ProcessesError,
-    FolderError,
-    CorpusError,
-    PictureError,
-    TrackerError,
-    TrainingStopped,
-)
 _HELP = {
     "data": ("PATH", "a COCO-style folder, a LLaVA JSON file, webdataset shards, scenes; or '[{path: A, weight: 0.7}, …]'"),
     "model": ("DIR", "model and processor to start from; stage 2 starts from the folder of stage 1"),
@@ -57,7 +42,7 @@ def add_parser(commands) -> None:
         spellings = dict.fromkeys((f"--{field.name.replace('_', '-')}", f"--{field.name}"))
         metavar, text = _HELP.get(field.name, ("VALUE", f"in place of the recipe's {field.name}"))
         train.add_argument(*spellings, dest=f"key_{field.name}", default=argparse.SUPPRESS, metavar=metavar, help=text)
-    train.set_defaults(run=_run, errors=ERRORS)
+    train.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -75,6 +60,6 @@ def _train(recipe: str, changes: dict[str, str], dry_run: bool) -> None:
     try:
         loaded = load_recipe(recipe, changes)
         run_recipe(loaded, miniature_start(loaded, default_cache()), dry_run)
-    except ERRORS as error:
+    except UserError as error:
         let_the_first_speak()
         raise error.with_traceback(None) from None

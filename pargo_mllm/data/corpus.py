@@ -10,13 +10,15 @@ from typing import Any, Protocol
 import torch
 from PIL import Image
 
+from pargo_mllm.errors import UserError
+
 Conversation = list[dict[str, Any]]
 
 # what a picture counts in a hint of length, in characters of text: about what its tokens would spell
 PICTURE_LENGTH = 1200
 
 
-class CorpusError(ValueError):
+class CorpusError(UserError):
     """A corpus, or one record of it, that is not what it should be; the message names it and says what is wrong."""
 
 

@@ -9,11 +9,13 @@ from typing import Any
 
 from PIL import Image
 
+from pargo_mllm.errors import UserError
+
 MIN_SIDE = 4
 MAX_PIXELS = 64_000_000
 
 
-class PictureError(ValueError):
+class PictureError(UserError):
     """A file that is no usable picture; the message says why."""
 
 

@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from pargo_mllm.files import write_whole
 from pargo_mllm.pictures.accuracy import STAGES, baseline_name, draw_accuracy, draw_loss, stages_of
 
 REPORT, ACCURACY, LOSS = "report.html", "accuracy.png", "loss.png"
@@ -176,7 +177,5 @@ def _write(path: Path, parts: list[str]) -> Path:
         + "\n".join(parts)
         + "\n</main></body></html>\n"
     )
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    aside.write_text(page, encoding="utf-8")
-    os.replace(aside, path)
+    write_whole(path, page)
     return path

@@ -26,14 +26,14 @@ from pargo_mllm.data.questions import QuestionCorpus
 from pargo_mllm.data.scenes.corpus import Scenes
 from pargo_mllm.demo.side_by_side import beside, cores, one_thread
 from pargo_mllm.demo.words import NAMES, STAGES, limits, shows, table
+from pargo_mllm.errors import UserError
 from pargo_mllm.evaluation.benchmarks.scenes import ScenesBenchmark
 from pargo_mllm.files import MANIFEST, default_cache, file_digest, write_whole
+from pargo_mllm.loading import chosen_device, open_model
 from pargo_mllm.miniature.cache import FolderCache
 from pargo_mllm.miniature.parts import read_report
 from pargo_mllm.miniature.sizes import SCALES
 from pargo_mllm.miniature.start import MiniatureStart, miniature_start
-from pargo_mllm.modeling import ParGoForConditionalGeneration
-from pargo_mllm.processing import ParGoProcessor
 from pargo_mllm.training.feature_store import EncodedCorpus, FeatureStore, encode_corpus
 from pargo_mllm.training.recipes import DataPart, Recipe, load_recipe
 from pargo_mllm.training.run import LOG, run_recipe
@@ -46,7 +46,7 @@ RATES = {"linear": {1: {"learning_rate": "2e-2"}, 2: {"projector_learning_rate":
 COMPARABLE = tuple(name for name in NAMES if name != "pargo")
 
 
-class DemoError(ValueError):
+class DemoError(UserError):
     """The demonstration cannot run as asked; the message says why and what to do."""
 
 
@@ -178,8 +178,11 @@ class Demo:
 
     def _score(self, projector: str, folder: Path) -> None:
         begin = time.perf_counter()
+        # with 4-D masks eager attention is the fastest at this size
         models: dict[str, Callable] = {"before": self.start(projector).load}
-        models |= {f"stage{stage}": partial(load_trained, self.folder(projector, stage)) for stage in (1, 2)}
+        models |= {
+            f"stage{stage}": partial(open_model, self.folder(projector, stage), attn_implementation="eager") for stage in (1, 2)
+        }
         scores: dict[str, Any] = {}
         for name, load in models.items():
             model, processor = load()
@@ -201,7 +204,7 @@ def prepare(options: DemoOptions) -> Demo:
     for module, package in (("matplotlib", "matplotlib"), ("skimage", "scikit-image")):
         if importlib.util.find_spec(module) is None:
             raise DemoError(f"pargo demo needs {package}, which is not installed: pip install 'pargo[demo]'")
-    demo = Demo(options, _device(options.device), options.cache or default_cache())
+    demo = Demo(options, chosen_device(options.device), options.cache or default_cache())
     # an encoder learns nothing from photographs that nobody labelled: said now, not after the language model
     demo.start().parts.lessons.check()
     for argument, folder in (("--out", options.out), ("--cache", demo.cache)):
@@ -309,16 +312,10 @@ def draw(demo: Demo) -> list[str]:
             )
             for place, index in enumerate(readable[:2])
         }
-    model, processor = load_trained(demo.folder("pargo", 2))
+    model, processor = open_model(demo.folder("pargo", 2), attn_implementation="eager")
     for name, (picture, title) in tqdm(wanted.items(), desc="pictures of attention", unit="picture", dynamic_ncols=True):
         draw_token_attention(model, processor, picture, demo.options.out / name, title=title, device=demo.device)
     return list(wanted)
-
-
-def load_trained(folder: Path) -> tuple[ParGoForConditionalGeneration, ParGoProcessor]:
-    """A model folder of the demonstration. Eager attention: with 4-D masks it is the fastest at this size."""
-    model = ParGoForConditionalGeneration.from_pretrained(folder, attn_implementation="eager")
-    return model, ParGoProcessor.from_pretrained(folder)
 
 
 def write(results: dict[str, Any], out: Path) -> None:
@@ -334,14 +331,6 @@ def _quiet() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-
-
-def _device(asked: str) -> str:
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise DemoError("--device cuda: torch finds no GPU here; use --device cpu, or install a torch built for your GPU.")
-    if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return asked
 
 
 def _describe(device: str) -> str:

@@ -6,6 +6,7 @@ lmms-eval depends on torchvision; where that cannot be imported, give lmms-eval 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +14,7 @@ from accelerate import Accelerator
 from lmms_eval.api.model import lmms
 from tqdm.auto import tqdm
 
-from pargo_mllm.modeling import ParGoForConditionalGeneration
-from pargo_mllm.processing import ParGoProcessor
+from pargo_mllm.loading import open_model
 
 # of a task's generation settings, those that generate() takes as they are
 _PASSED_ON = ("max_new_tokens", "num_beams", "top_p", "top_k", "repetition_penalty")
@@ -51,9 +51,8 @@ class ParGoLmmsEval(lmms):
         self.batch_size = int(batch_size)
         self.accelerator = Accelerator(cpu=device == "cpu")
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
-        model = ParGoForConditionalGeneration.from_pretrained(pretrained, dtype="auto", attn_implementation=attn_implementation)
+        model, self.processor = open_model(Path(pretrained), dtype="auto", attn_implementation=attn_implementation)
         self.model = model.to(self.accelerator.device).eval()
-        self.processor = ParGoProcessor.from_pretrained(pretrained)
 
     def generate_until(self, requests) -> list[str]:
         """One answer for each request, in the order of the requests."""

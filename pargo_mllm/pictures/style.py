@@ -8,6 +8,8 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from pargo_mllm.files import whole_file
+
 INK = "#1d2433"
 FAINT = "#667085"
 RULE = "#d9dee7"
@@ -29,7 +31,6 @@ def save_figure(figure: Figure, path: str | os.PathLike) -> Path:
     """Write a PNG: a file of that name is either complete or absent."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    figure.savefig(aside, format="png")
-    os.replace(aside, path)
+    with whole_file(path, shared=True) as aside:
+        figure.savefig(aside, format="png")
     return path

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -26,6 +25,7 @@ from tqdm.auto import tqdm
 from pargo_mllm.data.corpus import Corpus, CorpusError, Example
 from pargo_mllm.data.pictures import PictureError
 from pargo_mllm.data.questions import QuestionCorpus
+from pargo_mllm.files import whole_file
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
 from pargo_mllm.training.trainer.frozen_features import frozen_features
@@ -74,9 +74,8 @@ class FeatureStore:
         """Keep features; other processes see them whole or not at all."""
         path = self.path(picture)
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(f".{os.getpid()}.partial")
-        save_file({"features": features.contiguous()}, aside)
-        os.replace(aside, path)
+        with whole_file(path, shared=True, durable=False) as aside:
+            save_file({"features": features.contiguous()}, aside)
 
 
 class EncodedCorpus:
@@ -243,7 +242,5 @@ def _listed(examples: list[list[bytes]]) -> tuple[np.ndarray, np.ndarray]:
 
 def _write_list(file: Path, first: np.ndarray, pictures: np.ndarray) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    # another run may write the same list
-    aside = file.with_suffix(f".{os.getpid()}.partial.npz")
-    np.savez(aside, first=first, pictures=pictures)
-    os.replace(aside, file)
+    with whole_file(file, shared=True, durable=False) as aside:
+        np.savez(aside, first=first, pictures=pictures)

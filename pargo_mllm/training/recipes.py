@@ -16,6 +16,7 @@ import yaml
 from pargo_mllm.configuration import ParGoProjectorConfig
 from pargo_mllm.data.feeding.conversations import TEMPLATES
 from pargo_mllm.data.scenes.corpus import Scenes
+from pargo_mllm.errors import UserError
 from pargo_mllm.language.lora import LoraSettings
 from pargo_mllm.training.trainer.precision import computes_bf16
 from pargo_mllm.training.trainer.settings import StageSettings
@@ -27,7 +28,7 @@ ATTENTION = ("sdpa", "eager", "flash_attention_2")
 PROJECTOR_ATTENTION = ("pargo", "sdpa", "eager")
 
 
-class RecipeError(ValueError):
+class RecipeError(UserError):
     """A recipe that cannot run; the message names the key, its value and the rule."""
 
 

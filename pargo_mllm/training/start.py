@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Protocol
 
 from pargo_mllm.assembly import with_projector
 from pargo_mllm.configuration import ParGoConfig
+from pargo_mllm.loading import ModelFolderError, check_model_folder, open_model
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
 from pargo_mllm.training.recipes import Recipe, RecipeError
@@ -52,27 +52,18 @@ class FolderStart:
 
     def config(self) -> ParGoConfig:
         """See :class:`Start`."""
-        folder = self.folder
-        for name in ("config.json", "processor_config.json"):
-            if not (folder / name).is_file():
-                raise RecipeError(f"--model: {folder} has no {name}; give a folder that holds a model and its processor.")
-        if not any(folder.glob("*.safetensors")):
-            raise RecipeError(f"--model: {folder} has no weights (*.safetensors).")
         try:
-            kind = json.loads((folder / "config.json").read_text()).get("model_type")
-        except (ValueError, AttributeError) as error:
-            raise RecipeError(f"--model: {folder / 'config.json'} is no configuration: {error}.") from error
-        if kind != ParGoConfig.model_type:
-            raise RecipeError(f"--model: {folder} holds a model of type {kind!r}; pargo train trains ParGo models.")
-        return changed_config(ParGoConfig.from_pretrained(folder), self.projector)
+            check_model_folder(self.folder, weights=True)
+        except ModelFolderError as error:
+            raise RecipeError(f"--model: {error}") from error
+        return changed_config(ParGoConfig.from_pretrained(self.folder), self.projector)
 
     def prepare(self) -> None:
         """See :class:`Start`: nothing."""
 
     def load(self, attention: dict[str, Any]) -> tuple[ParGoForConditionalGeneration, ParGoProcessor]:
         """See :class:`Start`."""
-        model = ParGoForConditionalGeneration.from_pretrained(self.folder, attn_implementation=attention)
-        processor = ParGoProcessor.from_pretrained(self.folder)
+        model, processor = open_model(self.folder, attn_implementation=attention)
         if self.projector is not None:
             model, processor = with_projector(model, processor, changed_config(model.config, self.projector), self.seed)
             model.set_attn_implementation(attention)

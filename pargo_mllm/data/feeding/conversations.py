@@ -13,13 +13,14 @@ from jinja2 import TemplateError
 
 from pargo_mllm.data.corpus import Conversation
 from pargo_mllm.data.feeding.templates import PLAIN
+from pargo_mllm.errors import UserError
 
 TEMPLATES = ("chat", "plain")
 # tokens of conversations: a few dozen MB for each process that reads
 KEPT_TOKENS = 1 << 20
 
 
-class ConversationError(ValueError):
+class ConversationError(UserError):
     """A conversation that cannot be trained on; the message says why."""
 
 

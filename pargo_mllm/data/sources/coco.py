@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pargo_mllm.errors import UserError
+
 Box = tuple[float, float, float, float]
 
 # what a value may be: a file from a stranger holds anything that JSON can
@@ -21,7 +23,7 @@ _CATEGORY: _Types = {"id": _ID, "name": (str,)}
 _OBJECT: _Types = {"image_id": _ID, "category_id": _ID, "bbox": (list,)}
 
 
-class FolderError(ValueError):
+class FolderError(UserError):
     """A folder that is not what it should be; the message says what is missing and what it should look like."""
 
 

@@ -11,7 +11,6 @@ import io
 import os
 import random
 import re
-import secrets
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
@@ -23,6 +22,7 @@ from tqdm.auto import tqdm
 
 from pargo_mllm.data.corpus import CorpusError
 from pargo_mllm.data.held_out import name_hash
+from pargo_mllm.files import whole_file
 
 VERSION = 1
 MAX_PICTURES = 32
@@ -161,16 +161,8 @@ def _write_somewhere(shard: Path, folder: Path | None, rows: np.ndarray) -> None
 
 
 def _write(file: Path, rows: np.ndarray) -> None:
-    """Aside, then renamed: others may be writing the same one."""
-    aside = file.with_name(f".{file.name}.{secrets.token_hex(8)}.partial")
-    try:
-        with open(aside, "xb") as opened:
-            np.save(opened, rows, allow_pickle=False)
-            opened.flush()
-            os.fsync(opened.fileno())
-        os.replace(aside, file)
-    finally:
-        aside.unlink(missing_ok=True)
+    with whole_file(file, shared=True) as aside, open(aside, "xb") as opened:
+        np.save(opened, rows, allow_pickle=False)
 
 
 class _Member(NamedTuple):

@@ -26,6 +26,7 @@ from pargo_mllm.data.sources.json_rows import parse_json
 from pargo_mllm.data.sources.llava import MARK, TURNS, llava_conversation
 from pargo_mllm.data.sources.photographs_folder import CAPTION_PROMPT
 from pargo_mllm.data.sources.shard_index import PROBLEMS, find_index, indexes
+from pargo_mllm.files import whole_file
 
 # shards that a process keeps open: a window of the order, and some more
 MAX_OPEN = 24
@@ -225,8 +226,7 @@ def write_shards(
         if shard.exists():
             raise FileExistsError(f"{shard} is there already; write into an empty folder.")
         shard.parent.mkdir(parents=True, exist_ok=True)
-        aside = shard.with_name(f".{shard.name}.partial")
-        with tarfile.TarFile(aside, "w", format=tarfile.GNU_FORMAT) as tar:
+        with whole_file(shard) as aside, tarfile.TarFile(aside, "w", format=tarfile.GNU_FORMAT) as tar:
             for _, (key, members) in chunk:
                 if key == before or not re.fullmatch(r"[^./]+", key):
                     raise ValueError(f"key {key!r} must hold neither '.' nor '/', and differ from the one before it.")
@@ -237,7 +237,6 @@ def write_shards(
                     member = tarfile.TarInfo(f"{key}.{suffix}")
                     member.size = len(content)
                     tar.addfile(member, BytesIO(content))
-        os.replace(aside, shard)
         written.append(shard)
     return written
 

@@ -16,13 +16,14 @@ from torch.distributed.tensor import DTensor, Shard
 from torch.nn.parallel import DistributedDataParallel
 from transformers import Trainer
 
+from pargo_mllm.errors import UserError
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 
 # every process holds everything; gradients and optimizer states divided; weights too
 ENGINES = ("ddp", "zero2", "fsdp2")
 
 
-class EngineError(ValueError):
+class EngineError(UserError):
     """An engine that cannot run here, or one that is not what was asked for; the message says why and what to do."""
 
 

@@ -11,10 +11,11 @@ import torch
 from safetensors import SafetensorError
 from transformers import TrainerCallback
 
+from pargo_mllm.errors import UserError
 from pargo_mllm.training.trainer.checkpoints import ASIDE, newest_step
 
 
-class TrainingStopped(RuntimeError):
+class TrainingStopped(UserError, RuntimeError):
     """Training cannot go on; the message says at which step, why, and what is safe."""
 
 

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from pargo_mllm.errors import UserError
+
 # what the first process does alone before training (stage 0) may take that long
 PATIENCE = timedelta(days=1)
 # what all processes do is done by all of them within that, or the run ends
@@ -24,7 +26,7 @@ Value = TypeVar("Value")
 _NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 
-class ProcessesError(ValueError):
+class ProcessesError(UserError):
     """Processes that cannot train together; the message says what is wrong and how to start them."""
 
 

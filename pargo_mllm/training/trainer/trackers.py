@@ -7,11 +7,13 @@ from pathlib import Path
 from transformers import TrainerCallback, TrainingArguments
 from transformers.integrations import get_available_reporting_integrations, get_reporting_integration_callbacks
 
+from pargo_mllm.errors import UserError
+
 # where TensorBoard's files go, beside the checkpoints and at last in the finished folder
 LOGS = "logs"
 
 
-class TrackerError(ValueError):
+class TrackerError(UserError):
     """A tracker that cannot be used; the message says why."""
 
 
