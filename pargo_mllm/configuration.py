@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.activations import ACT2FN
@@ -10,7 +10,6 @@ from transformers.activations import ACT2FN
 from pargo_kernels.checks import IMPLS
 from pargo_kernels.intervals import EDGES, cascade_windows
 
-PROJECTOR_TYPES = ("pargo", "qformer", "linear", "mlp", "resampler", "c_abstractor", "d_abstractor")
 TOKEN_ORDERS = ("raster", "tiles")
 # what the projector's attention can run on: this package's ops, or dense baselines
 PROJECTOR_ATTENTION = ("pargo", "sdpa", "eager")
@@ -38,6 +37,31 @@ _VICUNA_7B = {
     "max_position_embeddings": 4096,
     "rms_norm_eps": 1e-5,
     "pad_token_id": 0,
+}
+
+
+class ProjectorKind(NamedTuple):
+    """What is to be known of a kind of projector before one is built.
+
+    Args:
+        where: its class, as ``package.module.Class``; imported when the first one is built.
+        a_token_a_feature: it gives as many tokens as there are visual features; others give those that were asked for.
+        reads_tiles_together: all tiles of a large picture become one set of tokens.
+    """
+
+    where: str
+    a_token_a_feature: bool = False
+    reads_tiles_together: bool = False
+
+
+PROJECTORS = {
+    "pargo": ProjectorKind("pargo_mllm.projectors.pargo.ParGoProjector", reads_tiles_together=True),
+    "qformer": ProjectorKind("pargo_mllm.projectors.qformer.QFormerProjector", reads_tiles_together=True),
+    "linear": ProjectorKind("pargo_mllm.projectors.linear.LinearProjector", a_token_a_feature=True),
+    "mlp": ProjectorKind("pargo_mllm.projectors.mlp.MLPProjector", a_token_a_feature=True),
+    "resampler": ProjectorKind("pargo_mllm.projectors.resampler.ResamplerProjector", reads_tiles_together=True),
+    "c_abstractor": ProjectorKind("pargo_mllm.projectors.c_abstractor.CAbstractorProjector"),
+    "d_abstractor": ProjectorKind("pargo_mllm.projectors.d_abstractor.DAbstractorProjector"),
 }
 
 
@@ -136,14 +160,14 @@ class ParGoProjectorConfig(PreTrainedConfig):
     @property
     def reads_tiles_together(self) -> bool:
         """True where all tiles of a large picture become one set of tokens; False where each tile becomes its own."""
-        return self.projector_type in ("pargo", "qformer", "resampler")
+        return PROJECTORS[self.projector_type].reads_tiles_together
 
     def num_output_tokens(self, num_visual_tokens: int) -> int:
         """How many tokens the language model gets for a picture, or a tile of one, of ``num_visual_tokens`` features."""
-        return num_visual_tokens if self.projector_type in ("linear", "mlp") else self.num_tokens
+        return num_visual_tokens if PROJECTORS[self.projector_type].a_token_a_feature else self.num_tokens
 
     def _check(self) -> None:
-        _one_of("projector_type", self.projector_type, PROJECTOR_TYPES)
+        _one_of("projector_type", self.projector_type, tuple(PROJECTORS))
         _one_of("edge", self.edge, EDGES)
         _one_of("token_order", self.token_order, TOKEN_ORDERS)
         _one_of("kernel_impl", self.kernel_impl, IMPLS)

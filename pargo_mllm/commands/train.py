@@ -10,6 +10,7 @@ from dataclasses import fields
 import transformers
 from torch.distributed.elastic.multiprocessing.errors import record
 
+from pargo_mllm.configuration import PROJECTORS
 from pargo_mllm.errors import UserError
 from pargo_mllm.files import default_cache
 from pargo_mllm.miniature.start import miniature_start
@@ -21,7 +22,7 @@ _HELP = {
     "data": ("PATH", "a COCO-style folder, a LLaVA JSON file, webdataset shards, scenes; or '[{path: A, weight: 0.7}, …]'"),
     "model": ("DIR", "model and processor to start from; stage 2 starts from the folder of stage 1"),
     "output": ("DIR", "the folder that training ends with; the same command again goes on or says that it is finished"),
-    "projector": ("TYPE", "of stage 1: pargo, qformer, linear, mlp, resampler, c_abstractor, d_abstractor; or '{…}'"),
+    "projector": ("TYPE", f"of stage 1: {', '.join(PROJECTORS)}; or arguments, '{{projector_type: mlp, …}}'"),
     "seed": ("N", "of the projector, the views and the order of training"),
 }
 

@@ -20,6 +20,7 @@ import transformers
 from tqdm.auto import tqdm
 
 import pargo_kernels
+from pargo_mllm.configuration import PROJECTORS
 from pargo_mllm.data.open_corpus import open_corpus
 from pargo_mllm.data.pictures import PictureError
 from pargo_mllm.data.questions import QuestionCorpus
@@ -43,7 +44,7 @@ SCORES = "scores.json"
 LOGS = 20
 # one linear map takes far larger steps than layers of attention
 RATES = {"linear": {1: {"learning_rate": "2e-2"}, 2: {"projector_learning_rate": "5e-3"}}}
-COMPARABLE = tuple(name for name in NAMES if name != "pargo")
+COMPARABLE = tuple(name for name in PROJECTORS if name != "pargo")
 
 
 class DemoError(UserError):
@@ -260,7 +261,7 @@ def collect(demo: Demo) -> dict[str, Any]:
     }
     projectors = []
     for projector in demo.projectors:
-        name, scores = NAMES[projector], demo.scores(projector)
+        name, scores = NAMES.get(projector, projector), demo.scores(projector)
         for stage in (1, 2):
             seconds[f"stage {stage}, {name}"] = _seconds(options.out / "models" / projector / f"stage{stage}_seconds.json")
         seconds[f"benchmark, {name}"] = scores["seconds"]

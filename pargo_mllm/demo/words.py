@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-NAMES = {"pargo": "ParGo", "qformer": "Q-Former", "linear": "Linear", "mlp": "MLP"}
+# a projector without one here is called by its type
+NAMES = {
+    "pargo": "ParGo",
+    "qformer": "Q-Former",
+    "linear": "Linear",
+    "mlp": "MLP",
+    "resampler": "Resampler",
+    "c_abstractor": "C-Abstractor",
+    "d_abstractor": "D-Abstractor",
+}
 STAGES = {"before": "untrained", "stage1": "after stage 1", "stage2": "after stage 2"}
 BASELINES = {"constant": "best constant answer", "text_only": "text only", "shuffled": "another picture"}
 

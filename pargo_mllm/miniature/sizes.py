@@ -22,6 +22,8 @@ PIXEL_MEAN, PIXEL_STD = 0.3, 0.25
 
 
 STAGE0_SEED = 0
+# it takes less time than to go on with it would
+STAGE0 = StageSettings(steps=1, learning_rate=3e-3, save_steps=None, report_to="none")
 # what stage 0 learns in, of photographs: views, told layouts, and how many photographs at most
 PHOTOGRAPH_VIEWS, PHOTOGRAPHS = 1200, 2000
 
@@ -44,8 +46,8 @@ class Miniature:
     projector_layers: int = 2
     num_partial_tokens: int = 32
     num_global_tokens: int = 4
-    encoder: StageSettings = StageSettings(steps=300, batch_size=32, learning_rate=3e-3, warmup=0.1)
-    language: StageSettings = StageSettings(steps=400, batch_size=24, learning_rate=3e-3, schedule="warmup_stable_decay")
+    encoder: StageSettings = replace(STAGE0, steps=300, batch_size=32, warmup=0.1)
+    language: StageSettings = replace(STAGE0, steps=400, batch_size=24, schedule="warmup_stable_decay")
     changes: dict[int, dict[str, str]] = field(default_factory=dict)
 
     @property
@@ -75,8 +77,8 @@ TINY = Miniature(
     width=32,
     encoder_layers=1,
     projector_layers=2,
-    encoder=StageSettings(steps=4, batch_size=8, learning_rate=3e-3),
-    language=StageSettings(steps=4, batch_size=8, learning_rate=3e-3),
+    encoder=replace(STAGE0, steps=4, batch_size=8),
+    language=replace(STAGE0, steps=4, batch_size=8),
     changes={
         1: {"steps": "3", "batch_size": "8", "learning_rate": "3e-3", "views": "24"},
         2: {"steps": "3", "batch_size": "8", "learning_rate": "2e-3", "lora_rank": "4", "lora_alpha": "8", "views": "24"},

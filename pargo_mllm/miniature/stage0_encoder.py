@@ -19,7 +19,7 @@ from pargo_mllm.data.pictures import PictureError
 from pargo_mllm.data.questions import QuestionCorpus
 from pargo_mllm.miniature.order import in_order
 from pargo_mllm.training.trainer.settings import StageSettings
-from pargo_mllm.training.trainer.stage_trainer import train
+from pargo_mllm.training.trainer.stage_trainer import Stage, train
 
 NO_LABEL = -100
 
@@ -80,7 +80,7 @@ def train_encoder(
     torch.manual_seed(settings.seed)
     model = PatchLabeller(encoder, num_labels)
     shown = in_order(dataset, settings)
-    return train(model, shown, _collate, settings, folder, "stage 0a: the encoder learns patches", position)
+    return train(model, Stage(shown, _collate, settings, folder, "stage 0a: the encoder learns patches", position))
 
 
 def read_pixels(image_processor, pictures: QuestionCorpus, position: int = 0) -> tuple[torch.Tensor, list[int]]:

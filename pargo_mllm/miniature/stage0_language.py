@@ -21,7 +21,7 @@ from pargo_mllm.data.feeding.conversations import EncodedConversation
 from pargo_mllm.data.feeding.packing import pack, pad_packed
 from pargo_mllm.miniature.order import in_order
 from pargo_mllm.training.trainer.settings import StageSettings
-from pargo_mllm.training.trainer.stage_trainer import train
+from pargo_mllm.training.trainer.stage_trainer import Stage, train
 
 NO_WORD = -1
 
@@ -127,7 +127,8 @@ def train_language_model(
     model = FactReader(language_model, image_token_id)
     title = "stage 0b: the LLM learns to answer"
     shown = in_order(dataset, settings)
-    return train(model, shown, partial(_collate, pad_token_id), settings, folder, title, position, [NoiseRamp(model, noise)])
+    stage = Stage(shown, partial(_collate, pad_token_id), settings, folder, title, position)
+    return train(model, stage, [NoiseRamp(model, noise)])
 
 
 def _collate(pad_token_id: int, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:

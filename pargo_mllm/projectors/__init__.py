@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pargo_mllm.configuration import ParGoProjectorConfig
+import importlib
+
+from pargo_mllm.configuration import PROJECTORS, ParGoProjectorConfig
 from pargo_mllm.projectors.base import ProjectorPreTrainedModel
 from pargo_mllm.projectors.c_abstractor import CAbstractorProjector
 from pargo_mllm.projectors.d_abstractor import DAbstractorProjector
@@ -12,20 +14,11 @@ from pargo_mllm.projectors.pargo import ParGoProjector
 from pargo_mllm.projectors.qformer import QFormerProjector
 from pargo_mllm.projectors.resampler import ResamplerProjector
 
-_CLASSES: dict[str, type[ProjectorPreTrainedModel]] = {
-    "pargo": ParGoProjector,
-    "qformer": QFormerProjector,
-    "linear": LinearProjector,
-    "mlp": MLPProjector,
-    "resampler": ResamplerProjector,
-    "c_abstractor": CAbstractorProjector,
-    "d_abstractor": DAbstractorProjector,
-}
-
 
 def build_projector(config: ParGoProjectorConfig) -> ProjectorPreTrainedModel:
     """The projector that ``config.projector_type`` names, with fresh weights."""
-    return _CLASSES[config.projector_type](config)
+    module, _, name = PROJECTORS[config.projector_type].where.rpartition(".")
+    return getattr(importlib.import_module(module), name)(config)
 
 
 __all__ = [

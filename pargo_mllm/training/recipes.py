@@ -19,7 +19,7 @@ from pargo_mllm.data.scenes.corpus import Scenes
 from pargo_mllm.errors import UserError
 from pargo_mllm.language.lora import LoraSettings
 from pargo_mllm.training.trainer.precision import computes_bf16
-from pargo_mllm.training.trainer.settings import StageSettings
+from pargo_mllm.training.trainer.settings import StageSettings, TrainingKeys
 
 # what may change while a run goes on
 NOT_DECISIVE = ("output", "save_steps", "workers", "eval_steps", "eval_examples", "report_to")
@@ -44,7 +44,7 @@ class DataPart:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(TrainingKeys):
     """One stage of training.
 
     Args:
@@ -65,19 +65,15 @@ class Recipe:
         pack: put whole examples one behind the other into rows of at most ``max_length`` tokens; they do not see each other.
         group_by_length: examples of a batch are about equally long.
         cache_features: run the frozen encoder once a picture, before training, and keep its features on disk.
-        workers: processes that read pictures ahead, for each process that trains.
         attention: of encoder and language model.
         projector_attention: "pargo", or "sdpa" or "eager" for the dense baselines.
-        compile_projector: torch.compile for the projector.
-        eval_steps: steps between evaluations on the held-out part; None evaluates never.
         eval_examples: at most so many are evaluated.
-        report_to: a tracker of transformers, such as "tensorboard" or "wandb"; "none" for none.
         steps, epochs: how long; one of the two.
         bf16: None for yes where the device has instructions for it.
         lora_rank, lora_alpha, lora_dropout, lora_target_modules: of stage 2; see :class:`LoraSettings`.
-        seed: of the projector, the views and the order of training.
+        seed: of the projector and the views too.
 
-    The others are those of :class:`StageSettings`.
+    The others are those of :class:`~pargo_mllm.training.trainer.settings.TrainingKeys`.
     """
 
     stage: int
@@ -94,36 +90,16 @@ class Recipe:
     pack: bool = False
     group_by_length: bool = False
     cache_features: bool = False
-    workers: int = 0
     attention: str = "sdpa"
     projector_attention: str = "pargo"
-    compile_projector: bool = False
-    eval_steps: int | None = None
     eval_examples: int = 512
-    report_to: str = "tensorboard"
     steps: int | None = None
     epochs: int | None = None
-    batch_size: int = 16
-    micro_batch_size: int | None = None
-    learning_rate: float = 1e-4
-    projector_learning_rate: float | None = None
-    min_learning_rate: float = 0.0
-    warmup: float = 0.05
-    warmup_steps: int | None = None
-    schedule: str = "cosine"
-    weight_decay: float = 0.01
-    adam_beta2: float = 0.999
-    adam_epsilon: float = 1e-8
-    max_grad_norm: float = 1.0
     bf16: bool | None = None
-    gradient_checkpointing: bool = False
-    save_steps: int = 1000
-    engine: str = "ddp"
     lora_rank: int = 256
     lora_alpha: int = 512
     lora_dropout: float = 0.05
     lora_target_modules: str | None = None
-    seed: int = 0
 
     def __post_init__(self):
         if self.stage not in (1, 2):
@@ -174,8 +150,7 @@ class Recipe:
         Raises:
             RecipeError: for values that cannot train.
         """
-        keys = {field.name for field in fields(self)}
-        shared = {field.name: getattr(self, field.name) for field in fields(StageSettings) if field.name in keys}
+        shared = {field.name: getattr(self, field.name) for field in fields(TrainingKeys)}
         steps = self.steps
         if self.epochs is not None:
             # an unknown number refuses nothing

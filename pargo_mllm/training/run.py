@@ -31,6 +31,7 @@ from pargo_mllm.training.trainer.engines import EngineError, check_installed, pl
 from pargo_mllm.training.trainer.parts import describe_parts, freeze_all_but
 from pargo_mllm.training.trainer.processes import Processes, from_all
 from pargo_mllm.training.trainer.settings import StageSettings
+from pargo_mllm.training.trainer.stage_trainer import Stage
 from pargo_mllm.training.trainer.trackers import LOGS, TrackerError, check_tracker
 
 STARTED = "started.json"
@@ -153,12 +154,12 @@ def _train(
         f"{settings.steps:,} steps of {settings.batch_size} examples of {len(data):,}, about {tokens:,.0f} tokens a step "
         "(padding left out)"
     )
-    folder, checkpoints = work / MODEL, work / "checkpoints"
-    how: dict[str, Any] = {"checkpoints": checkpoints, "held_out": inputs.held_out, "position": position}
+    folder = work / MODEL
+    stage = Stage(inputs.train, inputs.collate, settings, work / "checkpoints", position=position, held_out=inputs.held_out)
     if recipe.stage == 1:
-        log = stage1(model, processor, inputs.train, inputs.collate, settings, folder, say, **how)
+        log = stage1(model, processor, stage, folder, say)
     else:
-        _, log = stage2(model, processor, inputs.train, inputs.collate, settings, recipe.lora(), folder, say, **how)
+        _, log = stage2(model, processor, stage, recipe.lora(), folder, say)
     if processes.is_first:
         (folder / LOG).write_text(json.dumps(log))
 

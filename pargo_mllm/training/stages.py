@@ -3,51 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch.utils.data import Dataset
 
-from pargo_mllm.data.feeding.encoding import TrainingSet
 from pargo_mllm.language.lora import LoraSettings, add_lora
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
 from pargo_mllm.training.trainer.parts import describe_parts, freeze_all_but
 from pargo_mllm.training.trainer.processes import is_first_process
-from pargo_mllm.training.trainer.settings import StageSettings
-from pargo_mllm.training.trainer.stage_trainer import train
+from pargo_mllm.training.trainer.stage_trainer import Stage, train
 
 
 def stage1(
     model: ParGoForConditionalGeneration,
     processor: ParGoProcessor,
-    captions: Dataset,
-    collate: Callable,
-    settings: StageSettings,
+    captions: Stage,
     folder: Path,
     say: Callable[[str], None] = print,
-    position: int = 0,
-    checkpoints: Path | None = None,
-    held_out: TrainingSet | None = None,
 ) -> list[dict[str, float]]:
     """Stage 1: encoder and language model frozen, the projector learns from coarse and detailed captions.
 
     Args:
         model: trained in place; ``folder`` gets it and the processor, as from_pretrained loads them. With several processes
             the first one has the trained model, and writes it.
-        captions: items for ``collate``, in the order in which they are trained on.
         say: gets the lines that say what is frozen and what trains.
-        checkpoints: where Trainer writes; ``folder / "trainer"`` by default.
-        held_out: judged every ``settings.eval_steps``.
 
     Returns:
         The log of the loss.
     """
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(captions.settings.seed)
     freeze_all_but(model, "projector")
     say(f"stage 1: the projector learns from captions\n{describe_parts(model)}")
-    trainer, title = checkpoints or folder / "trainer", "stage 1: projector, captions"
-    log = train(model, captions, collate, settings, trainer, title, position, held_out=held_out)
+    log = train(model, replace(captions, title="stage 1: projector, captions"))
     if is_first_process():
         save(model, processor, folder)
     return log
@@ -56,15 +45,10 @@ def stage1(
 def stage2(
     model: ParGoForConditionalGeneration,
     processor: ParGoProcessor,
-    answers: Dataset,
-    collate: Callable,
-    settings: StageSettings,
+    answers: Stage,
     lora: LoraSettings,
     folder: Path,
     say: Callable[[str], None] = print,
-    position: int = 0,
-    checkpoints: Path | None = None,
-    held_out: TrainingSet | None = None,
 ) -> tuple[torch.nn.Module, list[dict[str, float]]]:
     """Stage 2: encoder frozen, the projector and LoRA on the language model learn to answer; only answers give loss.
 
@@ -74,12 +58,11 @@ def stage2(
     Returns:
         The model with LoRA folded in (with several processes, in the first one), and the log of the loss.
     """
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(answers.settings.seed)
     freeze_all_but(model, "projector")
     adapted = add_lora(model, lora)
     say(f"stage 2: projector and LoRA learn to answer questions\n{describe_parts(adapted)}")
-    trainer, title = checkpoints or folder / "trainer", "stage 2: projector + LoRA, answers"
-    log = train(adapted, answers, collate, settings, trainer, title, position, held_out=held_out)
+    log = train(adapted, replace(answers, title="stage 2: projector + LoRA, answers"))
     if not is_first_process():
         return adapted, log
     adapted.save_pretrained(str(folder / "adapter"))

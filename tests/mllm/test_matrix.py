@@ -7,17 +7,17 @@ import torch
 
 from pargo_mllm import ParGoForConditionalGeneration, ParGoProcessor
 from pargo_mllm.cli import main
-from pargo_mllm.configuration import PROJECTOR_TYPES
+from pargo_mllm.configuration import PROJECTORS
 from pargo_mllm.data.feeding.packing import pack, pad_packed
 from pargo_mllm.language.lora import LoraSettings, add_lora
 from tests.mllm.made.items import encoded
 from tests.mllm.made.miniature_families import FAMILY_NAMES, make_family
 
-ALL = [(projector, family) for projector in PROJECTOR_TYPES for family in FAMILY_NAMES]
+ALL = [(projector, family) for projector in PROJECTORS for family in FAMILY_NAMES]
 # every projector and every family at least once
 COVER = {
-    (PROJECTOR_TYPES[index % len(PROJECTOR_TYPES)], FAMILY_NAMES[index % len(FAMILY_NAMES)])
-    for index in range(max(len(PROJECTOR_TYPES), len(FAMILY_NAMES)))
+    (PROJECTORS[index % len(PROJECTORS)], FAMILY_NAMES[index % len(FAMILY_NAMES)])
+    for index in range(max(len(PROJECTORS), len(FAMILY_NAMES)))
 }
 PAIRS = [("What is it?", "A cat."), ("Where?", "Left.")]
 

@@ -12,12 +12,11 @@ from transformers import TrainingArguments
 from pargo_mllm.training.trainer.engines import ENGINES, engine_arguments
 
 
-@dataclass(frozen=True)
-class StageSettings:
-    """How one stage trains. AdamW.
+@dataclass(frozen=True, kw_only=True)
+class TrainingKeys:
+    """What a recipe and the trainer call the same, each declared here alone. AdamW.
 
     Args:
-        steps: optimizer steps.
         batch_size: pictures (or texts) an optimizer step, of all processes.
         micro_batch_size: of them computed at once by a process; gradients add up over the rest. None for its whole share.
         learning_rate: of every trained part that has no rate of its own.
@@ -27,27 +26,19 @@ class StageSettings:
         warmup_steps: the same as a number of steps, in place of ``warmup``.
         schedule: "cosine", or "warmup_stable_decay" with its last 30 % for the decay.
         weight_decay, adam_beta2, adam_epsilon, max_grad_norm: AdamW and gradient clipping.
-        bf16: autocast to bfloat16; weights stay fp32.
         gradient_checkpointing: layers keep their input alone and are computed again.
         save_steps: steps between checkpoints, from which training goes on after it was killed; None writes none.
-        log_steps: steps between logs; None for twenty logs a stage.
         eval_steps: steps between evaluations on the held-out part; None evaluates never.
-        workers: processes that read data ahead.
-        report_to: a tracker of transformers, or "none".
+        workers: processes that read data ahead, for each process that trains.
+        report_to: a tracker of transformers, such as "tensorboard" or "wandb"; "none" for none.
         compile_projector: torch.compile for the projector.
-        use_cpu: train on the CPU even where there is a GPU.
         engine: "ddp", "zero2" or "fsdp2"; see :mod:`pargo_mllm.training.trainer.engines`.
-        processes: how many share the batch.
         seed: of the data's order and of what is initialised in this stage.
-
-    Raises:
-        ValueError: for values that cannot train.
     """
 
-    steps: int
-    batch_size: int
-    learning_rate: float
+    batch_size: int = 16
     micro_batch_size: int | None = None
+    learning_rate: float = 1e-4
     projector_learning_rate: float | None = None
     min_learning_rate: float = 0.0
     warmup: float = 0.05
@@ -57,18 +48,36 @@ class StageSettings:
     adam_beta2: float = 0.999
     adam_epsilon: float = 1e-8
     max_grad_norm: float = 1.0
-    bf16: bool = True
     gradient_checkpointing: bool = False
-    save_steps: int | None = None
-    log_steps: int | None = None
+    save_steps: int | None = 1000
     eval_steps: int | None = None
     workers: int = 0
-    report_to: str = "none"
+    report_to: str = "tensorboard"
     compile_projector: bool = False
-    use_cpu: bool = False
     engine: str = "ddp"
-    processes: int = 1
     seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageSettings(TrainingKeys):
+    """How one stage trains on one machine: what a recipe leaves open is decided.
+
+    Args:
+        steps: optimizer steps.
+        bf16: autocast to bfloat16; weights stay fp32.
+        log_steps: steps between logs; None for twenty logs a stage.
+        use_cpu: train on the CPU even where there is a GPU.
+        processes: how many share the batch.
+
+    Raises:
+        ValueError: for values that cannot train.
+    """
+
+    steps: int
+    bf16: bool = True
+    log_steps: int | None = None
+    use_cpu: bool = False
+    processes: int = 1
 
     def __post_init__(self):
         counts = ("steps", "batch_size", "micro_batch_size", "save_steps", "log_steps", "eval_steps", "processes")

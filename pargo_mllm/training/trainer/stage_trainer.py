@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -191,31 +193,38 @@ def is_projector(parameter_name: str) -> bool:
     return "projector" in parameter_name.split(".")
 
 
-def train(
-    model: torch.nn.Module,
-    dataset: Dataset,
-    collate,
-    settings: StageSettings,
-    folder: Path,
-    title: str,
-    position: int = 0,
-    callbacks: Sequence[TrainerCallback] = (),
-    held_out: Dataset | None = None,
-) -> list[dict[str, float]]:
-    """Train ``model`` in place, with several processes that of the first one.
-
-    With ``settings.save_steps`` it goes on from the newest complete checkpoint in ``folder``. A stage of one process computes
-    alone, whatever torchrun started.
+@dataclass(frozen=True)
+class Stage:
+    """What a stage is: what it trains on, how, and where its checkpoints are.
 
     Args:
-        dataset: item p is what is trained on at position p.
-        collate: makes a batch (the model's keyword arguments) of a list of the dataset's items. Batches of a
-            :class:`RowCollator` are measured, and their pictures encoded before the model is called.
+        items: item p is what is trained on at position p.
+        collate: makes a batch (the model's keyword arguments) of a list of them. Batches of a :class:`RowCollator` are
+            measured, and their pictures encoded before the model is called.
+        settings: how it trains.
         folder: where Trainer may write; on a file system that all processes share. A tracker's files go beside it, into
             :data:`~pargo_mllm.training.trainer.trackers.LOGS`.
         title, position: of the progress bar.
-        callbacks: more of them.
         held_out: what ``settings.eval_steps`` is for.
+    """
+
+    items: Dataset
+    collate: Callable[[list], Any]
+    settings: StageSettings
+    folder: Path
+    title: str = "training"
+    position: int = 0
+    held_out: Dataset | None = None
+
+
+def train(model: torch.nn.Module, stage: Stage, callbacks: Sequence[TrainerCallback] = ()) -> list[dict[str, float]]:
+    """Train ``model`` in place, with several processes that of the first one.
+
+    With ``settings.save_steps`` it goes on from the newest complete checkpoint in the stage's folder. A stage of one process
+    computes alone, whatever torchrun started.
+
+    Args:
+        callbacks: more than those that every stage has.
 
     Returns:
         The log: step and mean loss.
@@ -224,6 +233,7 @@ def train(
         TrainingStopped: where going on would do harm; see :mod:`pargo_mllm.training.trainer.guards`.
         EngineError: if ``settings.engine`` is not what comes out, or cannot go on from the checkpoint.
     """
+    settings, folder, collate = stage.settings, stage.folder, stage.collate
     with kept_environment():
         if settings.processes == 1:
             forget_others()
@@ -238,13 +248,13 @@ def train(
         trainer = ParGoTrainer(
             model=trained,
             args=arguments,
-            train_dataset=dataset,
-            eval_dataset=held_out,
+            train_dataset=stage.items,
+            eval_dataset=stage.held_out,
             data_collator=collate,
             callbacks=[
                 FiniteGradients(folder),
                 *trackers(settings.report_to, folder.parent / LOGS, arguments),
-                StageProgress(title, position),
+                StageProgress(stage.title, stage.position),
                 *callbacks,
             ],
             settings=settings,

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from pargo_mllm.checkpoints import merging
 from pargo_mllm.cli import main
-from pargo_mllm.configuration import PROJECTOR_TYPES
+from pargo_mllm.configuration import PROJECTORS
 from pargo_mllm.language.lora import LoraSettings, add_lora, language_model_linears
 from pargo_mllm.training.trainer.parts import part_of
 from tests.mllm.made.miniature_families import FAMILY_NAMES, make_family
@@ -34,7 +34,7 @@ def test_lora_is_on_every_linear_map_of_the_language_model_and_on_nothing_else(f
     assert not any(parameter.requires_grad for name, parameter in adapted.named_parameters() if "vision_tower" in name)
 
 
-@pytest.mark.parametrize("projector", PROJECTOR_TYPES)
+@pytest.mark.parametrize("projector", PROJECTORS)
 def test_no_projector_gets_lora(projector):
     adapted = add_lora(make_family("vicuna", projector_type=projector)[0], SMALL)
     assert {part_of(name) for name, _ in adapted.named_parameters() if ".lora_" in name} == {"language_model"}

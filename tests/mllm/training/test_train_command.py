@@ -9,7 +9,7 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
-from pargo_mllm.configuration import PROJECTOR_TYPES
+from pargo_mllm.configuration import PROJECTORS
 from pargo_mllm.files import what_is_wrong
 from pargo_mllm.miniature.start import MiniatureStart
 from pargo_mllm.training.recipes import load_recipe, names
@@ -238,7 +238,7 @@ def test_paper_recipes_train_a_small_model(stages, data, tmp_path):
 SCENES = ["--data", "scenes:train=20,held_out=6", "--steps", "2", "--batch-size", "4", "--bf16", "false", "--report-to", "none"]
 
 
-@pytest.mark.parametrize("projector", PROJECTOR_TYPES)
+@pytest.mark.parametrize("projector", PROJECTORS)
 def test_every_projector_learns_from_scenes(projector, tmp_path):
     """From stage 0, and from a folder whose projector is another one; stage 2 goes on with it."""
     start = ["mini-stage1", "--miniature", "tiny", *SCENES]

@@ -18,11 +18,11 @@ from pargo_mllm.miniature.stage0_language import FactDataset, FactReader, ToldFa
 from pargo_mllm.training.stages import stage1, stage2
 from pargo_mllm.training.trainer.parts import count_parameters, describe_parts, freeze_all_but, part_of
 from pargo_mllm.training.trainer.settings import StageSettings
-from pargo_mllm.training.trainer.stage_trainer import ParGoTrainer
+from pargo_mllm.training.trainer.stage_trainer import ParGoTrainer, Stage
 from tests.mllm.made.items import encoded, items_about
 
 PAIRS = [("what shape", "circle"), ("which colour is at the top", "red"), ("what is at the top", "big blue square")]
-SETTINGS = StageSettings(steps=3, batch_size=2, learning_rate=2e-2, bf16=False)
+SETTINGS = StageSettings(steps=3, batch_size=2, learning_rate=2e-2, bf16=False, save_steps=None, report_to="none")
 LORA = LoraSettings(rank=2, alpha=4, dropout=0.0)
 
 
@@ -37,16 +37,25 @@ def collate(processor):
     return RowCollator(processor.tokenizer.pad_token_id, pack=False)
 
 
+@pytest.fixture
+def stage_in(answers, collate):
+    return lambda folder: Stage(answers, collate, SETTINGS, folder / "trainer")
+
+
+def quiet(line):
+    pass
+
+
 def moved(before, after):
     """Names of the tensors that changed, bit by bit."""
     assert set(before) == set(after)
     return {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
 
 
-def test_stage_1_moves_the_projector_and_nothing_else(make_model, processor, answers, collate, tmp_path):
+def test_stage_1_moves_the_projector_and_nothing_else(make_model, processor, stage_in, tmp_path):
     model, lines = make_model(), []
     before = copy.deepcopy(model.state_dict())
-    log = stage1(model, processor, answers, collate, SETTINGS, tmp_path, say=lines.append)
+    log = stage1(model, processor, stage_in(tmp_path), tmp_path, say=lines.append)
     projector = {name for name in before if name.startswith("model.projector.")}
     assert moved(before, model.state_dict()) == projector
     assert [entry["step"] for entry in log] == [1, 2, 3]
@@ -64,10 +73,10 @@ def test_stage_1_moves_the_projector_and_nothing_else(make_model, processor, ans
     assert moved(loaded.state_dict(), model.state_dict()) == set()
 
 
-def test_stage_2_moves_the_projector_and_the_language_models_linear_maps(make_model, processor, answers, collate, tmp_path):
+def test_stage_2_moves_the_projector_and_the_language_models_linear_maps(make_model, processor, stage_in, tmp_path):
     model = make_model()
     before = copy.deepcopy(model.state_dict())
-    merged, log = stage2(model, processor, answers, collate, SETTINGS, LORA, tmp_path, say=lambda line: None)
+    merged, log = stage2(model, processor, stage_in(tmp_path), LORA, tmp_path, say=quiet)
     linears = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     expected = {name for name in before if name.startswith("model.projector.")} | {
         name for name in before if ".language_model." in name and name.split(".")[-2] in linears
@@ -78,8 +87,8 @@ def test_stage_2_moves_the_projector_and_the_language_models_linear_maps(make_mo
     assert moved(loaded.state_dict(), merged.state_dict()) == set()
 
 
-def test_the_saved_adapter_alone_gives_back_the_trained_model(make_model, processor, answers, collate, tmp_path):
-    merged, _ = stage2(make_model(), processor, answers, collate, SETTINGS, LORA, tmp_path, say=lambda line: None)
+def test_the_saved_adapter_alone_gives_back_the_trained_model(make_model, processor, answers, collate, stage_in, tmp_path):
+    merged, _ = stage2(make_model(), processor, stage_in(tmp_path), LORA, tmp_path, say=quiet)
     loaded = PeftModel.from_pretrained(make_model(), tmp_path / "adapter").eval()
     batch = collate(answers[:2])
     del batch["contents"]
@@ -89,12 +98,21 @@ def test_the_saved_adapter_alone_gives_back_the_trained_model(make_model, proces
     assert not torch.allclose(untrained, trained, atol=1e-2)
 
 
-def test_stages_give_the_same_every_time(make_model, processor, answers, collate, tmp_path):
+def test_stages_give_the_same_every_time(make_model, processor, stage_in, tmp_path):
     runs = []
     for run in ("a", "b"):
         model = make_model()
         runs.append(
-            (stage1(model, processor, answers, collate, SETTINGS, tmp_path / run, say=lambda line: None), model.state_dict())
+            (
+                stage1(
+                    model,
+                    processor,
+                    stage_in(tmp_path / run),
+                    tmp_path / run,
+                    say=quiet,
+                ),
+                model.state_dict(),
+            )
         )
     assert runs[0][0] == runs[1][0]
     assert moved(runs[0][1], runs[1][1]) == set()
