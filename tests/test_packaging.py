@@ -106,6 +106,17 @@ def test_the_wheel_asks_for_torch_and_triton_alone(wheel):
     assert [one.extras for one in requirements(wheel, "dev") if one.name == "pargo"] == [{"demo"}]
 
 
+def test_the_oldest_constraints_are_the_declared_lower_bounds(wheel):
+    lines = (ROOT / "constraints-oldest.txt").read_text().splitlines()
+    pins = {one.name: one.specifier for one in map(Requirement, (line for line in lines if not line.startswith("#")))}
+    pins = {canonicalize_name(name): Version(str(specifier).removeprefix("==")) for name, specifier in pins.items()}
+    declared = [one for extra in (None, "mllm", "demo", "dev") for one in requirements(wheel, extra) if one.name != "pargo"]
+    bounds = {canonicalize_name(one.name): Version(str(one.specifier).removeprefix(">=")) for one in declared}
+    # the exception that the file explains
+    assert pins["torch"] > bounds.pop("torch")
+    assert {name: pins.get(name) for name in bounds} == bounds
+
+
 def test_the_wheel_holds_every_file_of_the_packages(wheel):
     held = {str(file.relative_to(wheel)) for package in PACKAGES for file in (wheel / package).rglob("*") if file.is_file()}
     there = {
