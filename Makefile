@@ -1,8 +1,9 @@
 # `make demo` and `make test` are all a fresh machine needs; both create .venv when it is missing.
 PYTHON ?= python3
 BIN := .venv/bin
+OLDEST ?= .venv-oldest
 
-.PHONY: demo test test-long bench bench-micro gpu-gate tune style clean
+.PHONY: demo test test-long test-oldest bench bench-micro gpu-gate tune style clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -21,6 +22,21 @@ test: .venv/.installed
 test-long: .venv/.installed
 	$(BIN)/pytest -n 2 -m long
 	TRITON_INTERPRET=1 $(BIN)/pytest -n 2 -m long tests/kernels
+
+# torch as it is published asks for the triton of its own release, and pip refuses an older one beside it: the oldest comes last,
+# without a word about torch
+$(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(OLDEST)
+	grep -v '^triton==' constraints-oldest.txt > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/pip install --quiet --constraint $(OLDEST)/constraints.txt torch
+	$(OLDEST)/bin/pip install --quiet --constraint $(OLDEST)/constraints.txt --editable '.[dev]'
+	$(OLDEST)/bin/pip install --quiet --constraint constraints-oldest.txt --no-deps triton
+	touch $@
+
+# what the declared lower bounds promise; needs Python 3.11 (PYTHON=python3.11)
+test-oldest: $(OLDEST)/.installed
+	$(OLDEST)/bin/pytest -n 2 -m "not long"
+	TRITON_INTERPRET=1 $(OLDEST)/bin/pytest -n 2 -m "not long" tests/kernels
 
 bench: .venv/.installed
 	$(BIN)/python bench/run.py
@@ -43,4 +59,4 @@ style: .venv/.installed
 	$(BIN)/lint-imports --no-cache --no-logo
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .venv-oldest build dist *.egg-info

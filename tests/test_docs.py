@@ -76,7 +76,7 @@ def test_command(command, tmp_path):
         load_recipe(recipe, {key.removeprefix("--"): value for key, value in zip(keys[::2], keys[1::2], strict=True)})
         return
     elif words[0] == "tensorboard":
-        run = [sys.executable, "-c", "import tensorboard"]
+        run = [sys.executable, "-m", "tensorboard.main", "--version"]
     elif words[0] == "git" or words[:2] == ["pip", "install"] or "pytest" in words:
         # of these only the names of files and extras can be wrong
         assert all((ROOT / word).exists() for word in words if "/" in word and "://" not in word), command

@@ -37,14 +37,17 @@ def test_the_language_models_part_is_what_torch_counts(make_model, rows, process
     trained.eval()
     with FlopCounterMode(display=False) as counter:
         trained(inputs_embeds=embeddings, skip_logits=True, **batch).loss.backward()
+    # the rotary angles are no work of the model's; transformers before 5.19 has them from a matrix product, which torch counts
+    angles = sum(sum(ops.values()) for name, ops in counter.get_flop_counts().items() if name.endswith("rotary_emb"))
+    counted = counter.get_total_flops() - angles
     tokens = 2 * len(rows[0].input_ids)
     # torch sees a dense mask
     labels = int((batch["labels"] != IGNORED).sum())
     everything = BatchContents(tokens=tokens, pairs=tokens * len(rows[0].input_ids), labels=labels, pictures={})
     flops = StepFlops(model.config, lora_parameters)
-    assert flops.step(everything) == counter.get_total_flops()
+    assert flops.step(everything) == counted
     # and counts what is not there
-    assert flops.step(count_contents([rows[0], rows[0]], [])) < counter.get_total_flops()
+    assert flops.step(count_contents([rows[0], rows[0]], [])) < counted
 
 
 def test_operations_of_the_ops_follow_from_their_cells(make_config):
