@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from PIL import Image
 from transformers.generation.streamers import BaseStreamer
 
+from pargo_mllm.answering import answer
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
 
@@ -38,7 +38,6 @@ class Chat:
         if system is not None:
             self.messages.append({"role": "system", "content": [{"type": "text", "text": system}]})
 
-    @torch.inference_mode()
     def ask(self, question: str, streamer: BaseStreamer | None = None) -> str:
         """The answer to a question, which knows all turns before it. Where asking fails, the turn is as if never asked.
 
@@ -49,9 +48,7 @@ class Chat:
             ValueError: if the question holds the image token, for which there is no picture.
         """
         turn = {"role": "user", "content": [*self._pending, {"type": "text", "text": question}]}
-        inputs = self.processor.prompts([[*self.messages, turn]]).to(self.model.device, dtype=self.model.dtype)
-        out = self.model.generate(**inputs, streamer=streamer, **self.generation)  # type: ignore[misc]
-        said = self.processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+        (said,) = answer(self.model, self.processor, [[*self.messages, turn]], streamer=streamer, **self.generation)
         self._pending = []
         self.messages += [turn, {"role": "assistant", "content": [{"type": "text", "text": said}]}]
         return said

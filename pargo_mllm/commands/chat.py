@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 import transformers
 from transformers import TextStreamer
 
+from pargo_mllm.answering import generation_settings
 from pargo_mllm.chatting import Chat
 from pargo_mllm.data.pictures import load_picture
 from pargo_mllm.loading import chosen_device, open_model
@@ -41,9 +41,7 @@ def _run(options: argparse.Namespace) -> None:
     transformers.logging.disable_progress_bar()
     model, processor = open_model(options.model)
     model = model.eval().to(device)
-    generation: dict[str, Any] = {"max_new_tokens": options.max_new_tokens, "do_sample": options.temperature > 0}
-    if options.temperature > 0:
-        generation["temperature"] = options.temperature
+    generation = generation_settings(options.max_new_tokens, options.temperature)
     chat = Chat(model, processor, pictures, options.system, generation)
     for question in _questions():
         try:

@@ -9,11 +9,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from lmms_eval.api.model import lmms
 from tqdm.auto import tqdm
 
+from pargo_mllm.answering import answer, generation_settings
 from pargo_mllm.loading import open_model
 
 # of a task's generation settings, those that generate() takes as they are
@@ -67,29 +67,21 @@ class ParGoLmmsEval(lmms):
         ]
         for batch in tqdm(batches, desc="ParGo answers", disable=self.rank != 0, dynamic_ncols=True):
             settings = requests[batch[0]].args[2]
-            for index, answer in zip(batch, self._answer([requests[index] for index in batch], settings), strict=True):
-                answers[index] = answer
-                self.cache_hook.add_partial("generate_until", (requests[index].args[0], settings), answer)
+            for index, text in zip(batch, self._answer([requests[index] for index in batch], settings), strict=True):
+                answers[index] = text
+                self.cache_hook.add_partial("generate_until", (requests[index].args[0], settings), text)
         return answers
 
-    @torch.inference_mode()
     def _answer(self, requests, settings: dict[str, Any]) -> list[str]:
         conversations = []
         for request in requests:
             _, doc_to_messages, _, doc_id, task, split = request.args
             conversations.append([_message(message) for message in doc_to_messages(self.task_dict[task][split][doc_id])])
-        inputs = self.processor.prompts(conversations).to(self.model.device, dtype=self.model.dtype)
         options = {name: settings[name] for name in _PASSED_ON if settings.get(name) is not None}
-        options.setdefault("max_new_tokens", _DEFAULT_NEW_TOKENS)
-        temperature = settings.get("temperature") or 0
-        options["do_sample"] = temperature > 0
-        if temperature > 0:
-            options["temperature"] = temperature
-        else:
-            options = {name: value for name, value in options.items() if name not in ("top_p", "top_k")}
-        out = self.model.generate(**inputs, **options)  # type: ignore[misc]
-        texts = self.processor.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        return [_cut(text.strip(), settings.get("until") or ()) for text in texts]
+        tokens, temperature = options.pop("max_new_tokens", _DEFAULT_NEW_TOKENS), settings.get("temperature") or 0
+        generation = generation_settings(tokens, temperature, **options)
+        answers = answer(self.model, self.processor, conversations, **generation)
+        return [_cut(text, settings.get("until") or ()) for text in answers]
 
     def loglikelihood(self, requests):
         """Not offered."""

@@ -1,0 +1,45 @@
+"""Answers to conversations, one or many at once: the model's next turn in each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from pargo_mllm.data.corpus import Conversation
+from pargo_mllm.modeling import ParGoForConditionalGeneration
+from pargo_mllm.processing import ParGoProcessor
+
+
+def generation_settings(max_new_tokens: int, temperature: float = 0.0, **others: Any) -> dict[str, Any]:
+    """Arguments of ``generate``: sampling at a temperature, or the likeliest token where it is 0.
+
+    Args:
+        others: more of them; those that shape a distribution go where none is sampled from.
+    """
+    if temperature > 0:
+        return {"max_new_tokens": max_new_tokens, "do_sample": True, "temperature": temperature, **others}
+    greedy = {name: value for name, value in others.items() if name not in ("top_p", "top_k")}
+    return {"max_new_tokens": max_new_tokens, "do_sample": False, **greedy}
+
+
+@torch.inference_mode()
+def answer(
+    model: ParGoForConditionalGeneration, processor: ParGoProcessor, conversations: Sequence[Conversation], **generation: Any
+) -> list[str]:
+    """The next turn in each conversation, in their order; what one gets does not depend on the others.
+
+    Args:
+        conversations: messages in transformers' form, pictures as the parts ``{"type": "image", "image": picture}``.
+        generation: arguments of ``model.generate`` on top of the model's own.
+
+    Raises:
+        ValueError: if a text holds the image token, for which there is no picture.
+    """
+    if not conversations:
+        return []
+    inputs = processor.prompts(list(conversations)).to(model.device, dtype=model.dtype)
+    out = model.generate(**inputs, **generation)  # type: ignore[misc]
+    texts = processor.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return [text.strip() for text in texts]
