@@ -16,7 +16,7 @@ from tests.mllm.made.miniature_families import FAMILY_NAMES, make_family
 ALL = [(projector, family) for projector in PROJECTORS for family in FAMILY_NAMES]
 # every projector and every family at least once
 COVER = {
-    (PROJECTORS[index % len(PROJECTORS)], FAMILY_NAMES[index % len(FAMILY_NAMES)])
+    (tuple(PROJECTORS)[index % len(PROJECTORS)], FAMILY_NAMES[index % len(FAMILY_NAMES)])
     for index in range(max(len(PROJECTORS), len(FAMILY_NAMES)))
 }
 PAIRS = [("What is it?", "A cat."), ("Where?", "Left.")]

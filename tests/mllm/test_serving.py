@@ -93,6 +93,6 @@ def test_only_a_pargo_folder_can_be_prepared(tmp_path):
         prepare_for_serving(tmp_path)
     for name in ("config.json", "processor_config.json"):
         (tmp_path / name).write_text('{"model_type": "llama"}')
-    with pytest.raises(ValueError, match=r"type 'llama', not of type 'pargo'"):
+    with pytest.raises(ValueError, match=r"type 'llama'; give a folder with a ParGo model"):
         prepare_for_serving(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "processor_config.json"]
