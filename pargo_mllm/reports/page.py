@@ -1,0 +1,75 @@
+"""A page of HTML in one file: its pictures are in it, and whatever it is told is text, never markup."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from pargo_mllm.files import write_whole
+
+_STYLE = """
+:root { color-scheme: light; --ink: #1d2433; --faint: #667085; --rule: #d9dee7; --accent: #1f4e8c; }
+body { margin: 0; background: #f6f7f9; color: var(--ink); font: 16px/1.55 system-ui, sans-serif; }
+main { max-width: 62rem; margin: 0 auto; padding: 2.5rem 1.5rem 4rem; background: #fff; min-height: 100vh; }
+h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .4rem; }
+h2 { font-size: 1.25rem; margin: 2.6rem 0 .7rem; padding-top: 1.2rem; border-top: 1px solid var(--rule); }
+p.lead { color: var(--faint); margin: 0 0 1.6rem; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .95rem; }
+th, td { text-align: right; padding: .42rem .7rem; border-bottom: 1px solid var(--rule); }
+th:first-child, td:first-child { text-align: left; }
+thead th { color: var(--faint); font-weight: 600; vertical-align: bottom; }
+tbody th { font-weight: 600; }
+tr.baseline th, tr.baseline td { color: var(--faint); font-weight: 400; }
+tr.first th, tr.first td { border-top: 2px solid var(--rule); }
+td.best { font-weight: 700; color: var(--accent); }
+.scroll { overflow-x: auto; }
+img { width: 100%; height: auto; border: 1px solid var(--rule); border-radius: 6px; margin: .4rem 0; }
+li { margin: .3rem 0; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2rem; margin: 0; }
+dt { color: var(--faint); }
+dd { margin: 0; overflow-wrap: anywhere; }
+"""
+
+
+def write_page(path: Path, title: str, parts: Iterable[str]) -> Path:
+    """Write a page of these parts; it shows its pictures wherever it is moved."""
+    page = (
+        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f"<title>{text(title)}</title><style>{_STYLE}</style></head><body><main>\n"
+        + "\n".join(parts)
+        + "\n</main></body></html>\n"
+    )
+    write_whole(path, page)
+    return path
+
+
+def text(value: Any) -> str:
+    """A value as text of a page."""
+    return escape(str(value), quote=True)
+
+
+def table(header: Iterable[str], rows: Iterable[str]) -> str:
+    """A table of rows of HTML, below a line of names."""
+    head = "".join(f"<th scope='col'>{text(name)}</th>" for name in header)
+    return f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+
+
+def bullets(title: str, sentences: Iterable[str]) -> str:
+    """A heading and a list below it; nothing where there are no sentences."""
+    lines = "".join(f"<li>{text(sentence)}</li>" for sentence in sentences)
+    return f"<h2>{text(title)}</h2><ul>{lines}</ul>" if lines else ""
+
+
+def definitions(entries: Mapping[str, Any]) -> str:
+    """Names with their values."""
+    return f"<dl>{''.join(f'<dt>{text(name)}</dt><dd>{text(value)}</dd>' for name, value in entries.items())}</dl>"
+
+
+def picture(file: Path, description: str) -> str:
+    """A PNG, inside the page."""
+    content = base64.b64encode(file.read_bytes()).decode("ascii")
+    return f"<img alt='{text(description)}' src='data:image/png;base64,{content}'>"
