@@ -23,8 +23,8 @@ test-long: .venv/.installed
 	$(BIN)/pytest -n 2 -m long
 	TRITON_INTERPRET=1 $(BIN)/pytest -n 2 -m long tests/kernels
 
-# torch as it is published asks for the triton of its own release, and pip refuses an older one beside it: the oldest comes last,
-# without a word about torch
+# torch, except for its CPU builds, asks for the triton of its own release, and pip refuses an older one beside it: the oldest is
+# put in its place at the end, where pip only warns
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv $(OLDEST)
 	grep -v '^triton==' constraints-oldest.txt > $(OLDEST)/constraints.txt
