@@ -62,7 +62,6 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _seed(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 2**31:
-        raise argparse.ArgumentTypeError(f"{text} must lie in 0...{2**31 - 1}")
-    return value
+    if not text.isdecimal() or int(text) >= 2**31:
+        raise argparse.ArgumentTypeError(f"{text} must be a whole number from 0 to {2**31 - 1}")
+    return int(text)

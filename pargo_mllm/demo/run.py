@@ -6,14 +6,13 @@ import importlib.util
 import json
 import os
 import platform
+import shutil
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import transformers
@@ -21,57 +20,25 @@ from tqdm.auto import tqdm
 
 import pargo_kernels
 from pargo_mllm.configuration import PROJECTORS
-from pargo_mllm.data.open_corpus import open_corpus
 from pargo_mllm.data.pictures import PictureError
-from pargo_mllm.data.questions import QuestionCorpus
-from pargo_mllm.data.scenes.corpus import Scenes
+from pargo_mllm.demo.plan import Demo, DemoOptions
 from pargo_mllm.demo.side_by_side import beside, cores, one_thread
-from pargo_mllm.demo.words import NAMES, STAGES, limits, shows, table
+from pargo_mllm.demo.words import NAMES, limits, shows, table
 from pargo_mllm.errors import UserError
-from pargo_mllm.evaluation.benchmarks.scenes import ScenesBenchmark
-from pargo_mllm.files import MANIFEST, default_cache, file_digest, write_whole
+from pargo_mllm.files import MANIFEST, default_cache, write_whole
 from pargo_mllm.loading import chosen_device, open_model
-from pargo_mllm.miniature.cache import FolderCache
 from pargo_mllm.miniature.parts import read_report
 from pargo_mllm.miniature.sizes import SCALES
-from pargo_mllm.miniature.start import MiniatureStart, miniature_start
-from pargo_mllm.training.feature_store import EncodedCorpus, FeatureStore, encode_corpus
-from pargo_mllm.training.recipes import DataPart, Recipe, load_recipe
-from pargo_mllm.training.run import LOG, run_recipe
+from pargo_mllm.training.feature_store import EncodedCorpus
+from pargo_mllm.training.run import LOG
 
-SCORES = "scores.json"
 # points of a curve
 LOGS = 20
-# one linear map takes far larger steps than layers of attention
-RATES = {"linear": {1: {"learning_rate": "2e-2"}, 2: {"projector_learning_rate": "5e-3"}}}
 COMPARABLE = tuple(name for name in PROJECTORS if name != "pargo")
 
 
 class DemoError(UserError):
     """The demonstration cannot run as asked; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class DemoOptions:
-    """What ``pargo demo`` was asked for.
-
-    Args:
-        data: a COCO-style folder of captioned photographs; generated scenes when None.
-        compare: more projectors to train the same way, of :data:`COMPARABLE`.
-        out: where results, models and report go.
-        cache: where finished phases are kept; a run that was killed goes on from there.
-        seed: of pictures, projector and order of training; stage 0 is the same for every seed.
-        device: "auto" (the GPU where there is one), "cpu" or "cuda".
-        scale: "demo", or "tiny", which learns nothing and checks in seconds that everything runs.
-    """
-
-    data: Path | None = None
-    compare: tuple[str, ...] = ()
-    out: Path = Path("pargo-demo")
-    cache: Path | None = None
-    seed: int = 0
-    device: str = "auto"
-    scale: str = "demo"
 
 
 def run_demo(options: DemoOptions) -> dict[str, Any]:
@@ -86,118 +53,13 @@ def run_demo(options: DemoOptions) -> dict[str, Any]:
     with one_thread():
         train(demo)
         results = collect(demo)
+        publish(demo)
         results["attention"] = draw(demo)
     results["seconds"]["this run"] = time.perf_counter() - start
     write(results, options.out)
     tqdm.write(table(results))
     tqdm.write(f"Report: {options.out / 'report.html'}")
     return results
-
-
-@dataclass(frozen=True)
-class Demo:
-    """The packaged recipes, what they start from, and the benchmark that judges what they give.
-
-    Args:
-        options: what was asked for.
-        device: "cpu" or "cuda".
-        cache: where stage 0, features and scores are kept.
-        position: the progress bars' line, where two processes work side by side.
-    """
-
-    options: DemoOptions
-    device: str
-    cache: Path
-    position: int = 0
-
-    def beside(self) -> Demo:
-        """The same for a second process: its progress bars are a line below."""
-        return replace(self, position=self.position + 1)
-
-    @property
-    def projectors(self) -> tuple[str, ...]:
-        """ParGo, and those to compare it with."""
-        return ("pargo", *self.options.compare)
-
-    @cached_property
-    def data(self) -> Path | Scenes:
-        """The photographs, or scenes of the seed."""
-        scenes = SCALES[self.options.scale].scenes
-        return self.options.data or replace(scenes, seed=self.options.seed)
-
-    def recipe(self, projector: str, stage: int) -> Recipe:
-        """The packaged recipe of a stage, for these data, this seed and this scale."""
-        changes = {"seed": str(self.options.seed), "report_to": "none", **SCALES[self.options.scale].changes.get(stage, {})}
-        recipe = load_recipe(f"mini-stage{stage}", {**changes, **RATES.get(projector, {}).get(stage, {})})
-        recipe = replace(recipe, data=(DataPart(self.data),), output=self.folder(projector, stage))
-        if stage == 2:
-            return replace(recipe, model=self.folder(projector, 1))
-        asked = None if projector == "pargo" else {"projector_type": projector}
-        return replace(recipe, miniature=self.options.scale, projector=asked)
-
-    def folder(self, projector: str, stage: int) -> Path:
-        """Where a stage's model is."""
-        return self.options.out / "models" / projector / f"stage{stage}"
-
-    def start(self, projector: str = "pargo") -> MiniatureStart:
-        """What stage 1 starts from."""
-        start = miniature_start(self.recipe(projector, 1), self.cache, self.device, self.position)
-        assert start is not None
-        return start
-
-    def corpus(self, split: str) -> QuestionCorpus:
-        """The questions of a split."""
-        recipe = self.recipe("pargo", 2)
-        return cast(QuestionCorpus, open_corpus(self.data, 2, split, views=recipe.views, seed=recipe.seed))
-
-    def encoded(self, split: str) -> EncodedCorpus:
-        """The same with the features of their pictures, which are computed where they are missing."""
-        start = self.start()
-        return self._encode(self.corpus(split), start.encoder_alone(), start.parts.processor)
-
-    def train(self, projector: str) -> None:
-        """Both stages; what is finished is left alone."""
-        for stage in (1, 2):
-            recipe, begin = self.recipe(projector, stage), time.perf_counter()
-            was_finished = recipe.output is not None and recipe.output.exists()
-            start = self.start(projector) if stage == 1 else None
-            run_recipe(recipe, start, say=tqdm.write, cache=self.cache, device=self.device, position=self.position)
-            if not was_finished:
-                taken = {"seconds": time.perf_counter() - begin}
-                write_whole(self.folder(projector, stage).with_name(f"stage{stage}_seconds.json"), json.dumps(taken))
-
-    def scores(self, projector: str) -> dict[str, Any]:
-        """What the benchmark says of a projector before stage 1 and after each stage, and the baselines."""
-        stages = [self.folder(projector, stage) for stage in (1, 2)]
-        settings = {
-            "models": [file_digest(folder / MANIFEST) for folder in stages],
-            "held_out": self.corpus("test").settings(),
-            "train": self.corpus("train").settings(),
-        }
-        found = FolderCache(self.cache, tqdm.write).get(f"scores-{projector}", settings, partial(self._score, projector))
-        return json.loads((found / SCORES).read_text())
-
-    def _score(self, projector: str, folder: Path) -> None:
-        begin = time.perf_counter()
-        # with 4-D masks eager attention is the fastest at this size
-        models: dict[str, Callable] = {"before": self.start(projector).load}
-        models |= {
-            f"stage{stage}": partial(open_model, self.folder(projector, stage), attn_implementation="eager") for stage in (1, 2)
-        }
-        scores: dict[str, Any] = {}
-        for name, load in models.items():
-            model, processor = load()
-            model = model.to(self.device)
-            encode = partial(self._encode, model=model, processor=processor)
-            benchmark = ScenesBenchmark(self.corpus("train"), self.corpus("test"), encode, self.position)
-            scores[name] = benchmark.score(model, processor, STAGES[name])
-        scores["tokens"] = processor.num_image_tokens
-        scores["baselines"] = benchmark.baselines(model, processor)
-        (folder / SCORES).write_text(json.dumps({**scores, "seconds": time.perf_counter() - begin}))
-
-    def _encode(self, corpus, model, processor) -> EncodedCorpus:
-        bf16 = self.recipe("pargo", 1).settings(None, self.device).bf16
-        return encode_corpus(corpus, model.to(self.device), processor, FeatureStore(self.cache / "features", model, bf16))
 
 
 def prepare(options: DemoOptions) -> Demo:
@@ -207,7 +69,7 @@ def prepare(options: DemoOptions) -> Demo:
             raise DemoError(f"pargo demo needs {package}, which is not installed: pip install 'pargo[demo]'")
     demo = Demo(options, chosen_device(options.device), options.cache or default_cache())
     # an encoder learns nothing from photographs that nobody labelled: said now, not after the language model
-    demo.start().parts.lessons.check()
+    SCALES[options.scale].lessons(demo.data).check()
     for argument, folder in (("--out", options.out), ("--cache", demo.cache)):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -238,9 +100,8 @@ def encode_all(demo: Demo) -> None:
     begin = time.perf_counter()
     for split in ("train", "test"):
         demo.encoded(split)
-    file = demo.options.out / "features_seconds.json"
-    if not file.exists():
-        write_whole(file, json.dumps({"seconds": time.perf_counter() - begin}))
+    if demo.took("features") is None:
+        demo.took("features", time.perf_counter() - begin)
 
 
 def judge_all(demo: Demo, projectors: tuple[str, ...]) -> None:
@@ -254,16 +115,16 @@ def judge_all(demo: Demo, projectors: tuple[str, ...]) -> None:
 def collect(demo: Demo) -> dict[str, Any]:
     """What was found, as ``results.json`` holds it. Shares lie in 0...1."""
     options, parts = demo.options, demo.start().parts
-    seconds = {
+    seconds: dict[str, float | None] = {
         "stage 0b, language model": read_report(parts.language_model())["seconds"],
         "stage 0a, encoder": read_report(parts.encoder())["seconds"],
-        "features": _seconds(options.out / "features_seconds.json"),
+        "features": demo.took("features"),
     }
     projectors = []
     for projector in demo.projectors:
         name, scores = NAMES.get(projector, projector), demo.scores(projector)
         for stage in (1, 2):
-            seconds[f"stage {stage}, {name}"] = _seconds(options.out / "models" / projector / f"stage{stage}_seconds.json")
+            seconds[f"stage {stage}, {name}"] = demo.took(f"{projector}-stage{stage}")
         seconds[f"benchmark, {name}"] = scores["seconds"]
         losses = {f"stage{stage}": _shortened(demo.folder(projector, stage) / LOG) for stage in (1, 2)}
         stages = {stage: scores[stage] for stage in ("before", "stage1", "stage2")}
@@ -283,12 +144,29 @@ def collect(demo: Demo) -> dict[str, Any]:
         "scale": options.scale,
         "projectors": projectors,
         "baselines": demo.scores("pargo")["baselines"],
-        "seconds": seconds,
+        "seconds": {name: taken for name, taken in seconds.items() if taken is not None},
         "device": _describe(demo.device),
         "versions": _versions(),
         "attention": [],
     }
     return {**results, "shows": shows(results), "limits": limits(results, options.data is not None)}
+
+
+def publish(demo: Demo) -> None:
+    """Copy the trained models to where the user finds them: folders that from_pretrained loads, LoRA alone in ``adapter``."""
+    for projector in demo.projectors:
+        for stage in (1, 2):
+            target = demo.published(projector, stage)
+            aside = target.with_name(f".{target.name}.partial")
+            shutil.rmtree(aside, ignore_errors=True)
+            shutil.copytree(demo.folder(projector, stage), aside, ignore=shutil.ignore_patterns("README.md", MANIFEST))
+            adapter = aside / "adapter" / "adapter_config.json"
+            if adapter.is_file():
+                # the copy of the model that LoRA was trained on, not the one that is kept
+                base = str(demo.published(projector, 1).resolve())
+                adapter.write_text(json.dumps({**json.loads(adapter.read_text()), "base_model_name_or_path": base}, indent=2))
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(aside, target)
 
 
 def draw(demo: Demo) -> list[str]:
@@ -345,10 +223,6 @@ def _versions() -> dict[str, str]:
         "python": platform.python_version(),
         **{package: version(package) for package in packages},
     }
-
-
-def _seconds(file: Path) -> float:
-    return json.loads(file.read_text())["seconds"]
 
 
 def _shortened(file: Path) -> list[dict[str, float]]:

@@ -67,7 +67,10 @@ def open_data(recipe: Recipe) -> OpenedData:
         if recipe.eval_steps is not None:
             held_out += _opened_test(part.source, recipe, settings)
     if recipe.eval_steps is not None and not held_out:
-        raise RecipeError(f"eval_steps={recipe.eval_steps}, but nothing is held out of the data; give held_out: 0.01, say.")
+        raise RecipeError(
+            f"eval_steps={recipe.eval_steps}, but nothing is held out of the data; give held_out: 0.01, say; of scenes, "
+            "scenes:held_out=400."
+        )
     weights = None if recipe.data[0].weight is None else tuple(part.weight for part in recipe.data)
     return OpenedData(tuple(train), weights, tuple(held_out))  # type: ignore[arg-type]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from pargo_mllm.configuration import ParGoProjectorConfig
+from pargo_mllm.configuration import PROJECTORS, ParGoProjectorConfig
 from pargo_mllm.data.feeding.conversations import TEMPLATES
 from pargo_mllm.data.scenes.corpus import Scenes
 from pargo_mllm.errors import UserError
@@ -25,6 +25,8 @@ from pargo_mllm.training.trainer.settings import StageSettings, TrainingKeys
 NOT_DECISIVE = ("output", "save_steps", "workers", "eval_steps", "eval_examples", "report_to")
 PACKAGED = Path(__file__).resolve().parent.parent / "recipes"
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
+# of a projector's arguments, those that follow from the encoder and the language model
+FILLED_IN = ("vision_hidden_size", "output_size", "feature_grid")
 PROJECTOR_ATTENTION = ("pargo", "sdpa", "eager")
 
 
@@ -130,7 +132,7 @@ class Recipe(TrainingKeys):
     def _check_projector(self, projector: dict[str, Any]) -> None:
         if self.stage == 2:
             raise RecipeError("projector is for stage 1; stage 2 goes on with the projector of --model, the folder of stage 1.")
-        known = ParGoProjectorConfig.__annotations__
+        known = [name for name in ParGoProjectorConfig.__annotations__ if name not in FILLED_IN]
         for key in projector:
             if key not in known:
                 near = get_close_matches(str(key), known, n=1)
@@ -239,9 +241,10 @@ def _data(value: Any) -> tuple[DataPart, ...] | None:
     if value is None:
         return None
     parts = []
-    for one in value if isinstance(value, list) else [{"path": value}]:
+    alone = value if isinstance(value, dict) else {"path": value}
+    for one in value if isinstance(value, list) else [alone]:
         if not isinstance(one, dict) or one.get("path") is None:
-            raise RecipeError(f"data={one!r} must be a path, or a list of {{path: …, weight: …}}.")
+            raise RecipeError(f"data={one!r} must be a path, scenes:key=number,…, or a list of {{path: …, weight: …}}.")
         options = {key: value for key, value in one.items() if key not in ("path", "weight")}
         weight = None if one.get("weight") is None else _typed("data weight", one["weight"], float)
         if weight is not None and not 0 < weight < math.inf:
@@ -274,7 +277,9 @@ def _projector(value: Any) -> dict[str, Any] | None:
     """A type, or arguments."""
     if isinstance(value, str):
         return {"projector_type": value}
-    return _typed("projector", value, dict | None)
+    if value is not None and not isinstance(value, dict):
+        raise RecipeError(f"projector={value!r} must be a type ({', '.join(PROJECTORS)}), or arguments as keys and values.")
+    return value
 
 
 def _value(key: str, text: str) -> Any:

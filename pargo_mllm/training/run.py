@@ -77,6 +77,8 @@ def run_recipe(
     data = None if recipe.data is None else open_data(recipe)
     settings = recipe.settings(None if data is None else len(data), device, processes.size)
     model = _planned(recipe, start.config())
+    if recipe.model is not None and recipe.projector is not None:
+        say(f"the projector is fresh, in place of the one in {recipe.model}")
     say(f"stage {recipe.stage}: {_story(recipe)}\n{describe_parts(model)}")
     _say_memory(recipe, model, processes, dry_run, say)
     _check_packages(recipe, dry_run, say)
@@ -225,7 +227,10 @@ def _story(recipe: Recipe) -> str:
 
 def _planned(recipe: Recipe, config: ParGoConfig):
     """The model as the stage trains it, without memory for its weights."""
-    model = meta_model(config)
+    try:
+        model = meta_model(config)
+    except ValueError as error:
+        raise RecipeError(f"projector: {error}" if recipe.projector else str(error)) from error
     freeze_all_but(model, "projector")
     if recipe.stage == 1:
         return model

@@ -62,7 +62,7 @@ class Scenes:
         for part in rest.split(",") if colon else ():
             key, equals, value = (piece.strip() for piece in part.partition("="))
             if not equals or not value.isdecimal():
-                raise CorpusError(f"{text}: {part!r} must be key=number, as in {NAME}:seed=1,train=5000,held_out=400.")
+                raise CorpusError(f"{text}: {part!r} must be key=whole number, as in {NAME}:seed=1,train=5000,held_out=400.")
             if key in options:
                 raise CorpusError(f"{text}: {key} is given twice.")
             options[key] = int(value)

@@ -318,7 +318,19 @@ ERRORS = {
         ["mini-stage1", "--projector", "{{num_partial: 3}}"],
         "'num_partial' is unknown; num_partial_tokens?",
     ),
-    "projector's number": (["mini-stage1", "--projector", "7"], "projector=7 must be keys and values"),
+    "projector's number": (["mini-stage1", "--projector", "7"], "projector=7 must be a type (pargo, qformer"),
+    "projector's width": (["mini-stage1", "--projector", "{{vision_hidden_size: 5}}"], "'vision_hidden_size' is unknown"),
+    "projector that cannot be": (
+        [
+            "mini-stage1",
+            "--data",
+            "scenes",
+            "--dry-run",
+            "--projector",
+            "{{projector_type: c_abstractor, num_partial_tokens: 7}}",
+        ],
+        "projector: ",
+    ),
     "projector of stage 2": ([*STAGE2, "--projector", "mlp"], "projector is for stage 1; stage 2 goes on with"),
     "scenes": (["mini-stage1", "--data", "scenes:tain=3", "--dry-run"], "scenes: 'tain' is no option"),
     "scenes twice": (

@@ -187,9 +187,9 @@ def test_scenes_are_named_in_one_line(text, scenes):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("scenes:", "must be key=number"),
-        ("scenes:train", "'train' must be key=number"),
-        ("scenes:train=-1", "must be key=number"),
+        ("scenes:", "must be key=whole number"),
+        ("scenes:train", "'train' must be key=whole number"),
+        ("scenes:train=-1", "must be key=whole number"),
         ("scenes:train=0", "train=0 must be a whole number from 1"),
         ("scenes:tain=5", "'tain' is no option; there are seed, train, held_out"),
         ("scenes:train=5,train=6", "train is given twice"),
