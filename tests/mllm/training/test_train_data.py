@@ -249,7 +249,7 @@ BAD = {
     "weight missing": ("[{path: a, weight: 1}, {path: b}]", "some parts have a weight and some have none"),
     "weight negative": ("[{path: a, weight: -1}]", "weight=-1.0 of a must be positive"),
     "no part": ("[]", "must name at least one path"),
-    "unknown key": ("[{file: a}]", "must be a path, or a list of {path: …, weight: …}"),
+    "unknown key": ("[{file: a}]", "must be a path, scenes:key=number,…, or a list of {path: …, weight: …}"),
 }
 
 
