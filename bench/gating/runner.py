@@ -227,4 +227,4 @@ def write_json(path: Path, content: object) -> None:
 
 def _shown(words: str) -> str:
     # no path of this machine in results that are committed
-    return words.replace(sys.executable, "python3").replace(f"{ROOT}{os.sep}", "")
+    return words.replace(sys.executable, "python3").replace(f"{ROOT}{os.sep}", "").replace(f"{sys.prefix}{os.sep}", "")
