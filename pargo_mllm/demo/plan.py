@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from tqdm.auto import tqdm
 
+from pargo_mllm.data.held_out import SPLITS
 from pargo_mllm.data.open_corpus import open_corpus
 from pargo_mllm.data.questions import QuestionCorpus
 from pargo_mllm.data.scenes.corpus import Scenes
@@ -20,8 +21,9 @@ from pargo_mllm.evaluation.benchmarks.scenes import ScenesBenchmark
 from pargo_mllm.files import MANIFEST, file_digest, write_whole
 from pargo_mllm.loading import open_model
 from pargo_mllm.miniature.cache import FolderCache, settings_key
+from pargo_mllm.miniature.parts import Parts
 from pargo_mllm.miniature.sizes import SCALES
-from pargo_mllm.miniature.start import MiniatureStart, miniature_start
+from pargo_mllm.miniature.start import MiniatureStart
 from pargo_mllm.training.feature_store import EncodedCorpus, FeatureStore, encode_corpus
 from pargo_mllm.training.recipes import DataPart, Recipe, load_recipe
 from pargo_mllm.training.run import run_recipe
@@ -101,10 +103,10 @@ class Demo:
     @cached_property
     def work(self) -> Path:
         """Where both stages of every projector are kept, for these data, this seed and this scale."""
-        lessons = self.options.data or SCALES[self.options.scale].scenes
-        decisive = {"data": self.corpus("train").settings(), "lessons": str(lessons), "seed": self.options.seed}
-        key = settings_key({**decisive, "scale": self.options.scale, "device": self.device})
-        return self.cache / f"demo-{key}"
+        recipes = [self._packaged("pargo", stage).identity() for stage in (1, 2)]
+        data, lessons = self.corpora["train"].settings(), self.parts.lessons.settings()
+        decisive = {"data": data, "lessons": lessons, "recipes": recipes, "scale": self.options.scale, "device": self.device}
+        return self.cache / f"demo-{settings_key(decisive)}"
 
     def folder(self, projector: str, stage: int) -> Path:
         """Where a stage's model is kept."""
@@ -114,21 +116,26 @@ class Demo:
         """Where the user finds it."""
         return self.options.out / "models" / projector / f"stage{stage}"
 
+    @cached_property
+    def parts(self) -> Parts:
+        """Stage 0."""
+        return Parts(SCALES[self.options.scale].on(self.device), self.data, self.cache, self.device, self.position)
+
     def start(self, projector: str = "pargo") -> MiniatureStart:
         """What stage 1 starts from."""
-        start = miniature_start(self.recipe(projector, 1), self.cache, self.device, self.position)
-        assert start is not None
-        return start
+        recipe = self.recipe(projector, 1)
+        return MiniatureStart(self.parts, recipe.projector, recipe.seed)
 
-    def corpus(self, split: str) -> QuestionCorpus:
-        """The questions of a split."""
+    @cached_property
+    def corpora(self) -> dict[str, QuestionCorpus]:
+        """The questions of each split."""
         recipe = self._packaged("pargo", 2)
-        return cast(QuestionCorpus, open_corpus(self.data, 2, split, views=recipe.views, seed=recipe.seed))
+        opened = {split: open_corpus(self.data, 2, split, views=recipe.views, seed=recipe.seed) for split in SPLITS}
+        return cast(dict[str, QuestionCorpus], opened)
 
     def encoded(self, split: str) -> EncodedCorpus:
         """The same with the features of their pictures, which are computed where they are missing."""
-        start = self.start()
-        return self._encode(self.corpus(split), start.encoder_alone(), start.parts.processor)
+        return self._encode(self.corpora[split], self.start().encoder_alone(), self.parts.processor)
 
     def train(self, projector: str) -> None:
         """Both stages; what is finished is left alone."""
@@ -153,8 +160,8 @@ class Demo:
         stages = [self.folder(projector, stage) for stage in (1, 2)]
         settings = {
             "models": [file_digest(folder / MANIFEST) for folder in stages],
-            "held_out": self.corpus("test").settings(),
-            "train": self.corpus("train").settings(),
+            "held_out": self.corpora["test"].settings(),
+            "train": self.corpora["train"].settings(),
         }
         found = FolderCache(self.cache, tqdm.write).get(f"scores-{projector}", settings, partial(self._score, projector))
         return json.loads((found / SCORES).read_text())
@@ -171,7 +178,7 @@ class Demo:
             model, processor = load()
             model = model.to(self.device)
             encode = partial(self._encode, model=model, processor=processor)
-            benchmark = ScenesBenchmark(self.corpus("train"), self.corpus("test"), encode, self.position)
+            benchmark = ScenesBenchmark(self.corpora["train"], self.corpora["test"], encode, self.position)
             scores[name] = benchmark.score(model, processor, STAGES[name])
         scores["tokens"] = processor.num_image_tokens
         scores["baselines"] = benchmark.baselines(model, processor)

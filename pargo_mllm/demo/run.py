@@ -28,7 +28,6 @@ from pargo_mllm.errors import UserError
 from pargo_mllm.files import MANIFEST, default_cache, write_whole
 from pargo_mllm.loading import chosen_device, open_model
 from pargo_mllm.miniature.parts import read_report
-from pargo_mllm.miniature.sizes import SCALES
 from pargo_mllm.training.feature_store import EncodedCorpus
 from pargo_mllm.training.run import LOG
 
@@ -69,7 +68,7 @@ def prepare(options: DemoOptions) -> Demo:
             raise DemoError(f"pargo demo needs {package}, which is not installed: pip install 'pargo[demo]'")
     demo = Demo(options, chosen_device(options.device), options.cache or default_cache())
     # an encoder learns nothing from photographs that nobody labelled: said now, not after the language model
-    SCALES[options.scale].lessons(demo.data).check()
+    demo.parts.lessons.check()
     for argument, folder in (("--out", options.out), ("--cache", demo.cache)):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +84,7 @@ def train(demo: Demo) -> None:
     several, compare = demo.device == "cpu" and cores() > 1, demo.options.compare
     if several:
         with beside(partial(encode_all, demo.beside()), tqdm.write):
-            demo.start().parts.language_model()
+            demo.parts.language_model()
     encode_all(demo)
     if several and compare:
         with beside(partial(judge_all, demo.beside(), compare), tqdm.write):
@@ -96,9 +95,9 @@ def train(demo: Demo) -> None:
 def encode_all(demo: Demo) -> None:
     """Stage 0a and the features of all pictures."""
     _quiet()
-    demo.start().parts.encoder()
+    demo.parts.encoder()
     begin = time.perf_counter()
-    for split in ("train", "test"):
+    for split in demo.corpora:
         demo.encoded(split)
     if demo.took("features") is None:
         demo.took("features", time.perf_counter() - begin)
@@ -114,7 +113,7 @@ def judge_all(demo: Demo, projectors: tuple[str, ...]) -> None:
 
 def collect(demo: Demo) -> dict[str, Any]:
     """What was found, as ``results.json`` holds it. Shares lie in 0...1."""
-    options, parts = demo.options, demo.start().parts
+    options, parts = demo.options, demo.parts
     seconds: dict[str, float | None] = {
         "stage 0b, language model": read_report(parts.language_model())["seconds"],
         "stage 0a, encoder": read_report(parts.encoder())["seconds"],
@@ -129,7 +128,7 @@ def collect(demo: Demo) -> dict[str, Any]:
         losses = {f"stage{stage}": _shortened(demo.folder(projector, stage) / LOG) for stage in (1, 2)}
         stages = {stage: scores[stage] for stage in ("before", "stage1", "stage2")}
         projectors.append({"name": name, "tokens": scores["tokens"], **stages, "loss": losses})
-    encoded = {split: demo.encoded(split) for split in ("train", "test")}
+    encoded = {split: demo.encoded(split) for split in demo.corpora}
     for corpus in encoded.values():
         for index in corpus.unreadable:
             tqdm.write(f"skipped {corpus[index].name}: {_fault(corpus, index)}")
@@ -174,7 +173,7 @@ def draw(demo: Demo) -> list[str]:
     from pargo_mllm.data.scenes.photographs import photograph
     from pargo_mllm.pictures.attention import draw_token_attention
 
-    held_out, unreadable = demo.corpus("test"), demo.encoded("test").unreadable
+    held_out, unreadable = demo.corpora["test"], demo.encoded("test").unreadable
     readable = [index for index in range(len(held_out)) if index not in unreadable]
     if demo.options.data is None:
         # the first one with details in it: some scenes are a photograph and nothing else
