@@ -10,6 +10,7 @@ from PIL import Image
 
 from pargo_mllm.data.corpus import Example, about_image
 from pargo_mllm.data.pictures import PictureError
+from pargo_mllm.data.scenes.corpus import SceneCorpus, Scenes
 from pargo_mllm.training import feature_store
 from pargo_mllm.training.feature_store import FeatureStore, encode_corpus, encoder_digest
 from pargo_mllm.training.trainer.frozen_features import frozen_features
@@ -85,6 +86,20 @@ def test_nothing_is_opened_or_computed_again(model, processor, pictures, tmp_pat
     # another corpus with the same pictures has to look, and finds them
     other = Pictures(pictures[::-1], kind="two")
     assert encode_corpus(other, model, processor, store)[0].features[0]().shape == (1, 16, 24)
+
+
+def test_captions_and_questions_show_the_same_scenes(model, processor, tmp_path, monkeypatch):
+    store, scenes = FeatureStore(tmp_path, model, False), Scenes(train=5, held_out=5)
+    captions = encode_corpus(SceneCorpus(scenes, 1), model, processor, store)
+    monkeypatch.setattr(SceneCorpus, "picture", lambda *_: pytest.fail("drawn again"))
+    questions = encode_corpus(SceneCorpus(scenes, 2), model, processor, store)
+    for index in range(5):
+        assert torch.equal(questions[index].features[0](), captions[index].features[0]())
+    monkeypatch.undo()
+    # another split, another seed: other pictures
+    for others, split in ((scenes, "test"), (Scenes(seed=1, train=5), "train")):
+        other = encode_corpus(SceneCorpus(others, 2, split), model, processor, store)
+        assert not any(torch.equal(other[index].features[0](), captions[index].features[0]()) for index in range(5))
 
 
 def test_what_was_lost_is_computed_as_before(model, processor, pictures, tmp_path):

@@ -150,6 +150,18 @@ def test_a_conversation_is_encoded_once(processor, monkeypatch):
     assert templated == [2, 2]
 
 
+def test_what_was_used_last_is_kept(processor, monkeypatch):
+    talks = [[user(what), assistant("red " + "circle " * 20)] for what in ("which", "what", "why")]
+    encoder = ConversationEncoder(processor)
+    lengths = [len(encoder.encode_conversations([talk])[0].input_ids) for talk in talks]
+    monkeypatch.setattr(conversations, "KEPT_TOKENS", sum(lengths[:2]))
+    encoder = ConversationEncoder(processor)
+    for used in (0, 1, 0, 2):
+        encoder.encode_conversations([talks[used]])
+    monkeypatch.setattr(processor.tokenizer, "apply_chat_template", lambda talks, **_: pytest.fail(f"again: {talks}"))
+    encoder.encode_conversations([talks[0], talks[2]])
+
+
 def test_a_stream_of_conversations_leaves_little_behind(processor, monkeypatch):
     monkeypatch.setattr(conversations, "KEPT_TOKENS", 1000)
     encoder = ExampleEncoder(processor)
