@@ -30,7 +30,8 @@ def assemble(
     torch.manual_seed(seed)
     model = ParGoForConditionalGeneration(config)
     model.model.vision_tower.load_state_dict(vision_tower.state_dict())
-    model.model.language_model.load_state_dict(language_model.base_model.state_dict())
+    decoder = getattr(language_model, model.causal_head.decoder_name)
+    model.model.language_model.load_state_dict(decoder.state_dict())
     model.lm_head.load_state_dict(language_model.get_output_embeddings().state_dict())
     return model
 

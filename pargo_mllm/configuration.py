@@ -9,6 +9,7 @@ from transformers.activations import ACT2FN
 
 from pargo_kernels.checks import IMPLS
 from pargo_kernels.intervals import EDGES, cascade_windows
+from pargo_mllm.errors import UserError
 
 TOKEN_ORDERS = ("raster", "tiles")
 # what the projector's attention can run on: this package's ops, or dense baselines
@@ -38,6 +39,10 @@ _VICUNA_7B = {
     "rms_norm_eps": 1e-5,
     "pad_token_id": 0,
 }
+
+
+class LanguageModelError(UserError):
+    """A language model that would not be itself behind pictures; the message names its class and what is in the way."""
 
 
 class ProjectorKind(NamedTuple):
@@ -255,6 +260,11 @@ class ParGoConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         self.vision_config = _sub_config("vision_config", self.vision_config, _CLIP_LARGE_336)
         self.text_config = _sub_config("text_config", self.text_config, _VICUNA_7B)
+        if self.text_config.get_text_config() is not self.text_config:
+            raise LanguageModelError(
+                f"model_type={self.text_config.model_type!r} is made of several parts itself; text_config must be of a model of "
+                "text alone: config.get_text_config() gives its own, where it has one."
+            )
         if self.vision_feature_select_strategy is None:
             no_class_token = self.vision_config.model_type in WITHOUT_CLASS_TOKEN
             self.vision_feature_select_strategy = "full" if no_class_token else "default"
@@ -269,7 +279,7 @@ class ParGoConfig(PreTrainedConfig):
             given = {key: value for key, value in projector.items() if key not in fitting or value is not None}
             projector = ParGoProjectorConfig(**{**fitting, **given})
         self.projector_config = projector
-        self.tie_word_embeddings = self.tie_word_embeddings or bool(self.text_config.tie_word_embeddings)
+        self.tie_word_embeddings = self.tie_word_embeddings or bool(getattr(self.text_config, "tie_word_embeddings", False))
         super().__post_init__(**kwargs)
         self._check()
 

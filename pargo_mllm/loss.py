@@ -52,3 +52,13 @@ def next_token_loss(
         total = torch.stack([checkpoint(part, *one, use_reentrant=False) for one in parts]).sum()
     count = torch.as_tensor(len(targets) if num_items_in_batch is None else num_items_in_batch, device=total.device)
     return total / count.masked_fill(count == 0, 1)
+
+
+def share_of_labels(labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None) -> torch.Tensor | float:
+    """How much of a step's loss these labels ``[B, L]`` are: what else a batch adds to it is weighed alike, so that the loss
+    does not depend on how a step is divided. 1 where the step is this batch."""
+    if num_items_in_batch is None:
+        return 1.0
+    count = (labels[:, 1:] != IGNORED).sum()
+    items = torch.as_tensor(num_items_in_batch, device=count.device)
+    return count / items.masked_fill(items == 0, 1)

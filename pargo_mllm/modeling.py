@@ -11,8 +11,9 @@ from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, ModelOutput
 from transformers.utils import can_return_tuple
 
+from pargo_mllm.causal_head import CausalHead
 from pargo_mllm.configuration import ParGoConfig, expand_attention
-from pargo_mllm.loss import next_token_loss
+from pargo_mllm.loss import next_token_loss, share_of_labels
 from pargo_mllm.projectors import build_projector
 
 # what belongs to the pictures of a prompt
@@ -24,6 +25,7 @@ class ParGoModelOutputWithPast(BaseModelOutputWithPast):
     """The language model's output; ``image_hidden_states`` ``[images, tokens, text width]`` are the projected tokens."""
 
     image_hidden_states: torch.Tensor | None = None
+    router_logits: tuple[torch.Tensor] | None = None
 
 
 @dataclass
@@ -37,6 +39,7 @@ class ParGoCausalLMOutputWithPast(ModelOutput):
     hidden_states: tuple[torch.Tensor] | None = None
     attentions: tuple[torch.Tensor] | None = None
     image_hidden_states: torch.Tensor | None = None
+    router_logits: tuple[torch.Tensor] | None = None
 
 
 class ParGoPreTrainedModel(PreTrainedModel):
@@ -201,10 +204,11 @@ class ParGoModel(ParGoPreTrainedModel):
         )
         return ParGoModelOutputWithPast(
             last_hidden_state=outputs.last_hidden_state,
-            past_key_values=outputs.past_key_values,
+            past_key_values=getattr(outputs, "past_key_values", None),
             hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
+            attentions=getattr(outputs, "attentions", None),
             image_hidden_states=image_tokens,
+            router_logits=getattr(outputs, "router_logits", None),
         )
 
     def _projector_is_awaited(self) -> bool:
@@ -252,14 +256,21 @@ class ParGoModel(ParGoPreTrainedModel):
 
 
 class ParGoForConditionalGeneration(ParGoPreTrainedModel, GenerationMixin):
-    """The model with its language-modelling head: trains on labels and generates."""
+    """The model with its language-modelling head: trains on labels and generates.
 
-    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}  # noqa: RUF012
+    Logits and loss are those of the language model's own causal class (:class:`~pargo_mllm.causal_head.CausalHead`).
+
+    Raises:
+        LanguageModelError: for a text configuration whose causal class cannot be taken apart.
+    """
 
     def __init__(self, config: ParGoConfig):
         super().__init__(config)
+        self.causal_head = CausalHead(config.text_config)
         self.model = ParGoModel(config)
-        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.lm_head = self.causal_head.new_head()
+        if self.causal_head.is_tied:
+            self._tied_weights_keys = {"lm_head.weight": f"model.language_model.{self.causal_head.embeddings_name}.weight"}
         # it stands for a picture that is given, and nothing that is said
         self.generation_config.suppress_tokens = [config.image_token_id]
         self.post_init()
@@ -306,6 +317,8 @@ class ParGoForConditionalGeneration(ParGoPreTrainedModel, GenerationMixin):
             skip_logits: return none. When None: in training with labels, whose loss needs few of them
                 (:func:`~pargo_mllm.loss.next_token_loss`).
         """
+        if getattr(self.config.text_config, "output_router_logits", False):
+            kwargs.setdefault("output_router_logits", True)
         outputs = self.model(
             input_ids=input_ids,
             pixel_values=pixel_values,
@@ -323,11 +336,16 @@ class ParGoForConditionalGeneration(ParGoPreTrainedModel, GenerationMixin):
         if skip_logits is None:
             skip_logits = self.training and labels is not None
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = None if skip_logits else self.lm_head(hidden_states[:, keep])
+        logits = None if skip_logits else self._logits(hidden_states[:, keep])
         loss = None
         if labels is not None:
-            vocab_size = self.config.text_config.vocab_size
-            loss = next_token_loss(self.lm_head, hidden_states, labels, vocab_size, kwargs.get("num_items_in_batch"))
+            vocab_size, items = self.config.text_config.vocab_size, kwargs.get("num_items_in_batch")
+            loss = next_token_loss(self._logits, hidden_states, labels, vocab_size, items)
+            own = self.causal_head.own_loss(
+                self.lm_head, hidden_states, outputs.router_logits, _padding_mask(attention_mask, position_ids)
+            )
+            if own is not None:
+                loss = loss + share_of_labels(labels, items) * own.to(loss.device)
         return ParGoCausalLMOutputWithPast(
             loss=loss,
             logits=logits,
@@ -335,7 +353,11 @@ class ParGoForConditionalGeneration(ParGoPreTrainedModel, GenerationMixin):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             image_hidden_states=outputs.image_hidden_states,
+            router_logits=outputs.router_logits,
         )
+
+    def _logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.causal_head.logits(self.lm_head, hidden_states)
 
     def prepare_inputs_for_generation(self, *args, is_first_iteration: bool = False, **kwargs):  # type: ignore[override]
         """Pictures enter with the prompt; later steps find them in the cache."""
@@ -371,3 +393,14 @@ class ParGoForConditionalGeneration(ParGoPreTrainedModel, GenerationMixin):
                 placeholders -= per_image * (1 if together else counts[picture])
             index += of_prompt * copies
         return torch.tensor(index, device=input_ids.device)
+
+
+def _padding_mask(attention_mask: torch.Tensor | None, position_ids: torch.Tensor | None) -> torch.Tensor | None:
+    """``[B, L]``, 1 for tokens and 0 for padding, of a mask of either form; None where nothing is padding."""
+    if attention_mask is None or attention_mask.dim() != 4:
+        return attention_mask
+    if position_ids is None:
+        return None
+    # padding stays at position 0, where a document begins and goes on
+    goes_on = nn.functional.pad(position_ids[:, 1:] == 1, (0, 1), value=False)
+    return ((position_ids != 0) | goes_on).long()

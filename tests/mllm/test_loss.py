@@ -91,7 +91,7 @@ def test_logits_are_skipped_where_the_loss_is_all_that_is_wanted(make_model):
     shapes.clear()
     trained = model(**batch)
     assert trained.logits is None
-    assert shapes == [(4,)]
+    assert shapes == [(1, 4)]
     torch.testing.assert_close(trained.loss, evaluated.loss)
     assert model(**batch, skip_logits=False).logits.shape == evaluated.logits.shape
     del batch["labels"]
