@@ -78,7 +78,7 @@ class CausalHead:
         with torch.device("meta"):
             causal: Any = AutoModelForCausalLM.from_config(config)
         decoder_class = MODEL_MAPPING.get(type(config), None)
-        decoders = [(name, child) for name, child in causal.named_children() if type(child) is decoder_class]
+        decoders = [(name, child) for name, child in causal.named_children() if _is_the_same(type(child), decoder_class)]
         if len(decoders) != 1:
             raise LanguageModelError(
                 f"{self.name} does not hold the class that AutoModel gives for model_type={config.model_type!r} as its decoder."
@@ -143,3 +143,8 @@ class CausalHead:
 
 def _nothing(logits: torch.Tensor, *args, **kwargs) -> torch.Tensor:
     return logits.new_zeros((), dtype=torch.float32)
+
+
+def _is_the_same(decoder_class: type, expected: type | None) -> bool:
+    # InternLM2's is a Llama under a name of its own
+    return expected is not None and issubclass(expected, decoder_class) and expected.forward is decoder_class.forward
