@@ -12,6 +12,7 @@ from transformers import BatchFeature
 from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 
+from pargo_mllm.data.feeding.chat_format import ChatFormat, ConversationError
 from pargo_mllm.data.pictures import check_size, load_picture
 from pargo_mllm.vision.tiling import cut_tiles, tile_grid
 
@@ -66,6 +67,14 @@ class ParGoProcessor(ProcessorMixin):
         self.image_token = image_token
         self.image_token_id = ids[0]
         super().__init__(image_processor, tokenizer, chat_template=chat_template or tokenizer.chat_template)
+
+    def __call__(self, images=None, text=None, **kwargs) -> BatchFeature:
+        """As in transformers. A text that begins with the token that begins texts gets no second one."""
+        first = text[0] if isinstance(text, (list, tuple)) and text else text
+        begins = self.tokenizer.bos_token
+        if begins and isinstance(first, str) and first.startswith(begins):
+            kwargs.setdefault("add_special_tokens", False)
+        return super().__call__(images=images, text=text, **kwargs)
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:
         """The text that one picture's placeholder becomes."""
@@ -127,33 +136,64 @@ class ParGoProcessor(ProcessorMixin):
         """What the model takes."""
         return [*super().model_input_names, *(["tile_counts"] if self.max_tiles > 1 else [])]
 
+    @property
+    def chat_format(self) -> ChatFormat:
+        """The tokenizer with the chat template.
+
+        Raises:
+            ConversationError: without a chat template.
+        """
+        if not isinstance(self.chat_template, str):
+            raise ConversationError("the processor has no chat template; give it one: processor.chat_template = …")
+        return ChatFormat(self.tokenizer, self.chat_template, self.image_token)
+
+    def apply_chat_template(self, conversation, chat_template: str | None = None, **kwargs):
+        """As in transformers; a template for text alone takes messages with pictures too, each as the image token."""
+        if chat_template is None and isinstance(self.chat_template, str):
+            chat_template = self.chat_format.template
+        return super().apply_chat_template(conversation, chat_template=chat_template, **kwargs)
+
     def prompts(self, conversations: list[list[dict[str, Any]]]) -> BatchFeature:
         """Inputs that ask for the next answer in each of several conversations, padded on the left.
+
+        What people wrote is text: control tokens in it are spelled out, never obeyed.
 
         Args:
             conversations: messages in transformers' form; a picture is a part ``{"type": "image", "image": picture}``, as a
                 PIL picture or a file.
+
+        Raises:
+            ConversationError: if a text holds the image token, for which there is no picture, or the template refuses it.
         """
-        texts: Any = [self.apply_chat_template(messages, add_generation_prompt=True) for messages in conversations]
-        pictures = [
-            [
-                part["image"]
-                for message in messages
-                if not isinstance(message["content"], str)
-                for part in message["content"]
-                if part["type"] == "image"
-            ]
-            for messages in conversations
+        rows = []
+        shown: list[Any] = []
+        for index, messages in enumerate(conversations):
+            ids, pictures = self.chat_format.prompt_tokens(messages), _pictures_of(messages)
+            if ids.count(self.image_token_id) != len(pictures):
+                raise ConversationError(
+                    f"sample {index} has {ids.count(self.image_token_id)} {self.image_token} in its text and {len(pictures)} "
+                    "pictures; they must be equal: a picture is a part of a message, not a word in its text."
+                )
+            rows.append(ids)
+            shown += pictures
+        processed, counts = self._processed_pictures(shown)
+        tiles = iter(counts)
+        expanded = [
+            [token for one in ids for token in [one] * (self.num_placeholders(next(tiles)) if one == self.image_token_id else 1)]
+            for ids in rows
         ]
-        # the template begins the text itself
-        return self(
-            text=texts,
-            images=pictures if any(pictures) else None,
-            padding=True,
-            padding_side="left",
-            add_special_tokens=False,
-            return_tensors="pt",
-        )
+        padded = self.tokenizer.pad({"input_ids": expanded}, padding_side="left", return_tensors="pt")
+        return BatchFeature({**padded, **processed})
+
+    def _processed_pictures(self, pictures: list[Any]) -> tuple[dict[str, Any], list[int]]:
+        """What the model takes of the pictures of a prompt, and the tiles of each."""
+        if not pictures:
+            return {}, []
+        images, *_ = self.prepare_inputs_layout(images=pictures)
+        self.validate_inputs(images=images)
+        processed, _ = self._process_images(images, return_tensors="pt")
+        counts = processed["tile_counts"].tolist() if "tile_counts" in processed else [1] * len(pictures)
+        return dict(processed), counts
 
     def _get_num_multimodal_tokens(self, image_sizes=None, **kwargs) -> MultiModalData:
         """What serving engines ask: tokens and rows of pixels of pictures of given (height, width)."""
@@ -204,6 +244,11 @@ class ParGoProcessor(ProcessorMixin):
                 f"the texts hold {sum(wanted)} {self.image_token} ({counts}{', …' if len(wanted) > 8 else ''}) for {total} "
                 "pictures; they must be equal. A list of lists of pictures, one list a sample, says which one is wrong."
             )
+
+
+def _pictures_of(messages: list[dict[str, Any]]) -> list[Any]:
+    parts = [part for message in messages if not isinstance(message["content"], str) for part in message["content"]]
+    return [part["image"] for part in parts if part["type"] == "image"]
 
 
 def _opened(images: Any) -> Any:

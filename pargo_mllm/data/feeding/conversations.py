@@ -1,6 +1,6 @@
 """Conversations as token ids with the answers marked.
 
-Labels come from the generation marks of the chat template, never from counting or searching tokens.
+Labels come from where the chat template puts what the assistant says, never from counting or searching tokens.
 """
 
 from __future__ import annotations
@@ -9,19 +9,13 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jinja2 import TemplateError
-
 from pargo_mllm.data.corpus import Conversation
+from pargo_mllm.data.feeding.chat_format import ChatFormat, ConversationError
 from pargo_mllm.data.feeding.templates import PLAIN
-from pargo_mllm.errors import UserError
 
 TEMPLATES = ("chat", "plain")
 # tokens of conversations: a few dozen MB for each process that reads
 KEPT_TOKENS = 1 << 20
-
-
-class ConversationError(UserError):
-    """A conversation that cannot be trained on; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -43,18 +37,17 @@ class ConversationEncoder:
             pictures and what the assistant says with the end token, which alone is learned; what the user says is left out.
 
     Raises:
-        ValueError: if the chat template has no ``{% generation %}`` marks.
+        TemplateRefused: for a chat template without ``{% generation %}`` marks in which what the assistant says is not found.
     """
 
     def __init__(self, processor, template: str = "chat"):
         if template not in TEMPLATES:
             raise ValueError(f"template={template!r} is unknown; it must be one of {', '.join(map(repr, TEMPLATES))}.")
-        self.template = PLAIN if template == "plain" else processor.chat_template
-        if not isinstance(self.template, str) or "generation %}" not in self.template.replace("-%}", "%}"):
-            raise ValueError(
-                "the processor's chat template has no {% generation %} marks, from which labels are made: put "
-                "{% generation %} … {% endgeneration %} around what the assistant says (its end token included)."
-            )
+        self.format = ChatFormat(
+            processor.tokenizer, PLAIN if template == "plain" else processor.chat_template, processor.image_token
+        )
+        if not self.format.is_marked:
+            self.format.check()
         self.processor = processor
         self._kept: OrderedDict[str, EncodedConversation] = OrderedDict()
         self._kept_tokens = 0
@@ -86,22 +79,10 @@ class ConversationEncoder:
         return found
 
     def _encode(self, conversations: list[Conversation], tile_counts: Sequence[int] | None) -> list[EncodedConversation]:
-        if not conversations:
-            return []
-        try:
-            batch = self.processor.tokenizer.apply_chat_template(
-                conversations,
-                chat_template=self.template,
-                tokenize=True,
-                return_dict=True,
-                return_assistant_tokens_mask=True,
-            )
-        except TemplateError as error:
-            raise ConversationError(f"the chat template refuses the conversation: {error}") from error
-        rows = zip(batch["input_ids"], batch["assistant_masks"], strict=True)
-        return [self._expand(ids, mask, tile_counts) for ids, mask in rows]
+        tokens = (self.format.tokens(self.format.render(conversation)) for conversation in conversations)
+        return [self._expand(ids, said, tile_counts) for ids, said in tokens]
 
-    def _expand(self, ids: list[int], mask: list[int], tile_counts: Sequence[int] | None) -> EncodedConversation:
+    def _expand(self, ids: list[int], mask: list[bool], tile_counts: Sequence[int] | None) -> EncodedConversation:
         image_token_id = self.processor.image_token_id
         shown = ids.count(image_token_id)
         if tile_counts is not None and shown != len(tile_counts):
@@ -112,10 +93,10 @@ class ConversationEncoder:
         tiles = iter([1] * shown if tile_counts is None else tile_counts)
         input_ids: list[int] = []
         is_answer: list[bool] = []
-        for token, said in zip(ids, mask, strict=True):
+        for token, is_said in zip(ids, mask, strict=True):
             is_image = token == image_token_id
             repeats = self.processor.num_placeholders(next(tiles)) if is_image else 1
             input_ids += [token] * repeats
             # a placeholder stands for a picture that is given, and nothing that is said
-            is_answer += [bool(said) and not is_image] * repeats
+            is_answer += [is_said and not is_image] * repeats
         return EncodedConversation(tuple(input_ids), tuple(is_answer))

@@ -30,6 +30,20 @@ def said_macro(after_image: str = "") -> str:
     )
 
 
+def with_parts(template: str, image_token: str = IMAGE_TOKEN) -> str:
+    """A template for text alone that takes parts of text and pictures too: they are joined before it sees them."""
+    said = said_macro("\\n").replace(IMAGE_TOKEN, image_token)
+    return (
+        said
+        + "{%- set joined = namespace(messages=[]) -%}"
+        + "{%- for message in messages -%}"
+        + "{%- set joined.messages = joined.messages + [dict(message, content=said(message['content']))] -%}"
+        + "{%- endfor -%}"
+        + "{%- set messages = joined.messages -%}"
+        + template
+    )
+
+
 _SAID = said_macro(after_image="\\n")
 
 VICUNA = (

@@ -135,19 +135,19 @@ def test_a_conversation_is_encoded_once(processor, monkeypatch):
     said = (("what", "circle"), ("which", "red"), ("what", "circle"))
     talks = [[user(IMAGE, prompt), assistant(answer)] for prompt, answer in said]
     alone = [ConversationEncoder(processor).encode_conversations([talk])[0] for talk in talks]
-    templated, right = [], processor.tokenizer.apply_chat_template
-
-    def counted(talks, **options):
-        templated.append(len(talks))
-        return right(talks, **options)
-
-    monkeypatch.setattr(processor.tokenizer, "apply_chat_template", counted)
     encoder = ConversationEncoder(processor)
+    rendered, right = [], encoder.format.render
+
+    def counted(talk):
+        rendered.append(talk)
+        return right(talk)
+
+    monkeypatch.setattr(encoder.format, "render", counted)
     for _ in range(2):
         assert encoder.encode_conversations(talks) == alone
         assert encoder.encode_conversations(talks[::-1], [1]) == alone[::-1]
     # equal ones together; with the pictures' tiles they may be longer
-    assert templated == [2, 2]
+    assert rendered == [*talks[:2], *talks[:0:-1]]
 
 
 def test_what_was_used_last_is_kept(processor, monkeypatch):
