@@ -11,7 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pargo_mllm.configuration import ParGoConfig
 from pargo_mllm.data.feeding.templates import IMAGE_TOKEN
-from pargo_mllm.language.families import LanguageFamily, family_of, prepare_tokenizer, set_end_tokens
+from pargo_mllm.language.families import LanguageFamily, chosen_family, prepare_tokenizer, set_end_tokens
+from pargo_mllm.language.sameness import check_same
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
 from pargo_mllm.projectors import build_projector
@@ -42,7 +43,7 @@ def model_and_processor(
     tokenizer: PreTrainedTokenizerBase,
     image_processor,
     projector: Mapping[str, Any] | None = None,
-    family: LanguageFamily | None = None,
+    family: LanguageFamily | str | None = None,
     seed: int = 0,
 ) -> tuple[ParGoForConditionalGeneration, ParGoProcessor]:
     """A multimodal model of a pretrained encoder and chat model, ready for training, and its processor.
@@ -62,9 +63,7 @@ def model_and_processor(
     Raises:
         ValueError: if the family is unknown, or the parts do not fit.
     """
-    if family is None:
-        family = family_of(language_model.config, tokenizer)
-    vocabulary = prepare_tokenizer(tokenizer, family)
+    vocabulary = prepare_tokenizer(tokenizer, chosen_family(language_model.config, tokenizer, family))
     if vocabulary > language_model.config.vocab_size:
         language_model.resize_token_embeddings(vocabulary)
     config = ParGoConfig(
@@ -74,13 +73,14 @@ def model_and_processor(
         image_token_id=tokenizer.get_vocab()[IMAGE_TOKEN],
     )
     model = assemble(config, vision_tower, language_model, seed)
-    take_generation_settings(model, language_model, tokenizer)
+    check_same(model, language_model)
     processor = ParGoProcessor(
         image_processor,
         tokenizer,
         num_image_tokens=config.num_image_tokens,
         tokens_per_tile=not config.projector_config.reads_tiles_together,
     )
+    take_generation_settings(model, language_model, tokenizer, processor.chat_format.check())
     return model, processor
 
 
@@ -110,10 +110,14 @@ def with_projector(
 
 
 def take_generation_settings(
-    model: ParGoForConditionalGeneration, language_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    model: ParGoForConditionalGeneration,
+    language_model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    turn_end: str | None = None,
 ) -> None:
-    """Generate as the language model does, never an image token, and stop where the tokenizer ends a turn."""
+    """Generate as the language model does, never an image token, and stop where a turn ends: at ``turn_end``, or the
+    tokenizer's end token."""
     own = model.generation_config.suppress_tokens
     model.generation_config = copy.deepcopy(language_model.generation_config)
     model.generation_config.suppress_tokens = [*(model.generation_config.suppress_tokens or []), *own]
-    set_end_tokens(model, tokenizer)
+    set_end_tokens(model, tokenizer, turn_end)

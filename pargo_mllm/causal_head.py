@@ -28,7 +28,6 @@ class _DecoderOutput(ModelOutput):
     def __getattr__(self, name: str):
         if name.startswith("_"):
             raise AttributeError(name)
-        return None
 
 
 class _TakenOut(nn.Module):
@@ -71,8 +70,8 @@ class CausalHead:
         causal_class = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
         if causal_class is None:
             raise LanguageModelError(
-                f"model_type={config.model_type!r} has no causal language model in transformers; text_config must be of one that "
-                "AutoModelForCausalLM knows."
+                f"model_type={config.model_type!r} has no causal language model in transformers; text_config must be of one "
+                "that AutoModelForCausalLM knows."
             )
         self.name = causal_class.__name__
         with torch.device("meta"):

@@ -262,8 +262,8 @@ class ParGoConfig(PreTrainedConfig):
         self.text_config = _sub_config("text_config", self.text_config, _VICUNA_7B)
         if self.text_config.get_text_config() is not self.text_config:
             raise LanguageModelError(
-                f"model_type={self.text_config.model_type!r} is made of several parts itself; text_config must be of a model of "
-                "text alone: config.get_text_config() gives its own, where it has one."
+                f"model_type={self.text_config.model_type!r} is made of several parts itself; text_config must be of a model "
+                "of text alone: config.get_text_config() gives its own, where it has one."
             )
         if self.vision_feature_select_strategy is None:
             no_class_token = self.vision_config.model_type in WITHOUT_CLASS_TOKEN

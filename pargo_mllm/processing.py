@@ -178,11 +178,12 @@ class ParGoProcessor(ProcessorMixin):
             shown += pictures
         processed, counts = self._processed_pictures(shown)
         tiles = iter(counts)
-        expanded = [
-            [token for one in ids for token in [one] * (self.num_placeholders(next(tiles)) if one == self.image_token_id else 1)]
-            for ids in rows
-        ]
-        padded = self.tokenizer.pad({"input_ids": expanded}, padding_side="left", return_tensors="pt")
+
+        def expanded(token: int) -> list[int]:
+            return [token] * (self.num_placeholders(next(tiles)) if token == self.image_token_id else 1)
+
+        rows = [[token for one in ids for token in expanded(one)] for ids in rows]
+        padded = self.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
         return BatchFeature({**padded, **processed})
 
     def _processed_pictures(self, pictures: list[Any]) -> tuple[dict[str, Any], list[int]]:

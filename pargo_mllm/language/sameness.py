@@ -59,8 +59,8 @@ def check_same(model: ParGoForConditionalGeneration, language_model: PreTrainedM
     difference = (ours.logits - own.logits)[mask.bool()].abs().max().item()
     if not difference <= allowed:
         raise LanguageModelError(
-            f"{name}: the logits of text alone differ by {difference:.3g} from the language model's own: something that it does "
-            "to text is lost behind pictures (it may need the token ids in its layers)."
+            f"{name}: the logits of text alone differ by {difference:.3g} from the language model's own: something that it "
+            "does to text is lost behind pictures (it may need the token ids in its layers)."
         )
     if not abs(ours.loss.item() - own.loss.item()) <= max(1e-5, allowed):
         raise LanguageModelError(f"{name}: its loss of text alone is {own.loss.item():.6g}, and here {ours.loss.item():.6g}.")

@@ -42,9 +42,9 @@ class Rendered:
 class ChatFormat:
     """A tokenizer and a chat template.
 
-    The template may mark what the assistant says with ``{% generation %}``. Where it does not, the conversation is rendered up to
-    each of the assistant's turns, as it is for an answer to be generated: what follows there in the whole conversation must be
-    what the turn says, white space in front of it allowed, and a control token that ends it.
+    The template may mark what the assistant says with ``{% generation %}``. Where it does not, the conversation is rendered
+    up to each of the assistant's turns, as it is for an answer to be generated: what follows there in the whole conversation
+    must be what the turn says, white space in front of it allowed, and a control token that ends it.
 
     Args:
         tokenizer: a fast one, of the tokenizers library.
@@ -182,7 +182,9 @@ class ChatFormat:
         behind = place + len(spelled)
         end = self.control_tokens.match(text, behind + len(text[behind:]) - len(text[behind:].lstrip()))
         if end is None:
-            raise ConversationError(f"no control token of the tokenizer ends turn {turn}: {text[behind : behind + 40]!r} follows.")
+            raise ConversationError(
+                f"no control token of the tokenizer ends turn {turn}: {text[behind : behind + 40]!r} follows."
+            )
         return start, end.end()
 
     def _shielded(self, conversation: Conversation) -> Conversation:

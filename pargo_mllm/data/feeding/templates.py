@@ -93,6 +93,8 @@ _CHATML = """{%- for message in messages -%}
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
 """
 
+CHATML = _SAID + _CHATML
+
 INTERNLM2 = _SAID + "{{- bos_token -}}" + _CHATML
 
 QWEN = (

@@ -75,7 +75,16 @@ def make_language_model(family, tokenizer, seed=0):
 def make_family(family, seed=0, **projector):
     """(model, processor) of a family; keyword arguments go to the projector."""
     tokenizer = make_tokenizer(family)
-    language_model = make_language_model(family, tokenizer, seed)
+    return around(make_language_model(family, tokenizer, seed), tokenizer, seed, **projector)
+
+
+def make_family_around(tokenizer, family=None):
+    """(model, processor) of a Llama that has the vocabulary of a tokenizer."""
+    return around(make_language_model("vicuna", tokenizer), tokenizer, family=family)
+
+
+def around(language_model, tokenizer, seed=0, family=None, **projector):
+    """(model, processor) with a language model behind pictures."""
     vision = SiglipVisionConfig(
         hidden_size=24,
         intermediate_size=48,
@@ -100,6 +109,7 @@ def make_family(family, seed=0, **projector):
         tokenizer,
         SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE}),
         {**options, **projector},
-        seed=seed,
+        family,
+        seed,
     )
     return model.eval(), processor
