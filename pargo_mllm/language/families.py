@@ -106,8 +106,8 @@ def _fitting(families: Sequence[LanguageFamily], tokenizer: PreTrainedTokenizerB
     needs = "; ".join(f"{family.name} needs {', '.join(family.needs)}" for family in families)
     raise FamilyError(
         f"the tokenizer has no chat template, and not the tokens of a format that it could be given: {needs}. Take the "
-        "tokenizer of the chat model, not of the base model; or pass family=LanguageFamily(...) with a chat template and the token that "
-        "ends a turn."
+        "tokenizer of the chat model, not of the base model; or pass family=LanguageFamily(...) with a chat template and the "
+        "token that ends a turn."
     )
 
 

@@ -79,7 +79,7 @@ def test_a_template_that_training_would_get_wrong_is_refused_with_the_way_out(na
         make_family_around(tokenizer)
     assert reason in str(refusal.value)
     # and the way out works
-    model, processor = make_family_around(tokenizer, family="qwen")
+    _, processor = make_family_around(tokenizer, family="qwen")
     assert processor.chat_template == next(family.template for family in FAMILIES if family.name == "qwen")
 
 
