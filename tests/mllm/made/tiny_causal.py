@@ -68,7 +68,7 @@ _OWN = {
     "flint": {"output_router_logits": LEFT},
     "zamba2": {"layers_block_type": ["mamba", "hybrid"]},
     "xmod": {"default_language": "en_XX"},
-    "gemma3n_text": {"num_kv_shared_layers": 0},
+    "gemma3n_text": {"num_kv_shared_layers": 0, "vocab_size_per_layer_input": VOCABULARY},
     "bamba": {"attn_layer_indices": [1]},
     "granitemoehybrid": {"layer_types": ["mamba", "attention"]},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
@@ -113,3 +113,23 @@ def _is_set(config, name):
     # transformers raises what it likes for attributes that differ by layer
     except Exception:
         return False
+
+
+class NotBuilt(Exception):
+    """A class that this file cannot make small, or that fails by itself; the message says why."""
+
+
+def composite(model_type):
+    """The default configuration of a model that is made of several parts; None for one of text alone."""
+    config = CONFIG_MAPPING[model_type]()
+    return config if config.get_text_config() is not config else None
+
+
+def built(model_type):
+    """:func:`tiny_model`, once it has answered for itself."""
+    try:
+        model = tiny_model(model_type)
+        model(input_ids=torch.arange(3, 9)[None])
+    except Exception as error:
+        raise NotBuilt(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
+    return model
