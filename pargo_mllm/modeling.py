@@ -15,6 +15,7 @@ from pargo_mllm.causal_head import CausalHead
 from pargo_mllm.configuration import ParGoConfig, expand_attention
 from pargo_mllm.loss import next_token_loss, share_of_labels
 from pargo_mllm.projectors import build_projector
+from pargo_mllm.row_masks import row_masks
 
 # what belongs to the pictures of a prompt
 VISUAL_INPUTS = ("pixel_values", "vision_features", "tile_counts", "picture_index")
@@ -194,8 +195,10 @@ class ParGoModel(ParGoPreTrainedModel):
             inputs_embeds = inputs_embeds + self._nothing_projected(inputs_embeds)
         if use_cache is None and past_key_values is None and position_ids is not None and attention_mask is None:
             use_cache = False
+        if attention_mask is not None and attention_mask.dim() == 4 and attention_mask.dtype == torch.bool:
+            attention_mask = row_masks(attention_mask, position_ids, self.language_model, inputs_embeds.dtype)
         outputs = self.language_model(
-            attention_mask=self._language_mask(attention_mask, inputs_embeds.dtype),
+            attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
@@ -239,20 +242,6 @@ class ParGoModel(ParGoPreTrainedModel):
         """``inputs_embeds`` ``[B, L, C]``, placeholders replaced by ``image_tokens`` ``[images, tokens, C]`` in order."""
         mask = self.get_placeholder_mask(input_ids, inputs_embeds, image_tokens)
         return inputs_embeds.masked_scatter(mask, image_tokens.to(inputs_embeds.dtype))
-
-    def _language_mask(self, mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
-        if mask is None or mask.dim() != 4 or mask.dtype != torch.bool:
-            return mask
-        implementation = self.config.text_config._attn_implementation
-        if implementation == "eager":
-            # eager attention adds its mask: a bool would shift the scores by one instead of hiding keys
-            return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
-        if implementation == "sdpa":
-            return mask
-        raise ValueError(
-            f"attn_implementation={implementation!r} of the language model takes no 4-D mask, which conversations that share "
-            "pictures need; use 'sdpa' or 'eager', or RowCollator(layout='documents')."
-        )
 
 
 class ParGoForConditionalGeneration(ParGoPreTrainedModel, GenerationMixin):

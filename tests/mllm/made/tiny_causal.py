@@ -83,9 +83,9 @@ _OWN = {
 }
 
 
-def tiny_config(model_type):
+def tiny_config(model_type, **changes):
     """A configuration of a few thousand weights, everything that matters left as its class has it by default."""
-    own = _OWN.get(model_type, {})
+    own = {**_OWN.get(model_type, {}), **changes}
     default = CONFIG_MAPPING[model_type]()
     kept = {
         name: value
@@ -95,9 +95,9 @@ def tiny_config(model_type):
     return CONFIG_MAPPING[model_type](**kept, **{name: value for name, value in own.items() if value is not LEFT})
 
 
-def tiny_model(model_type, seed=0):
+def tiny_model(model_type, seed=0, **changes):
     """The causal class with random weights, nothing of them zero or one."""
-    config = tiny_config(model_type)
+    config = tiny_config(model_type, **changes)
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
