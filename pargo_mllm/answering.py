@@ -11,6 +11,11 @@ from pargo_mllm.data.corpus import Conversation
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
 
+# of an answer, where nobody says
+MAX_NEW_TOKENS = 512
+# what transformers takes where nobody says
+_NO_LENGTH = (None, 20)
+
 
 def generation_settings(max_new_tokens: int, temperature: float = 0.0, **others: Any) -> dict[str, Any]:
     """Arguments of ``generate``: sampling at a temperature, or the likeliest token where it is 0.
@@ -32,13 +37,17 @@ def answer(
 
     Args:
         conversations: messages in transformers' form, pictures as the parts ``{"type": "image", "image": picture}``.
-        generation: arguments of ``model.generate`` on top of the model's own.
+        generation: arguments of ``model.generate`` on top of the model's own. Where neither says how long an answer may be, it
+            has at most :data:`MAX_NEW_TOKENS`.
 
     Raises:
         ValueError: if a text holds the image token, for which there is no picture.
     """
     if not conversations:
         return []
+    own = model.generation_config
+    if not {"max_new_tokens", "max_length"} & generation.keys() and own.max_new_tokens is None and own.max_length in _NO_LENGTH:
+        generation["max_new_tokens"] = MAX_NEW_TOKENS
     inputs = processor.prompts(list(conversations)).to(model.device, dtype=model.dtype)
     out = model.generate(**inputs, **generation)  # type: ignore[misc]
     texts = processor.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)

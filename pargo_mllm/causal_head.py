@@ -67,7 +67,7 @@ class CausalHead:
     """
 
     def __init__(self, config: PreTrainedConfig):
-        causal_class = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+        causal_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
         if causal_class is None:
             raise LanguageModelError(
                 f"model_type={config.model_type!r} has no causal language model in transformers; text_config must be of one "
@@ -76,7 +76,7 @@ class CausalHead:
         self.name = causal_class.__name__
         with torch.device("meta"):
             causal: Any = AutoModelForCausalLM.from_config(config)
-        decoder_class = MODEL_MAPPING.get(type(config), None)
+        decoder_class: Any = MODEL_MAPPING.get(type(config), None)
         decoders = [(name, child) for name, child in causal.named_children() if _is_the_same(type(child), decoder_class)]
         if len(decoders) != 1:
             raise LanguageModelError(
@@ -144,6 +144,6 @@ def _nothing(logits: torch.Tensor, *args, **kwargs) -> torch.Tensor:
     return logits.new_zeros((), dtype=torch.float32)
 
 
-def _is_the_same(decoder_class: type, expected: type | None) -> bool:
+def _is_the_same(decoder_class: Any, expected: Any) -> bool:
     # InternLM2's is a Llama under a name of its own
     return expected is not None and issubclass(expected, decoder_class) and expected.forward is decoder_class.forward

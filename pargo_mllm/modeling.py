@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
-from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel
+from transformers import AutoModel, Cache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, ModelOutput
 from transformers.utils import can_return_tuple
 
 from pargo_mllm.causal_head import CausalHead
 from pargo_mllm.configuration import ParGoConfig, expand_attention
+from pargo_mllm.generation import PictureGenerationMixin
 from pargo_mllm.loss import next_token_loss, share_of_labels
 from pargo_mllm.projectors import build_projector
 from pargo_mllm.row_masks import row_masks
-
-# what belongs to the pictures of a prompt
-VISUAL_INPUTS = ("pixel_values", "vision_features", "tile_counts", "picture_index")
 
 
 @dataclass
@@ -191,14 +190,17 @@ class ParGoModel(ParGoPreTrainedModel):
             image_tokens = self.get_image_features(pixel_values, vision_features, tile_counts).pooler_output
             shown = image_tokens if picture_index is None else self._shown(image_tokens, picture_index, tile_counts)
             inputs_embeds = self.insert_image_tokens(input_ids, inputs_embeds, shown)
-        elif self._projector_is_awaited():
-            inputs_embeds = inputs_embeds + self._nothing_projected(inputs_embeds)
+        else:
+            self._check_no_placeholder(input_ids, past_key_values)
+            if self._projector_is_awaited():
+                inputs_embeds = inputs_embeds + self._nothing_projected(inputs_embeds)
         if use_cache is None and past_key_values is None and position_ids is not None and attention_mask is None:
             use_cache = False
+        mask: Any = attention_mask
         if attention_mask is not None and attention_mask.dim() == 4 and attention_mask.dtype == torch.bool:
-            attention_mask = row_masks(attention_mask, position_ids, self.language_model, inputs_embeds.dtype)
+            mask = row_masks(attention_mask, position_ids, self.language_model, inputs_embeds.dtype)
         outputs = self.language_model(
-            attention_mask=attention_mask,
+            attention_mask=mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
@@ -213,6 +215,18 @@ class ParGoModel(ParGoPreTrainedModel):
             image_hidden_states=image_tokens,
             router_logits=getattr(outputs, "router_logits", None),
         )
+
+    def _check_no_placeholder(self, input_ids: torch.Tensor | None, past_key_values: Cache | None) -> None:
+        """Refuse text that stands for pictures where none is given: their places would be answered about all the same."""
+        # one token behind a cache is what generation said, never a picture
+        if input_ids is None or (past_key_values is not None and input_ids.shape[1] == 1):
+            return
+        rows = (input_ids == self.config.image_token_id).sum(-1)
+        if rows.any():
+            raise ValueError(
+                f"the text holds {int(rows.sum())} image tokens (by sample: {', '.join(map(str, rows.tolist()))}) and no "
+                "picture is given: pass on pixel_values, as the processor gave them."
+            )
 
     def _projector_is_awaited(self) -> bool:
         """Whether it must run without pictures too: where it trains, and where processes that hold parts of it gather them."""
@@ -244,7 +258,7 @@ class ParGoModel(ParGoPreTrainedModel):
         return inputs_embeds.masked_scatter(mask, image_tokens.to(inputs_embeds.dtype))
 
 
-class ParGoForConditionalGeneration(ParGoPreTrainedModel, GenerationMixin):
+class ParGoForConditionalGeneration(ParGoPreTrainedModel, PictureGenerationMixin):
     """The model with its language-modelling head: trains on labels and generates.
 
     Logits and loss are those of the language model's own causal class (:class:`~pargo_mllm.causal_head.CausalHead`).
@@ -347,41 +361,6 @@ class ParGoForConditionalGeneration(ParGoPreTrainedModel, GenerationMixin):
 
     def _logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.causal_head.logits(self.lm_head, hidden_states)
-
-    def prepare_inputs_for_generation(self, *args, is_first_iteration: bool = False, **kwargs):  # type: ignore[override]
-        """Pictures enter with the prompt; later steps find them in the cache."""
-        kwargs["is_first_iteration"] = is_first_iteration
-        inputs = super().prepare_inputs_for_generation(*args, **kwargs)  # type: ignore[misc]
-        if not is_first_iteration and inputs.get("use_cache", True):
-            for name in VISUAL_INPUTS:
-                inputs.pop(name, None)
-        return inputs
-
-    def _expand_inputs_for_generation(self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids=None, **kwargs):
-        """For beams and several answers: every copy of a prompt shows the prompt's pictures again, each encoded once."""
-        visual = {name: kwargs.pop(name) for name in VISUAL_INPUTS if kwargs.get(name) is not None}
-        if expand_size > 1 and visual and input_ids is not None:
-            visual["picture_index"] = self._show_again(visual, input_ids, expand_size)
-        input_ids, kwargs = super()._expand_inputs_for_generation(  # type: ignore[misc]
-            expand_size, is_encoder_decoder, input_ids, **kwargs
-        )
-        return input_ids, {**kwargs, **visual}
-
-    def _show_again(self, visual: dict[str, torch.Tensor], input_ids: torch.Tensor, copies: int) -> torch.Tensor:
-        """``picture_index`` of prompts ``input_ids`` ``[B, L]``, each taken ``copies`` times in a row."""
-        images = visual["pixel_values" if "pixel_values" in visual else "vision_features"]
-        counts = visual["tile_counts"].tolist() if "tile_counts" in visual else [1] * len(images)
-        shown = visual["picture_index"].tolist() if "picture_index" in visual else range(len(counts))
-        together, per_image = self.config.projector_config.reads_tiles_together, self.config.num_image_tokens
-        index: list[int] = []
-        remaining = iter(shown)
-        for placeholders in (input_ids == self.config.image_token_id).sum(-1).tolist():
-            of_prompt: list[int] = []
-            while placeholders > 0 and (picture := next(remaining, None)) is not None:
-                of_prompt.append(picture)
-                placeholders -= per_image * (1 if together else counts[picture])
-            index += of_prompt * copies
-        return torch.tensor(index, device=input_ids.device)
 
 
 def _padding_mask(attention_mask: torch.Tensor | None, position_ids: torch.Tensor | None) -> torch.Tensor | None:

@@ -147,7 +147,7 @@ class ParGoProcessor(ProcessorMixin):
             raise ConversationError("the processor has no chat template; give it one: processor.chat_template = …")
         return ChatFormat(self.tokenizer, self.chat_template, self.image_token)
 
-    def apply_chat_template(self, conversation, chat_template: str | None = None, **kwargs):
+    def apply_chat_template(self, conversation, chat_template: str | None = None, **kwargs):  # type: ignore[override]
         """As in transformers; a template for text alone takes messages with pictures too, each as the image token."""
         if chat_template is None and isinstance(self.chat_template, str):
             chat_template = self.chat_format.template

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -31,6 +32,7 @@ def row_masks(
     Raises:
         LanguageModelError: for an attention implementation or kind of layer that takes no such mask.
     """
+    decoder_class: Any = type(decoder)
     implementation = decoder.config._attn_implementation
     if implementation not in _IMPLEMENTATIONS:
         raise LanguageModelError(
@@ -39,10 +41,10 @@ def row_masks(
         )
     kinds = layer_kinds(decoder.config)
     unknown = sorted(set(kinds) - set(_WINDOWS))
-    by_kind = _takes_masks_by_kind(type(decoder))
+    by_kind = _takes_masks_by_kind(decoder_class)
     if unknown or (len(set(kinds)) > 1 and not by_kind):
         raise LanguageModelError(
-            f"{type(decoder).__name__} has layers of kind {', '.join(unknown or sorted(set(kinds)))}, which take no mask of "
+            f"{decoder_class.__name__} has layers of kind {', '.join(unknown or sorted(set(kinds)))}, which take no mask of "
             "rows that hold several conversations; use RowCollator(layout='documents') without packing (pack: false)."
         )
     masks = {}
@@ -91,6 +93,6 @@ def _added(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 @cache
-def _takes_masks_by_kind(decoder_class: type[PreTrainedModel]) -> bool:
+def _takes_masks_by_kind(decoder_class: Any) -> bool:
     # transformers has no flag for it; every decoder that does keeps the masks under this name
     return "causal_mask_mapping" in inspect.unwrap(decoder_class.forward).__code__.co_varnames

@@ -42,7 +42,7 @@ def what_rows_mix_up(model: ParGoForConditionalGeneration) -> str | None:
 
 
 def _states(model: ParGoForConditionalGeneration, row: PackedSequence) -> torch.Tensor:
-    device = model.get_input_embeddings().weight.device
+    device = model.device
     batch = {name: value.to(device) for name, value in pad_packed([row], 0).items() if name != "labels"}
     return model.model(**batch, use_cache=False).last_hidden_state[0]
 

@@ -90,12 +90,14 @@ def training_inputs(
     processor: ParGoProcessor,
     steps: int,
     encode: Callable[[Corpus], Corpus] = lambda corpus: corpus,
+    layout: str = "shared",
 ) -> TrainingInputs:
     """Datasets and collator.
 
     Args:
         steps: optimizer steps of the run.
         encode: gives a corpus the features of its pictures, where they are kept.
+        layout: of the rows, see :class:`~pargo_mllm.data.feeding.collation.RowCollator`.
     """
     encoder = ExampleEncoder(processor, recipe.max_length, template=recipe.template)
     corpora = [encode(corpus) for corpus in data.train]
@@ -108,7 +110,6 @@ def training_inputs(
         # the same examples each time, of every corpus
         examples = SampleOrder([corpus.parts for corpus in judged], None, seed=0)
         held_out = TrainingSet(judged, examples, encoder, min(recipe.eval_examples, sum(map(len, judged))))
-    layout = "documents" if recipe.attention == "flash_attention_2" else "shared"
     return TrainingInputs(
         TrainingSet(corpora, order, encoder, steps * recipe.batch_size),
         held_out,

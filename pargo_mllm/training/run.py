@@ -19,6 +19,7 @@ from pargo_mllm.configuration import ParGoConfig, expand_attention
 from pargo_mllm.data.corpus import Corpus
 from pargo_mllm.files import MANIFEST, default_cache, sync, what_is_wrong, write_manifest, write_whole
 from pargo_mllm.language.lora import add_lora
+from pargo_mllm.language.rows import what_rows_mix_up
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
 from pargo_mllm.training.feature_store import FeatureStore, encode_corpus
@@ -150,7 +151,7 @@ def _train(
     (model.model.projector if settings.bf16 else model).float()
     place(model, recipe.engine, device)
     encode = _encoding(recipe, model, processor, settings.bf16, processes, cache)
-    inputs = training_inputs(recipe, data, processor, settings.steps, encode)
+    inputs = training_inputs(recipe, data, processor, settings.steps, encode, _layout(recipe, model, say))
     tokens = tokens_an_example(inputs) * settings.batch_size
     say(
         f"{settings.steps:,} steps of {settings.batch_size} examples of {len(data):,}, about {tokens:,.0f} tokens a step "
@@ -179,6 +180,19 @@ def _encoding(
         return lambda corpus: corpus
     store = FeatureStore(cache / "features", model, bf16)
     return lambda corpus: encode_corpus(corpus, model, processor, store, processes.rank, processes.size, from_all)
+
+
+def _layout(recipe: Recipe, model: ParGoForConditionalGeneration, say: Callable[[str], None]) -> str:
+    """How conversations stand in rows: as :class:`~pargo_mllm.data.feeding.collation.RowCollator` calls it."""
+    if recipe.attention == "flash_attention_2":
+        return "documents"
+    problem = what_rows_mix_up(model)
+    if problem is None:
+        return "shared"
+    if recipe.pack:
+        raise RecipeError(f"pack: true puts several conversations into a row, but {problem}; give pack: false.")
+    say(f"every conversation has a row of its own: {problem}")
+    return "documents"
 
 
 def _division(settings: StageSettings) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -152,6 +152,7 @@ class ChatFormat:
         return ends.pop()
 
     def _probes(self) -> list[Conversation]:
+        question: dict[str, Any]
         question, answer = {"role": "user", "content": "Which one?"}, {"role": "assistant", "content": "The left one."}
         shown = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}
         more = {"role": "assistant", "content": "Two dogs, I think."}
@@ -210,7 +211,7 @@ class ChatFormat:
         if not conversation:
             return "", ()
         try:
-            texts, spans = render_jinja_template(  # type: ignore[misc]
+            texts, spans = cast(Any, render_jinja_template)(
                 conversations=[conversation],
                 chat_template=self.template,
                 add_generation_prompt=prompt,
