@@ -260,7 +260,7 @@ class ParGoConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         self.vision_config = _sub_config("vision_config", self.vision_config, _CLIP_LARGE_336)
         self.text_config = _sub_config("text_config", self.text_config, _VICUNA_7B)
-        if self.text_config.get_text_config() is not self.text_config:
+        if is_composite(self.text_config):
             raise LanguageModelError(
                 f"model_type={self.text_config.model_type!r} is made of several parts itself; text_config must be of a model "
                 "of text alone: config.get_text_config() gives its own, where it has one."
@@ -335,6 +335,15 @@ class ParGoConfig(PreTrainedConfig):
                 f"image_token_id={self.image_token_id} is outside the vocabulary of {self.text_config.vocab_size} tokens; add "
                 "the image token to the tokenizer, resize the embeddings, and take the token's id."
             )
+
+
+def is_composite(config: PreTrainedConfig) -> bool:
+    """Whether a configuration is of a model that is made of several parts: pictures, sound or an encoder beside its text."""
+    try:
+        return config.get_text_config() is not config
+    except ValueError:
+        # several of them are of text
+        return True
 
 
 def expand_attention(value):

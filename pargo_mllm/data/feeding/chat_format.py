@@ -152,8 +152,8 @@ class ChatFormat:
         return ends.pop()
 
     def _probes(self) -> list[Conversation]:
-        question: dict[str, Any]
-        question, answer = {"role": "user", "content": "Which one?"}, {"role": "assistant", "content": "The left one."}
+        question: dict[str, Any] = {"role": "user", "content": "Which one?"}
+        answer = {"role": "assistant", "content": "The left one."}
         shown = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}
         more = {"role": "assistant", "content": "Two dogs, I think."}
         system = {"role": "system", "content": "Be brief."}

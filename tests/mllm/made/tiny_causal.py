@@ -5,6 +5,8 @@ from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from pargo_mllm.configuration import is_composite
+
 MODEL_TYPES = tuple(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 WIDTH, VOCABULARY, LAYERS, HEADS, KV_HEADS = 32, 96, 2, 4, 2
 
@@ -115,18 +117,29 @@ def _is_set(config, name):
         return False
 
 
+NOT_SMALL = {
+    "blt": "its parts have sizes of their own, by default those of 8B parameters",
+    "phi4_multimodal": "its parts for pictures and sound have sizes of their own",
+    "gemma4_assistant": "its default configuration is refused by its own class",
+}
+
+
 class NotBuilt(Exception):
     """A class that this file cannot make small, or that fails by itself; the message says why."""
 
 
 def composite(model_type):
     """The default configuration of a model that is made of several parts; None for one of text alone."""
+    if model_type in NOT_SMALL:
+        return None
     config = CONFIG_MAPPING[model_type]()
-    return config if config.get_text_config() is not config else None
+    return config if is_composite(config) else None
 
 
 def built(model_type):
     """:func:`tiny_model`, once it has answered for itself."""
+    if model_type in NOT_SMALL:
+        raise NotBuilt(NOT_SMALL[model_type])
     try:
         model = tiny_model(model_type)
         model(input_ids=torch.arange(3, 9)[None])
