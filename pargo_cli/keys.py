@@ -47,9 +47,9 @@ class TrainingKeys:
     schedule: Annotated[
         str, Means("cosine|warmup_stable_decay", "of the learning rate; the second decays over its last 30 %")
     ] = "cosine"
-    weight_decay: Annotated[float, Means("X", "of AdamW")] = 0.01
-    adam_beta2: Annotated[float, Means("X", "of AdamW; 0 to 1")] = 0.999
-    adam_epsilon: Annotated[float, Means("X", "of AdamW")] = 1e-8
+    weight_decay: Annotated[float, Means("X", "of AdamW: times the rate, the share of a weight that a step takes away")] = 0.01
+    adam_beta2: Annotated[float, Means("X", "of AdamW: how slowly the mean of squared gradients moves; 0 to 1")] = 0.999
+    adam_epsilon: Annotated[float, Means("X", "of AdamW: added to the root of that mean")] = 1e-8
     max_grad_norm: Annotated[float, Means("X", "norm to which larger gradients are clipped")] = 1.0
     gradient_checkpointing: Annotated[
         bool, Means("true|false", "layers keep their input alone and are computed again: less memory, more time")

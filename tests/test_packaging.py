@@ -163,7 +163,7 @@ def test_what_fails_inside_a_package_that_is_there_is_not_called_missing(wheel, 
     for name in REQUIRED_PACKAGES:
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("import absent_from_here\n")
-    for arguments in (("-c", "import pargo_mllm"), ("-m", "pargo_mllm", "train")):
+    for arguments in (("-c", "import pargo_mllm"), ("-m", "pargo_mllm", "train", "mini-stage1")):
         inside = python(*arguments, path=(wheel, tmp_path), cwd=tmp_path)
         assert inside.returncode == 1
         assert inside.stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'absent_from_here'"

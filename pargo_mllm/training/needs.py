@@ -104,6 +104,6 @@ def memory_problem(needed: int, device: str) -> str | None:
         return None
     what = "this GPU" if device == "cuda" else "this machine"
     return (
-        f"the plan takes about {needed / GIB:.1f} GiB and {what} has {there / GIB:.1f}; weights, gradients and optimizer "
-        "states are smaller under --engine fsdp2 on more GPUs, activations with --micro-batch-size 1 and --gradient-checkpointing true"
+        f"the plan takes about {needed / GIB:.1f} GiB and {what} has {there / GIB:.1f}; more GPUs under --engine fsdp2 "
+        "divide weights and optimizer, --micro-batch-size 1 and --gradient-checkpointing true shrink activations"
     )
