@@ -6,10 +6,9 @@ import argparse
 import gc
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 from pargo_cli import chat, convert_release, demo, merge, train
 from pargo_cli.errors import UserError
@@ -20,9 +19,13 @@ COMMANDS = (demo, train, chat, merge, convert_release)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns the exit status: 0, 2 for what a user can put right, 130 when interrupted."""
     options = build_parser().parse_args(arguments)
-    wait_without_spinning()
+    prepare()
     try:
-        _imported(options.module)(options)
+        run = import_module(options.module).run
+        if not gc.isenabled():
+            gc.freeze()
+            gc.enable()
+        run(options)
     except UserError as error:
         print(f"pargo {options.command}: {error}", file=sys.stderr)
         return 2
@@ -42,24 +45,18 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def wait_without_spinning() -> None:
-    """Threads of torch sleep while they wait for each other, unless the environment says otherwise.
+def prepare() -> None:
+    """What must be set before torch is imported; behind that, nothing is.
 
-    By default they spin: beside other work, two threads then take many times as long as one, each of them spinning on the core
-    that the other one needs. OpenMP reads this once: behind torch's import nothing is set.
+    Threads that wait for each other sleep, unless the environment says otherwise. By default they spin: beside other work two
+    of them take many times as long as one, each spinning on the core that the other one needs.
+
+    The garbage collector rests until :func:`main` has imported the command: thousands of modules are made and none is freed,
+    and to look through them again and again takes a sixth of the time.
     """
     if "torch" not in sys.modules:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
-def _imported(module: str) -> Callable[[argparse.Namespace], Any]:
-    # thousands of modules are made and none is freed: to look through them again and again takes a sixth of the time
-    gc.disable()
-    try:
-        return import_module(module).run
-    finally:
-        gc.freeze()
-        gc.enable()
+        gc.disable()
 
 
 def _version() -> str:

@@ -32,10 +32,10 @@ if _missing:
 
 if sys.argv[:1] == ["-m"] and __name__ in sys.orig_argv:
     # "python -m pargo_mllm": help and slips of the pen are answered before a model is imported
-    from pargo_cli.main import build_parser, wait_without_spinning
+    from pargo_cli.main import build_parser, prepare
 
     build_parser().parse_args()
-    wait_without_spinning()
+    prepare()
 
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
 

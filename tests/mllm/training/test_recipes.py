@@ -3,7 +3,10 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from pargo_mllm.training.recipes import load_recipe, names
 from tests.mllm.made.training_runs import train
@@ -43,6 +46,26 @@ def test_dry_run_at_paper_size(model, capsys):
         assert "1 in all" in text
         assert "32 in all" in text
         assert text.count("memory under zero2") == 2
+
+
+class Largest(TorchDispatchMode):
+    """How many numbers the largest tensor has that takes memory."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        kept = [leaf.numel() for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor) and leaf.device.type != "meta"]
+        self.numbers = max([self.numbers, *kept])
+        return out
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_dry_run_makes_no_weights(stage, capsys):
+    with Largest() as largest:
+        assert train(f"vicuna-7b-stage{stage}", "--dry-run") == 0
+    # a hundredth of what LoRA's matrices hold in one layer
+    assert largest.numbers < 200_000
 
 
 def test_every_recipe_is_known():
