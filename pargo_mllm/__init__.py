@@ -30,6 +30,13 @@ if _missing:
         raise SystemExit(2)
     raise ModuleNotFoundError(_message, name=_missing[0])
 
+if sys.argv[:1] == ["-m"] and __name__ in sys.orig_argv:
+    # "python -m pargo_mllm": help and slips of the pen are answered before a model is imported
+    from pargo_cli.main import build_parser, prepare
+
+    build_parser().parse_args()
+    prepare()
+
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
 
 import pargo_mllm.language.internlm2  # noqa: F401 (registers InternLM2)

@@ -52,21 +52,57 @@ class ProjectorKind(NamedTuple):
         where: its class, as ``package.module.Class``; imported when the first one is built.
         a_token_a_feature: it gives as many tokens as there are visual features; others give those that were asked for.
         reads_tiles_together: all tiles of a large picture become one set of tokens.
+        reads: of the arguments of :class:`ParGoProjectorConfig`, those that change it; None where nobody says.
     """
 
     where: str
     a_token_a_feature: bool = False
     reads_tiles_together: bool = False
+    reads: tuple[str, ...] | None = None
 
+
+_LAYERS = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_partial_tokens",
+    "num_global_tokens",
+    "initializer_range",
+    "output_initializer_range",
+)
+_BLOCKS = (*_LAYERS, "num_attention_heads", "intermediate_size", "hidden_act", "layer_norm_eps", "query_initializer_range")
+_LAYOUT = (
+    "partial_global_perception",
+    "cascaded_partial_perception",
+    "global_self_attention",
+    "windows",
+    "edge",
+    "token_order",
+)
 
 PROJECTORS = {
-    "pargo": ProjectorKind("pargo_mllm.projectors.pargo.ParGoProjector", reads_tiles_together=True),
-    "qformer": ProjectorKind("pargo_mllm.projectors.qformer.QFormerProjector", reads_tiles_together=True),
-    "linear": ProjectorKind("pargo_mllm.projectors.linear.LinearProjector", a_token_a_feature=True),
-    "mlp": ProjectorKind("pargo_mllm.projectors.mlp.MLPProjector", a_token_a_feature=True),
-    "resampler": ProjectorKind("pargo_mllm.projectors.resampler.ResamplerProjector", reads_tiles_together=True),
-    "c_abstractor": ProjectorKind("pargo_mllm.projectors.c_abstractor.CAbstractorProjector"),
-    "d_abstractor": ProjectorKind("pargo_mllm.projectors.d_abstractor.DAbstractorProjector"),
+    "pargo": ProjectorKind(
+        "pargo_mllm.projectors.pargo.ParGoProjector",
+        reads_tiles_together=True,
+        reads=(*_BLOCKS, *_LAYOUT, "query_position_embeddings", "kernel_impl"),
+    ),
+    "qformer": ProjectorKind(
+        "pargo_mllm.projectors.qformer.QFormerProjector",
+        reads_tiles_together=True,
+        reads=(*_BLOCKS, "query_position_embeddings", "kernel_impl"),
+    ),
+    "linear": ProjectorKind(
+        "pargo_mllm.projectors.linear.LinearProjector", a_token_a_feature=True, reads=("initializer_range",)
+    ),
+    "mlp": ProjectorKind(
+        "pargo_mllm.projectors.mlp.MLPProjector", a_token_a_feature=True, reads=("hidden_act", "initializer_range")
+    ),
+    "resampler": ProjectorKind(
+        "pargo_mllm.projectors.resampler.ResamplerProjector", reads_tiles_together=True, reads=(*_BLOCKS, "kernel_impl")
+    ),
+    "c_abstractor": ProjectorKind("pargo_mllm.projectors.c_abstractor.CAbstractorProjector", reads=_LAYERS),
+    "d_abstractor": ProjectorKind(
+        "pargo_mllm.projectors.d_abstractor.DAbstractorProjector", reads=(*_BLOCKS, "num_sampling_points")
+    ),
 }
 
 

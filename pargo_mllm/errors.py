@@ -1,5 +1,5 @@
-"""What a user can put right."""
+"""What a user can put right; defined where the command line can catch it before it imports a model."""
 
+from pargo_cli.errors import UserError
 
-class UserError(ValueError):
-    """A message that names what is wrong and the way out; a command prints it in one line and ends with status 2."""
+__all__ = ["UserError"]

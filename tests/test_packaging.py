@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("pargo_kernels", "pargo_mllm")
+PACKAGES = ("pargo_cli", "pargo_kernels", "pargo_mllm")
 # a call small enough for any machine, against its value by hand: two rows, each the mean of its half of the keys
 SMALL_CALL = """
 import torch
@@ -126,7 +126,7 @@ def test_the_wheel_holds_every_file_of_the_packages(wheel):
         if file.is_file() and "__pycache__" not in file.parts
     }
     assert held == there
-    assert {"pargo_kernels/py.typed", "pargo_kernels/triton_path/launch_table.json", "pargo_mllm/py.typed"} <= held
+    assert {"pargo_kernels/triton_path/launch_table.json", *(f"{package}/py.typed" for package in PACKAGES)} <= held
     assert metadata(wheel)["License-Expression"] == "BSD-3-Clause"
 
 
@@ -151,9 +151,10 @@ def test_without_the_extra_the_kernels_run_and_the_model_says_what_is_missing(wh
     name, module, function = re.match(r"(\w+) = ([\w.]+):(\w+)\n", scripts).groups()
     (tmp_path / name).write_text(f"import sys\nfrom {module} import {function}\nsys.exit({function}())\n")
     for command in (("-m", "pargo_mllm"), (tmp_path / name,)):
-        for arguments in (("train",), ()):
-            done = python(*command, *arguments, path=path, cwd=tmp_path)
-            assert (done.returncode, done.stdout, done.stderr) == (2, "", f"pargo: {missing}\n")
+        done = python(*command, "train", "mini-stage1", path=path, cwd=tmp_path)
+        assert (done.returncode, done.stdout, done.stderr) == (2, "", f"pargo: {missing}\n")
+    asked = python(tmp_path / name, "train", "--help", path=path, cwd=tmp_path)
+    assert (asked.returncode, "--max-length N" in asked.stdout) == (0, True), asked.stderr
 
 
 def test_what_fails_inside_a_package_that_is_there_is_not_called_missing(wheel, tmp_path):
@@ -162,7 +163,7 @@ def test_what_fails_inside_a_package_that_is_there_is_not_called_missing(wheel, 
     for name in REQUIRED_PACKAGES:
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("import absent_from_here\n")
-    for arguments in (("-c", "import pargo_mllm"), ("-m", "pargo_mllm", "train")):
+    for arguments in (("-c", "import pargo_mllm"), ("-m", "pargo_mllm", "train", "mini-stage1")):
         inside = python(*arguments, path=(wheel, tmp_path), cwd=tmp_path)
         assert inside.returncode == 1
         assert inside.stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'absent_from_here'"
@@ -179,7 +180,8 @@ def test_with_the_extra_both_run_from_the_wheel(wheel, tmp_path):
         "assert launch_table.entries()\n"
         "for name in pargo_mllm.__all__: getattr(pargo_mllm, name)\n"
         "load_recipe('mini-stage1'), load_recipe('vicuna-7b-stage2')\n"
-        "print(pargo_kernels.__file__, pargo_mllm.__file__, sep='\\n')\n"
+        "import pargo_cli\n"
+        "print(pargo_cli.__file__, pargo_kernels.__file__, pargo_mllm.__file__, sep='\\n')\n"
     )
     site = Path(importlib.metadata.distribution("torch").locate_file(""))
     done = python("-c", code, path=(wheel, site), cwd=tmp_path)

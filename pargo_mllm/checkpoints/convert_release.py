@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from dataclasses import asdict, dataclass
@@ -19,7 +18,6 @@ from pargo_mllm.checkpoints.released_projector import convert_released_projector
 from pargo_mllm.checkpoints.released_vision_encoder import convert_released_vision_encoder, used_by_encoder
 from pargo_mllm.configuration import ParGoConfig
 from pargo_mllm.data.feeding.templates import IMAGE_TOKEN
-from pargo_mllm.errors import UserError
 from pargo_mllm.files import whole_folder
 from pargo_mllm.language.families import family_of, prepare_tokenizer
 from pargo_mllm.modeling import ParGoForConditionalGeneration
@@ -164,45 +162,3 @@ def _write(model, processor, report: ConversionReport, out: Path) -> None:
         model.save_pretrained(aside)
         processor.save_pretrained(aside)
         (aside / REPORT).write_text(json.dumps(asdict(report), indent=1) + "\n")
-
-
-def add_parser(commands) -> None:
-    """Add ``convert-release`` to the command line."""
-    parser = commands.add_parser(
-        "convert-release",
-        help="turn a released ParGo checkpoint into a folder of this package",
-        description="Turn a released ParGo checkpoint and its language model into a folder that from_pretrained loads. Every "
-        f"tensor of the checkpoint is used, or named as left over (also in {REPORT} of the folder).",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help=".pth or .safetensors; no code is run")
-    parser.add_argument("--llm", type=Path, required=True, metavar="PATH", help="folder of the language model")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
-    parser.add_argument("--num-partial", type=int, default=288, help="partial tokens of the projector")
-    parser.add_argument("--num-heads", type=int, default=16, help="attention heads of the projector")
-    parser.add_argument("--vision-heads", type=int, default=16, help="attention heads of the encoder")
-    parser.add_argument("--image-size", type=int, default=336, help="side of the encoder's pictures in pixels")
-    parser.add_argument("--lora-alpha", type=float, default=512, help="the update is alpha / rank * B @ A")
-    parser.add_argument(
-        "--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="auto: the language model's"
-    )
-    parser.set_defaults(run=_run)
-
-
-def _run(options: argparse.Namespace) -> None:
-    try:
-        report = convert_release(
-            checkpoint=options.checkpoint,
-            llm=options.llm,
-            out=options.out,
-            num_partial_tokens=options.num_partial,
-            num_attention_heads=options.num_heads,
-            vision_heads=options.vision_heads,
-            image_size=options.image_size,
-            lora_alpha=options.lora_alpha,
-            dtype=options.dtype if options.dtype == "auto" else getattr(torch, options.dtype),
-        )
-    except ValueError as error:
-        # the numbers of the command line are checked where they are used
-        raise UserError(str(error)) from error
-    print(report)

@@ -1,1 +1,1 @@
-"""The commands of ``pargo``, a module each: ``add_parser`` says what a command takes, names its function and its errors."""
+"""The commands of ``pargo``, a module each: ``run`` takes what the module of the same name in ``pargo_cli`` has parsed."""

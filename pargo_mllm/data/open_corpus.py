@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from pargo_mllm.data.corpus import Corpus, CorpusError
-from pargo_mllm.data.scenes.corpus import SceneCorpus, Scenes
+from pargo_mllm.data.scenes.corpus import NAME, SceneCorpus, Scenes
 from pargo_mllm.data.sources.llava import LlavaCorpus
 from pargo_mllm.data.sources.photographs_folder import CAPTION_PROMPT, EVERY_PHOTOGRAPH, PhotographCorpus, PhotographFolder
 from pargo_mllm.data.sources.shards import ShardCorpus
@@ -65,4 +65,7 @@ def open_corpus(
         images = path.parent / "images"
         return LlavaCorpus(path, images if images.is_dir() else path.parent, split, held_out)
     found = "does not exist" if not path.exists() else "is none of them"
+    if str(path) == NAME:
+        # a path forgets the "./" that told the folder from the generated scenes
+        raise CorpusError(f"the folder ./{NAME} {found}; write {NAME} without ./ for generated scenes. Data must be {FORMS}.")
     raise CorpusError(f"{path} {found}; data must be {FORMS}.")

@@ -14,6 +14,7 @@ from pargo_mllm.miniature.sizes import SCALES, build_config, build_encoder, buil
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
 from pargo_mllm.training.recipes import Recipe, RecipeError
+from pargo_mllm.training.start import most_tiles
 
 
 class MiniatureStart:
@@ -38,6 +39,10 @@ class MiniatureStart:
             encoder = build_encoder(size)
             language_model = build_language_model(size, len(tokenizer), tokenizer.pad_token_id)
         return self._config(encoder.config, language_model.config)
+
+    def tiles(self) -> int:
+        """See :class:`pargo_mllm.training.start.Start`."""
+        return most_tiles(self.parts.processor.max_tiles, self.parts.processor.overview_tile)
 
     def prepare(self) -> None:
         """See :class:`pargo_mllm.training.start.Start`: train what is not kept from an earlier time."""

@@ -13,17 +13,20 @@ from typing import Any
 
 import yaml
 
+from pargo_cli.keys import PACKAGED, RecipeKeys, TrainingKeys
+from pargo_cli.keys import recipe_names as names
 from pargo_mllm.configuration import PROJECTORS, ParGoProjectorConfig
 from pargo_mllm.data.feeding.conversations import TEMPLATES
 from pargo_mllm.data.scenes.corpus import Scenes
 from pargo_mllm.errors import UserError
 from pargo_mllm.language.lora import LoraSettings
 from pargo_mllm.training.trainer.precision import computes_bf16
-from pargo_mllm.training.trainer.settings import StageSettings, TrainingKeys
+from pargo_mllm.training.trainer.settings import StageSettings
 
 # what may change while a run goes on
 NOT_DECISIVE = ("output", "save_steps", "workers", "eval_steps", "eval_examples", "report_to")
-PACKAGED = Path(__file__).resolve().parent.parent / "recipes"
+# keys that take each other's place: how long, how the rate rises, what training starts from
+ALTERNATIVES = (("steps", "epochs"), ("warmup", "warmup_steps"), ("model", "miniature", "architecture"))
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
 # of a projector's arguments, those that follow from the encoder and the language model
 FILLED_IN = ("vision_hidden_size", "output_size", "feature_grid")
@@ -32,6 +35,23 @@ PROJECTOR_ATTENTION = ("pargo", "sdpa", "eager")
 
 class RecipeError(UserError):
     """A recipe that cannot run; the message names the key, its value and the rule."""
+
+
+class _EachKeyOnce(yaml.SafeLoader):
+    """YAML would take the last of two values for a key, and say nothing."""
+
+    def construct_mapping(self, node, deep=False):
+        # what "<<" brings in is no second time: own keys take its place
+        lines: dict[Any, int] = {}
+        for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if key_node.tag == "tag:yaml.org,2002:merge" or not isinstance(key_node, yaml.ScalarNode):
+                continue
+            key, line = self.construct_object(key_node), key_node.start_mark.line + 1
+            if key in lines:
+                where = f"in lines {lines[key]} and {line}" if line != lines[key] else f"in line {line}"
+                raise yaml.constructor.ConstructorError(None, None, f"{key} is given twice, {where}; give it once")
+            lines[key] = line
+        return super().construct_mapping(node, deep)
 
 
 @dataclass(frozen=True)
@@ -46,62 +66,15 @@ class DataPart:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe(TrainingKeys):
-    """One stage of training.
+class Recipe(RecipeKeys):
+    """One stage of training; :mod:`pargo_cli.keys` says what each key means.
 
-    Args:
-        stage: 1 (the projector learns from captions) or 2 (projector and LoRA learn to answer).
-        data: a path, or several as ``[{path: …, weight: …}, …]``, all with a weight or none: a COCO-style folder, a LLaVA JSON
-            file, webdataset shards, or generated scenes as ``scenes``, ``scenes:seed=1,train=5000,held_out=400`` or
-            ``{path: scenes, seed: 1, …}`` (:mod:`pargo_mllm.data.open_corpus`).
-        held_out: the share of a LLaVA file or of shards that is not trained on; of a COCO-style folder it is a fifth.
-        template: "chat", or "plain" for captions without a prompt: picture, text, end token.
-        model: the folder that training starts from, model and processor.
-        output: the folder that training ends with.
-        architecture: arguments of ParGoConfig, for a dry run without ``model``.
-        miniature: "demo" or "tiny": without ``model``, start from small parts that are trained first (stage 0).
-        projector: of stage 1, in place of the one that training would start with: its type, or arguments of
-            :class:`ParGoProjectorConfig`. It is fresh; what is not given stays.
-        views: about so many views (crops) of the photographs of a COCO-style folder are made; 0 for each once, whole.
-        max_length: examples with more tokens, those of pictures included, are skipped and named.
-        pack: put whole examples one behind the other into rows of at most ``max_length`` tokens; they do not see each other.
-        group_by_length: examples of a batch are about equally long.
-        cache_features: run the frozen encoder once a picture, before training, and keep its features on disk.
-        attention: of encoder and language model.
-        projector_attention: "pargo", or "sdpa" or "eager" for the dense baselines.
-        eval_examples: at most so many are evaluated.
-        steps, epochs: how long; one of the two.
-        bf16: None for yes where the device has instructions for it.
-        lora_rank, lora_alpha, lora_dropout, lora_target_modules: of stage 2; see :class:`LoraSettings`.
-        seed: of the projector and the views too.
-
-    The others are those of :class:`~pargo_mllm.training.trainer.settings.TrainingKeys`.
+    Raises:
+        RecipeError: for values that cannot train.
     """
 
-    stage: int
+    # the keys know no data; a mapping alone is a list of one
     data: tuple[DataPart, ...] | None = None
-    held_out: float = 0.0
-    template: str = "chat"
-    model: Path | None = None
-    output: Path | None = None
-    architecture: dict | None = None
-    miniature: str | None = None
-    projector: dict | None = None
-    views: int = 0
-    max_length: int = 1024
-    pack: bool = False
-    group_by_length: bool = False
-    cache_features: bool = False
-    attention: str = "sdpa"
-    projector_attention: str = "pargo"
-    eval_examples: int = 512
-    steps: int | None = None
-    epochs: int | None = None
-    bf16: bool | None = None
-    lora_rank: int = 256
-    lora_alpha: int = 512
-    lora_dropout: float = 0.05
-    lora_target_modules: str | None = None
 
     def __post_init__(self):
         if self.stage not in (1, 2):
@@ -177,11 +150,6 @@ class Recipe(TrainingKeys):
         return decisive
 
 
-def names() -> list[str]:
-    """The packaged recipes."""
-    return sorted(path.stem for path in PACKAGED.glob("*.yaml"))
-
-
 def load_recipe(recipe: str, changes: Mapping[str, str] | None = None) -> Recipe:
     """A packaged recipe, or one of the user's.
 
@@ -204,6 +172,9 @@ def load_recipe(recipe: str, changes: Mapping[str, str] | None = None) -> Recipe
         checked[key] = own(value) if own else _typed(key, value, kinds[key])
     if "stage" not in checked:
         raise RecipeError(f"{recipe} has no stage; it must be 1 or 2.")
+    for key in checked if checked["stage"] == 1 else ():
+        if key.startswith("lora_"):
+            raise RecipeError(f"{key}={checked[key]!r} is for stage 2; stage 1 trains the projector alone.")
     return Recipe(**checked)
 
 
@@ -211,14 +182,14 @@ def _read(file: Path, called: str) -> dict[str, Any]:
     if not file.is_file():
         raise RecipeError(f"{called} is neither a recipe ({', '.join(names())}) nor a file.")
     try:
-        own = yaml.safe_load(file.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        own = yaml.load(file.read_text(), _EachKeyOnce)
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
         raise RecipeError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(own, dict):
         raise RecipeError(f"{file} must hold keys and values, one a line.")
     extends = own.pop("extends", [])
     settings: dict[str, Any] = {}
-    for part in [extends] if isinstance(extends, str) else list(extends):
+    for part in extends if isinstance(extends, list) else [extends]:
         # packaged files alone: a part leads to no file of the user's, and to no circle
         if part not in [*names(), *(f"parts/{path.stem}" for path in PACKAGED.glob("parts/*.yaml"))]:
             raise RecipeError(f"extends: {part!r} is no packaged recipe; there are {', '.join(names())}.")
@@ -228,11 +199,18 @@ def _read(file: Path, called: str) -> dict[str, Any]:
 
 
 def _merge(settings: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    """What says how long replaces the other way to say it, and so does the warm-up."""
-    for one, other in (("steps", "epochs"), ("warmup", "warmup_steps")):
-        for new, old in ((one, other), (other, one)):
-            if new in changes and old not in changes:
-                settings.pop(old, None)
+    """What is said later counts, and takes away what it takes the place of.
+
+    Raises:
+        RecipeError: for several at once that take each other's place.
+    """
+    for group in ALTERNATIVES:
+        given = [key for key in group if changes.get(key) is not None]
+        if len(given) > 1:
+            said = ", ".join(f"{key}={changes[key]!r}" for key in given)
+            raise RecipeError(f"{said}: they take each other's place; give exactly one.")
+        for key in group if given else ():
+            settings.pop(key, None)
     settings.update(changes)
 
 
@@ -284,9 +262,10 @@ def _projector(value: Any) -> dict[str, Any] | None:
 
 def _value(key: str, text: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{key}={text!r} cannot be read as a value.") from error
+        return yaml.load(text, _EachKeyOnce)
+    except (RecursionError, yaml.YAMLError) as error:
+        problem = getattr(error, "problem", None)
+        raise RecipeError(f"{key}={text!r} cannot be read as a value" + (f": {problem}." if problem else ".")) from error
 
 
 def _typed(key: str, value: Any, kind: Any) -> Any:

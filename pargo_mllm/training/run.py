@@ -25,6 +25,7 @@ from pargo_mllm.processing import ParGoProcessor
 from pargo_mllm.training.feature_store import FeatureStore, encode_corpus
 from pargo_mllm.training.inputs import OpenedData, open_data, tokens_an_example, training_inputs
 from pargo_mllm.training.memory import estimate_memory, meta_model
+from pargo_mllm.training.needs import check_lengths, check_projector_options, memory_problem, workers_problem
 from pargo_mllm.training.recipes import Recipe, RecipeError
 from pargo_mllm.training.stages import stage1, stage2
 from pargo_mllm.training.start import Start, start_of
@@ -77,11 +78,15 @@ def run_recipe(
     start = start or start_of(recipe, dry_run)
     data = None if recipe.data is None else open_data(recipe)
     settings = recipe.settings(None if data is None else len(data), device, processes.size)
-    model = _planned(recipe, start.config())
+    config = start.config()
+    check_projector_options(recipe.projector or {}, config.projector_config.projector_type)
+    check_lengths(recipe.max_length, config, start.tiles())
+    model = _planned(recipe, config)
     if recipe.model is not None and recipe.projector is not None:
         say(f"the projector is fresh, in place of the one in {recipe.model}")
     say(f"stage {recipe.stage}: {_story(recipe)}\n{describe_parts(model)}")
-    _say_memory(recipe, model, processes, dry_run, say)
+    _say_memory(recipe, model, processes, dry_run, device, say)
+    _check_workers(recipe, dry_run, say)
     _check_packages(recipe, dry_run, say)
     if data is not None and recipe.output is not None:
         identity = {**recipe.identity(), "content": data.settings()}
@@ -203,7 +208,7 @@ def _division(settings: StageSettings) -> str:
     )
 
 
-def _say_memory(recipe: Recipe, model, processes: Processes, dry_run: bool, say: Callable[[str], None]) -> None:
+def _say_memory(recipe: Recipe, model, processes: Processes, dry_run: bool, device: str, say: Callable[[str], None]) -> None:
     for gpus in (1, 32) if dry_run else (processes.size,):
         micro_batch = recipe.micro_batch_size or max(1, recipe.batch_size // gpus)
         estimate = estimate_memory(
@@ -211,6 +216,19 @@ def _say_memory(recipe: Recipe, model, processes: Processes, dry_run: bool, say:
         )
         length = recipe.max_length
         say(f"memory under {recipe.engine}, {micro_batch} sequences of {length} tokens at once\n{estimate.describe()}")
+        problem = memory_problem(estimate.total, device) if gpus == processes.size else None
+        if problem is not None:
+            # a rough bound refuses nothing
+            say(f"to train here: {problem}")
+
+
+def _check_workers(recipe: Recipe, dry_run: bool, say: Callable[[str], None]) -> None:
+    problem = workers_problem(recipe)
+    # plans are made anywhere
+    if problem is not None and not dry_run:
+        raise RecipeError(problem)
+    if problem is not None:
+        say(f"to train here: {problem}")
 
 
 def _check_packages(recipe: Recipe, dry_run: bool, say: Callable[[str], None]) -> None:
@@ -249,7 +267,8 @@ def _planned(recipe: Recipe, config: ParGoConfig):
     if recipe.stage == 1:
         return model
     try:
-        return add_lora(model, recipe.lora())
+        with torch.device("meta"):
+            return add_lora(model, recipe.lora())
     except ValueError as error:
         raise RecipeError(f"lora_target_modules: {error}") from error
 

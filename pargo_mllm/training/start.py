@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +19,9 @@ class Start(Protocol):
 
     def config(self) -> ParGoConfig:
         """The model's configuration, without its weights. Raises :class:`RecipeError` for one that cannot be."""
+
+    def tiles(self) -> int:
+        """Tiles that the processor makes of the largest picture, the overview among them."""
 
     def prepare(self) -> None:
         """What one process does once, before any of them loads."""
@@ -58,6 +62,11 @@ class FolderStart:
             raise RecipeError(f"--model: {error}") from error
         return changed_config(ParGoConfig.from_pretrained(self.folder), self.projector)
 
+    def tiles(self) -> int:
+        """See :class:`Start`."""
+        processor = json.loads((self.folder / "processor_config.json").read_text())
+        return most_tiles(processor.get("max_tiles", 1), processor.get("overview_tile", False))
+
     def prepare(self) -> None:
         """See :class:`Start`: nothing."""
 
@@ -83,12 +92,21 @@ class PlannedStart:
         except (TypeError, ValueError) as error:
             raise RecipeError(f"architecture: {error}") from error
 
+    def tiles(self) -> int:
+        """See :class:`Start`: a plan cuts no picture."""
+        return 1
+
     def prepare(self) -> None:
         """See :class:`Start`: never asked for."""
 
     def load(self, attention: dict[str, Any]) -> tuple[ParGoForConditionalGeneration, ParGoProcessor]:
         """See :class:`Start`: there is nothing to load."""
         raise RecipeError("--model is missing: give the folder of a model and its processor to start from.")
+
+
+def most_tiles(max_tiles: int, overview_tile: bool) -> int:
+    """What a picture becomes at most, by the arguments of :class:`pargo_mllm.processing.ParGoProcessor`."""
+    return max_tiles + (max_tiles > 1 and overview_tile)
 
 
 def changed_config(config: ParGoConfig, projector: dict[str, Any] | None) -> ParGoConfig:

@@ -9,53 +9,8 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
+from pargo_cli.keys import TrainingKeys
 from pargo_mllm.training.trainer.engines import ENGINES, engine_arguments
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingKeys:
-    """What a recipe and the trainer call the same, each declared here alone. AdamW.
-
-    Args:
-        batch_size: pictures (or texts) an optimizer step, of all processes.
-        micro_batch_size: of them computed at once by a process; gradients add up over the rest. None for its whole share.
-        learning_rate: of every trained part that has no rate of its own.
-        projector_learning_rate: of the projector, where it is not ``learning_rate``.
-        min_learning_rate: where a cosine ends, for ``learning_rate``; other rates fall by the same factor.
-        warmup: share of the steps over which the rate rises.
-        warmup_steps: the same as a number of steps, in place of ``warmup``.
-        schedule: "cosine", or "warmup_stable_decay" with its last 30 % for the decay.
-        weight_decay, adam_beta2, adam_epsilon, max_grad_norm: AdamW and gradient clipping.
-        gradient_checkpointing: layers keep their input alone and are computed again.
-        save_steps: steps between checkpoints, from which training goes on after it was killed; None writes none.
-        eval_steps: steps between evaluations on the held-out part; None evaluates never.
-        workers: processes that read data ahead, for each process that trains.
-        report_to: a tracker of transformers, such as "tensorboard" or "wandb"; "none" for none.
-        compile_projector: torch.compile for the projector.
-        engine: "ddp", "zero2" or "fsdp2"; see :mod:`pargo_mllm.training.trainer.engines`.
-        seed: of the data's order and of what is initialised in this stage.
-    """
-
-    batch_size: int = 16
-    micro_batch_size: int | None = None
-    learning_rate: float = 1e-4
-    projector_learning_rate: float | None = None
-    min_learning_rate: float = 0.0
-    warmup: float = 0.05
-    warmup_steps: int | None = None
-    schedule: str = "cosine"
-    weight_decay: float = 0.01
-    adam_beta2: float = 0.999
-    adam_epsilon: float = 1e-8
-    max_grad_norm: float = 1.0
-    gradient_checkpointing: bool = False
-    save_steps: int | None = 1000
-    eval_steps: int | None = None
-    workers: int = 0
-    report_to: str = "tensorboard"
-    compile_projector: bool = False
-    engine: str = "ddp"
-    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

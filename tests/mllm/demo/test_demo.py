@@ -202,11 +202,20 @@ def test_no_gpu(tmp_path, capsys):
     assert "--device cpu" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["demo", "--compare", "pargo"], ["demo", "--seed", "-1"], ["demo", "--seed", "x"], []])
+@pytest.mark.parametrize("arguments", [["demo", "--seed", "-1"], ["demo", "--seed", "x"], []])
 def test_refused_arguments(arguments):
     with pytest.raises(SystemExit) as error:
         main(arguments)
     assert error.value.code == 2
+
+
+@pytest.mark.parametrize("arguments", [["--compare", "mlp", "pargo"], ["--scale", "huge"]])
+def test_what_there_is_not(arguments, tmp_path, capsys):
+    assert main(["demo", *arguments, "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert f"{arguments[-1]} is unknown; it must be one of" in said
+    assert said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_version(capsys):

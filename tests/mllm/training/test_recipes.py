@@ -1,7 +1,12 @@
 """Recipes: the packaged ones at the paper's sizes, one's own, and what none may say."""
 
+from pathlib import Path
+
 import pytest
+import torch
 import yaml
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from pargo_mllm.training.recipes import load_recipe, names
 from tests.mllm.made.training_runs import train
@@ -43,6 +48,26 @@ def test_dry_run_at_paper_size(model, capsys):
         assert text.count("memory under zero2") == 2
 
 
+class Largest(TorchDispatchMode):
+    """How many numbers the largest tensor has that takes memory."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        kept = [leaf.numel() for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor) and leaf.device.type != "meta"]
+        self.numbers = max([self.numbers, *kept])
+        return out
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_dry_run_makes_no_weights(stage, capsys):
+    with Largest() as largest:
+        assert train(f"vicuna-7b-stage{stage}", "--dry-run") == 0
+    # a hundredth of what LoRA's matrices hold in one layer
+    assert largest.numbers < 200_000
+
+
 def test_every_recipe_is_known():
     assert set(names()) == {"mini-stage1", "mini-stage2", *(f"{model}-stage{stage}" for model in PAPER for stage in (1, 2))}
 
@@ -63,6 +88,15 @@ def test_own_recipe(tmp_path):
         ("steps: 1", "has no stage"),
         ("stage: [", "cannot be read as YAML"),
         ("- 1", "must hold keys and values"),
+        ("[" * 3000, "cannot be read as YAML"),
+        ("extends: 5", "5 is no packaged recipe"),
+        ("extends: null\nstage: 1\nsteps: 1", "None is no packaged recipe"),
+        ("extends: mini-stage1\nseed: 1\nseed: 2", "mine.yaml cannot be read as YAML: seed is given twice, in lines 2 and 3"),
+        ("{stage: 1, steps: 1, stage: 1}", "stage is given twice, in line 1"),
+        ("extends: vicuna-7b-stage1\narchitecture:\n  text_config:\n    a: 1\n    a: 2", "a is given twice, in lines 4 and 5"),
+        ("extends: mini-stage1\ndata:\n- path: a\n  path: b", "path is given twice, in lines 3 and 4"),
+        ("extends: mini-stage1\nmodel: a\nminiature: tiny", "model='a', miniature='tiny': they take each other's place"),
+        ("extends: mini-stage1\nlora_rank: 4", "lora_rank=4 is for stage 2"),
         ("extends: ../../secret", "'../../secret' is no packaged recipe"),
         ("extends: mini-stage1\nbf16: 7", "bf16=7 must be true or false"),
         ("extends: vicuna-7b-stage1\narchitecture: {vision_config: {model_type: nonsense}}", "'nonsense'"),
@@ -75,6 +109,27 @@ def test_unusable_files(tmp_path, capsys, text, says):
     said = capsys.readouterr().err
     assert says in said
     assert said.count("\n") == 1
+
+
+def test_a_key_of_its_own_beside_those_of_an_anchor_is_no_second_time(tmp_path):
+    text = "extends: vicuna-7b-stage1\narchitecture:\n  text_config: &text {a: 1, b: 2}\n  vision_config: {<<: *text, a: 3}\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    assert load_recipe(str(tmp_path / "mine.yaml")).architecture["vision_config"] == {"a": 3, "b": 2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "left"),
+    [
+        ({"model": "a"}, {"model": Path("a"), "miniature": None}),
+        ({"model": "null"}, {"model": None, "miniature": "demo"}),
+        ({"miniature": "tiny"}, {"model": None, "miniature": "tiny"}),
+        ({"architecture": "{}"}, {"architecture": {}, "miniature": None}),
+        ({"epochs": "3"}, {"epochs": 3, "steps": None}),
+    ],
+)
+def test_what_is_said_later_takes_the_place_of_what_it_stands_for(changes, left):
+    recipe = load_recipe("mini-stage1", changes)
+    assert {name: getattr(recipe, name) for name in left} == left
 
 
 def test_unknown_key_on_the_command_line(capsys):

@@ -1,0 +1,90 @@
+"""The command line before a command runs: what needs no model imports none, and what needs one is ready for it."""
+
+import argparse
+import importlib
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from pargo_cli.main import build_parser
+
+CONSOLE = ("-c", "import sys; from pargo_cli.main import main; sys.argv[0] = 'pargo'; sys.exit(main())")
+MODULE = ("-m", "pargo_mllm")
+WITHOUT_A_MODEL = {
+    "--help": 0,
+    "--version": 0,
+    "demo --help": 0,
+    "train --help": 0,
+    "chat --help": 0,
+    "merge --help": 0,
+    "convert-release --help": 0,
+    "": 2,
+    "tarin": 2,
+    "train": 2,
+    "train mini-stage1 --lerning-rate 1": 2,
+    "demo --seed x": 2,
+    "chat": 2,
+}
+
+
+def python(*arguments, **environment):
+    kept = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    return subprocess.run([sys.executable, *arguments], env={**kept, **environment}, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("start", [CONSOLE, MODULE], ids=["pargo", "python -m pargo_mllm"])
+@pytest.mark.parametrize("arguments", WITHOUT_A_MODEL)
+def test_what_needs_no_model_imports_none(start, arguments):
+    done = python("-X", "importtime", *start, *arguments.split())
+    assert done.returncode == WITHOUT_A_MODEL[arguments], done.stderr
+    imported = {line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "pargo_cli.train" in imported
+    assert not {name for name in imported if name.split(".")[0] in ("torch", "transformers", "numpy", "pargo_kernels")}
+
+
+@pytest.mark.parametrize(
+    ("start", "given", "spins"),
+    [(CONSOLE, {}, False), (MODULE, {}, False), (CONSOLE, {"OMP_WAIT_POLICY": "ACTIVE"}, True)],
+    ids=["pargo", "python -m pargo_mllm", "as the environment says"],
+)
+def test_threads_that_wait_sleep(start, given, spins):
+    """OpenMP itself says how often it looks before it sleeps: what is set when torch is imported already counts for nothing."""
+    done = python(*start, "train", "no-such-recipe", OMP_DISPLAY_ENV="verbose", **given)
+    assert (done.returncode, "no-such-recipe is neither a recipe" in done.stderr) == (2, True), done.stderr
+    counts = {int(count) for count in re.findall(r"GOMP_SPINCOUNT = '(\d+)'", done.stderr)}
+    if not counts:
+        pytest.skip("torch was built without GNU's OpenMP, which alone tells")
+    assert [count > 0 for count in counts] == [spins]
+
+
+def test_every_command_has_a_module_that_runs_it():
+    (commands,) = [action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction)]
+    assert set(commands.choices) == {"demo", "train", "chat", "merge", "convert-release"}
+    for name, parser in commands.choices.items():
+        module = parser.get_default("module")
+        assert module == f"pargo_mllm.commands.{name.replace('-', '_')}"
+        assert callable(importlib.import_module(module).run)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [("UserError('mend it')", 2, "pargo train: mend it\n"), ("KeyboardInterrupt", 130, "interrupted\n")],
+)
+def test_what_a_command_raises_becomes_a_line_and_a_status(error, status, said, tmp_path):
+    (tmp_path / "spoilt.py").write_text(f"from pargo_mllm.errors import UserError\ndef run(options): raise {error}\n")
+    code = (
+        "import sys, pargo_cli.train as train; add = train.add_parser\n"
+        "def spoilt(commands): add(commands); commands.choices['train'].set_defaults(module='spoilt')\n"
+        "train.add_parser = spoilt\n"
+        "import gc, pargo_cli.main as main\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "status = main.main(['train', 'mini-stage1'])\n"
+        # it rests while a command is imported, and no longer
+        "assert gc.isenabled()\n"
+        "sys.exit(status)\n"
+    )
+    done = python("-c", code)
+    assert (done.returncode, done.stderr) == (status, said)
