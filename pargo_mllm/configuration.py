@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
@@ -9,6 +10,7 @@ from transformers.activations import ACT2FN
 
 from pargo_kernels.checks import IMPLS
 from pargo_kernels.intervals import EDGES, cascade_windows
+from pargo_mllm.auto_map import CONFIG_FILE, NamesItsClasses, name_classes
 
 TOKEN_ORDERS = ("raster", "tiles")
 # what the projector's attention can run on: this package's ops, or dense baselines
@@ -217,7 +219,7 @@ class ParGoProjectorConfig(PreTrainedConfig):
                 )
 
 
-class ParGoConfig(PreTrainedConfig):
+class ParGoConfig(NamesItsClasses, PreTrainedConfig):
     """Configuration of the whole model: vision encoder, projector and language model.
 
     Without arguments it has the paper's size: an encoder with 576 patches, six layers of ParGo with 288 + 16 tokens, and
@@ -282,6 +284,11 @@ class ParGoConfig(PreTrainedConfig):
     def num_image_tokens(self) -> int:
         """Tokens that the language model gets for a picture."""
         return self.projector_config.num_output_tokens(self.num_visual_tokens)
+
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """As transformers does it; the folder says where the classes are (:mod:`pargo_mllm.auto_map`)."""
+        super().save_pretrained(save_directory, *args, **kwargs)
+        name_classes(Path(save_directory), CONFIG_FILE)
 
     @property
     def _attn_implementation(self):

@@ -11,6 +11,7 @@ from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, ModelOutput
 from transformers.utils import can_return_tuple
 
+from pargo_mllm.auto_map import NamesItsClasses
 from pargo_mllm.configuration import ParGoConfig, expand_attention
 from pargo_mllm.loss import next_token_loss
 from pargo_mllm.projectors import build_projector
@@ -39,7 +40,7 @@ class ParGoCausalLMOutputWithPast(ModelOutput):
     image_hidden_states: torch.Tensor | None = None
 
 
-class ParGoPreTrainedModel(PreTrainedModel):
+class ParGoPreTrainedModel(NamesItsClasses, PreTrainedModel):
     """Loading, saving and initialisation of all ParGo models."""
 
     config_class = ParGoConfig
