@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from pargo_mllm.configuration import ParGoConfig
 from pargo_mllm.data.feeding.templates import IMAGE_TOKEN
 from pargo_mllm.language.families import LanguageFamily, family_of, prepare_tokenizer, set_end_tokens
+from pargo_mllm.language.generation import make_savable
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
 from pargo_mllm.projectors import build_projector
@@ -111,8 +112,13 @@ def with_projector(
 def take_generation_settings(
     model: ParGoForConditionalGeneration, language_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    """Generate as the language model does, never an image token, and stop where the tokenizer ends a turn."""
+    """Generate as the language model does, never an image token, and stop where the tokenizer ends a turn.
+
+    Settings of the language model that have no effect and cannot be saved are left out, with a warning
+    (:func:`~pargo_mllm.language.generation.make_savable`).
+    """
     own = model.generation_config.suppress_tokens
     model.generation_config = copy.deepcopy(language_model.generation_config)
     model.generation_config.suppress_tokens = [*(model.generation_config.suppress_tokens or []), *own]
     set_end_tokens(model, tokenizer)
+    make_savable(model.generation_config)

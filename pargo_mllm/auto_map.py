@@ -32,7 +32,7 @@ except ImportError as error:
 
 
 def name_classes(folder: Path, name: str) -> None:
-    """Put ``auto_map`` into the file ``name`` (:data:`CONFIG_FILE` or :data:`PROCESSOR_FILE`) of a folder, and its module beside.
+    """Put ``auto_map`` into a folder's file ``name``, :data:`CONFIG_FILE` or :data:`PROCESSOR_FILE`, and its module beside it.
 
     Raises:
         OSError, ValueError: if the file is not there, or holds no JSON object.

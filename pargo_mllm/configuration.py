@@ -327,6 +327,12 @@ class ParGoConfig(NamesItsClasses, PreTrainedConfig):
                 f"vision_feature_select_strategy='default' would drop a patch: {self.vision_config.model_type} gives out no "
                 "class token; use 'full', or leave it out."
             )
+        states = self.vision_config.num_hidden_layers + 1
+        if not -states <= self.vision_feature_layer < states:
+            raise ValueError(
+                f"vision_feature_layer={self.vision_feature_layer} is outside of the encoder's {states} hidden states; use -1 for "
+                "the last one."
+            )
         if not 0 <= self.image_token_id < self.text_config.vocab_size:
             raise ValueError(
                 f"image_token_id={self.image_token_id} is outside the vocabulary of {self.text_config.vocab_size} tokens; add "

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
 import transformers
+from jinja2 import TemplateError
 from transformers import TextStreamer
 
 from pargo_mllm.answering import generation_settings
 from pargo_mllm.chatting import Chat
 from pargo_mllm.data.pictures import load_picture
+from pargo_mllm.errors import UserError
 from pargo_mllm.loading import chosen_device, open_model
+
+
+class ChatError(UserError):
+    """Something to say that is no text, or a question that could not be asked."""
 
 
 def add_parser(commands) -> None:
@@ -29,13 +36,15 @@ def add_parser(commands) -> None:
     )
     chat.add_argument("--image", type=Path, action="append", default=[], metavar="FILE", help="may be given several times")
     chat.add_argument("--system", metavar="TEXT", help="what the model is told first (default: as its template says)")
-    chat.add_argument("--max-new-tokens", type=int, default=512, metavar="N", help="at most, an answer")
-    chat.add_argument("--temperature", type=float, default=0.0, help="0: always the likeliest token")
+    chat.add_argument("--max-new-tokens", type=_positive, default=512, metavar="N", help="at most, an answer")
+    chat.add_argument("--temperature", type=_temperature, default=0.0, help="0: always the likeliest token")
     chat.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: the GPU where there is one")
     chat.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> None:
+    if options.system is not None:
+        _check_text(options.system, "--system")
     pictures = [load_picture(path) for path in options.image]
     device = chosen_device(options.device)
     transformers.logging.disable_progress_bar()
@@ -43,21 +52,56 @@ def _run(options: argparse.Namespace) -> None:
     model = model.eval().to(device)
     generation = generation_settings(options.max_new_tokens, options.temperature)
     chat = Chat(model, processor, pictures, options.system, generation)
+    failed = 0
     for question in _questions():
         try:
             chat.ask(question, TextStreamer(processor.tokenizer, skip_prompt=True, skip_special_tokens=True))
-        except ValueError as error:
+        except (ValueError, TemplateError) as error:
+            # templates refuse conversations too, such as one with a system message
             print(f"pargo chat: {error}", file=sys.stderr)
+            failed += 1
+    if failed and not sys.stdin.isatty():
+        raise ChatError(f"{failed} questions could not be asked")
 
 
 def _questions():
     """Lines of standard input without the empty ones; a person at a keyboard gets a prompt."""
     asks = sys.stdin.isatty()
+    number = 0
     while True:
         if asks:
             print("> ", end="", flush=True)
-        line = sys.stdin.readline()
+        number += 1
+        try:
+            line = sys.stdin.readline()
+        except UnicodeDecodeError as error:
+            raise ChatError(f"standard input holds bytes that are no {error.encoding} text ({error.reason}).") from error
         if not line:
             return
+        _check_text(line, f"line {number} of standard input")
         if line.strip():
             yield line.strip()
+
+
+def _check_text(text: str, where: str) -> None:
+    """Where the locale is C, Python hands over bytes that are no UTF-8 as halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ChatError(f"{where} holds bytes that are no UTF-8 text.") from error
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 2**31:
+        raise argparse.ArgumentTypeError(f"{text} must be a whole number from 1 to {2**31 - 1}")
+    return int(text)
+
+
+def _temperature(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} must be a number of at least 0")
+    return value
