@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from pargo_mllm.configuration import ParGoConfig
 from pargo_mllm.data.feeding.templates import IMAGE_TOKEN
 from pargo_mllm.language.families import LanguageFamily, chosen_family, prepare_tokenizer, set_end_tokens
+from pargo_mllm.language.generation import make_savable
 from pargo_mllm.language.sameness import check_same
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
@@ -116,8 +117,13 @@ def take_generation_settings(
     turn_end: str | None = None,
 ) -> None:
     """Generate as the language model does, never an image token, and stop where a turn ends: at ``turn_end``, or the
-    tokenizer's end token."""
+    tokenizer's end token.
+
+    Settings of the language model that have no effect and cannot be saved are left out, with a warning
+    (:func:`~pargo_mllm.language.generation.make_savable`).
+    """
     own = model.generation_config.suppress_tokens
     model.generation_config = copy.deepcopy(language_model.generation_config)
     model.generation_config.suppress_tokens = [*(model.generation_config.suppress_tokens or []), *own]
     set_end_tokens(model, tokenizer, turn_end)
+    make_savable(model.generation_config)

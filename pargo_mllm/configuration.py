@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
@@ -9,6 +10,7 @@ from transformers.activations import ACT2FN
 
 from pargo_kernels.checks import IMPLS
 from pargo_kernels.intervals import EDGES, cascade_windows
+from pargo_mllm.auto_map import CONFIG_FILE, NamesItsClasses, name_classes
 from pargo_mllm.errors import UserError
 
 TOKEN_ORDERS = ("raster", "tiles")
@@ -258,7 +260,7 @@ class ParGoProjectorConfig(PreTrainedConfig):
                 )
 
 
-class ParGoConfig(PreTrainedConfig):
+class ParGoConfig(NamesItsClasses, PreTrainedConfig):
     """Configuration of the whole model: vision encoder, projector and language model.
 
     Without arguments it has the paper's size: an encoder with 576 patches, six layers of ParGo with 288 + 16 tokens, and
@@ -329,6 +331,11 @@ class ParGoConfig(PreTrainedConfig):
         """Tokens that the language model gets for a picture."""
         return self.projector_config.num_output_tokens(self.num_visual_tokens)
 
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """As transformers does it; the folder says where the classes are (:mod:`pargo_mllm.auto_map`)."""
+        super().save_pretrained(save_directory, *args, **kwargs)
+        name_classes(Path(save_directory), CONFIG_FILE)
+
     @property
     def _attn_implementation(self):
         return self._attn_implementation_internal
@@ -365,6 +372,12 @@ class ParGoConfig(PreTrainedConfig):
             raise ValueError(
                 f"vision_feature_select_strategy='default' would drop a patch: {self.vision_config.model_type} gives out no "
                 "class token; use 'full', or leave it out."
+            )
+        states = self.vision_config.num_hidden_layers + 1
+        if not -states <= self.vision_feature_layer < states:
+            raise ValueError(
+                f"vision_feature_layer={self.vision_feature_layer} is outside of the encoder's {states} hidden states; use -1 for "
+                "the last one."
             )
         if not 0 <= self.image_token_id < self.text_config.vocab_size:
             raise ValueError(

@@ -12,6 +12,7 @@ from transformers import AutoModel, Cache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, ModelOutput
 from transformers.utils import can_return_tuple
 
+from pargo_mllm.auto_map import NamesItsClasses
 from pargo_mllm.causal_head import CausalHead
 from pargo_mllm.configuration import ParGoConfig, expand_attention
 from pargo_mllm.generation import PictureGenerationMixin
@@ -42,7 +43,7 @@ class ParGoCausalLMOutputWithPast(ModelOutput):
     router_logits: tuple[torch.Tensor] | None = None
 
 
-class ParGoPreTrainedModel(PreTrainedModel):
+class ParGoPreTrainedModel(NamesItsClasses, PreTrainedModel):
     """Loading, saving and initialisation of all ParGo models."""
 
     config_class = ParGoConfig

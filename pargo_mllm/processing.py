@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,12 +13,13 @@ from transformers import BatchFeature
 from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 
+from pargo_mllm.auto_map import PROCESSOR_FILE, NamesItsClasses, name_classes
 from pargo_mllm.data.feeding.chat_format import ChatFormat, ConversationError
 from pargo_mllm.data.pictures import check_size, load_picture
 from pargo_mllm.vision.tiling import cut_tiles, tile_grid
 
 
-class ParGoProcessor(ProcessorMixin):
+class ParGoProcessor(NamesItsClasses, ProcessorMixin):
     """An image processor and a tokenizer in one; every ``image_token`` of a text becomes ``num_image_tokens`` of them.
 
     Args:
@@ -75,6 +77,12 @@ class ParGoProcessor(ProcessorMixin):
         if begins and isinstance(first, str) and first.startswith(begins):
             kwargs.setdefault("add_special_tokens", False)
         return super().__call__(images=images, text=text, **kwargs)
+
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """As transformers does it; the folder says where the class is (:mod:`pargo_mllm.auto_map`)."""
+        files = super().save_pretrained(save_directory, *args, **kwargs)
+        name_classes(Path(save_directory), PROCESSOR_FILE)
+        return files
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:
         """The text that one picture's placeholder becomes."""

@@ -20,6 +20,8 @@ from pargo_mllm.configuration import ParGoConfig
 from pargo_mllm.data.feeding.templates import IMAGE_TOKEN
 from pargo_mllm.files import whole_folder
 from pargo_mllm.language.families import family_of, prepare_tokenizer
+from pargo_mllm.loading import load_whole, save_model
+from pargo_mllm.model_files import check_files, told
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
 
@@ -117,12 +119,12 @@ def convert_release(
 
 
 def _load_language_model(llm: Path, dtype: torch.dtype | str):
-    try:
-        language_model = AutoModelForCausalLM.from_pretrained(llm, dtype=dtype, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(llm, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"--llm {llm} cannot be loaded as a causal language model with its tokenizer: {error}") from error
-    vocabulary = prepare_tokenizer(tokenizer, family_of(language_model.config, tokenizer))
+    check_files(llm)
+    language_model = load_whole(AutoModelForCausalLM, llm, CheckpointError, dtype=dtype)
+    with told(f"the tokenizer of --llm {llm}", CheckpointError):
+        tokenizer = AutoTokenizer.from_pretrained(llm, local_files_only=True, trust_remote_code=False)
+        family = family_of(language_model.config, tokenizer)
+    vocabulary = prepare_tokenizer(tokenizer, family)
     if vocabulary > language_model.config.vocab_size:
         language_model.resize_token_embeddings(vocabulary, pad_to_multiple_of=64, mean_resizing=False)
     return language_model, tokenizer
@@ -159,6 +161,5 @@ def _image_processor(image_size: int):
 
 def _write(model, processor, report: ConversionReport, out: Path) -> None:
     with whole_folder(out) as aside:
-        model.save_pretrained(aside)
-        processor.save_pretrained(aside)
+        save_model(model, processor, aside)
         (aside / REPORT).write_text(json.dumps(asdict(report), indent=1) + "\n")

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 
+from pargo_mllm.auto_map import PROCESSOR_FILE
 from pargo_mllm.errors import UserError
 from pargo_mllm.files import whole_folder
+from pargo_mllm.loading import open_config, open_processor, open_weights, save_model
+from pargo_mllm.model_files import read_object, shapes, told
 from pargo_mllm.modeling import ParGoForConditionalGeneration
-from pargo_mllm.processing import ParGoProcessor
 
 # of the largest logit: what summing in another order may change in fp32
 TOLERANCE = 1e-5
@@ -37,20 +39,22 @@ def merge_adapter(adapter: Path, out: Path, base: Path | None = None) -> float:
         The largest difference between logits before and after.
 
     Raises:
-        MergeError: if a folder or a tensor is missing, or the logits differ by more than :data:`TOLERANCE`, relative to
-            the largest of them where that exceeds 1.
+        MergeError, ModelFolderError: if a folder, a file or a tensor is missing or damaged, or the logits differ by more than
+            :data:`TOLERANCE`, relative to the largest of them where that exceeds 1.
     """
     if out.exists():
         raise MergeError(f"{out} exists; choose another folder, or remove it.")
     for name in ("adapter_config.json", WEIGHTS):
         if not (adapter / name).is_file():
             raise MergeError(f"{adapter} has no {name}; give the folder that save_pretrained of the adapted model wrote.")
-    base = base or Path(PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path or "")
+    settings = _adapter_settings(adapter)
+    base = base or Path(str(settings.base_model_name_or_path or ""))
     if not (base / "config.json").is_file():
         raise MergeError(f"the base model {str(base)!r} is no model folder; say where it is with --base.")
-    dtype = ParGoForConditionalGeneration.config_class.from_pretrained(base).dtype
-    model = ParGoForConditionalGeneration.from_pretrained(base, dtype=torch.float32).eval()
-    adapted = _load(model, adapter)
+    config = open_config(base)
+    processor = open_processor(base, config) if (base / PROCESSOR_FILE).is_file() else None
+    model = open_weights(base, dtype=torch.float32).eval()
+    adapted = _load(model, adapter, settings)
 
     probe = _probe(model.config)
     with torch.inference_mode():
@@ -64,13 +68,29 @@ def merge_adapter(adapter: Path, out: Path, base: Path | None = None) -> float:
             f"the logits changed by {difference:.3g} where {TOLERANCE * scale:.3g} is allowed: {adapter} does not belong to "
             f"{base}, or its weights are too large to fold in."
         )
-    _write(merged.to(dtype or torch.float32), base, out)
+    with whole_folder(out) as aside:
+        save_model(merged.to(config.dtype or torch.float32), processor, aside)
     return difference
 
 
-def _load(model: ParGoForConditionalGeneration, adapter: Path) -> PeftModel:
+def _adapter_settings(adapter: Path) -> LoraConfig:
+    file = adapter / "adapter_config.json"
+    read_object(file, MergeError)
+    with told(file, MergeError):
+        settings = PeftConfig.from_pretrained(str(adapter))
+    if not isinstance(settings, LoraConfig):
+        raise MergeError(f"{file}: peft_type={settings.peft_type!r} is no LoRA; only LoRA is folded in.")
+    return settings
+
+
+def _load(model: ParGoForConditionalGeneration, adapter: Path, settings: LoraConfig) -> PeftModel:
     """The model with the adapter's weights, all of them: PEFT itself goes on with random ones where some are missing."""
-    adapted = get_peft_model(model, PeftConfig.from_pretrained(str(adapter))).eval()
+    rows = max((max(shape, default=1) for shape in shapes(adapter / WEIGHTS, MergeError).values()), default=1)
+    with told(adapter / "adapter_config.json", MergeError):
+        for rank in (settings.r, *(settings.rank_pattern or {}).values()):
+            if not 1 <= rank <= rows:
+                raise ValueError(f"r={rank} is no rank of tensors with at most {rows} rows or columns")
+        adapted = get_peft_model(model, settings).eval()
     weights = load_file(adapter / WEIGHTS)
     needed = get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
     missing, unknown = sorted(needed - weights.keys()), sorted(weights.keys() - needed)
@@ -78,7 +98,8 @@ def _load(model: ParGoForConditionalGeneration, adapter: Path) -> PeftModel:
         lacking = f"lacks {len(missing)} tensors, {missing[0]} the first" if missing else ""
         spare = f"holds {len(unknown)} tensors of no layer, {unknown[0]} the first" if unknown else ""
         raise MergeError(f"{adapter / WEIGHTS} {' and '.join(filter(None, (lacking, spare)))}; save the adapter again.")
-    set_peft_model_state_dict(adapted, weights)
+    with told(adapter / WEIGHTS, MergeError):
+        set_peft_model_state_dict(adapted, weights)
     return adapted
 
 
@@ -93,10 +114,3 @@ def _probe(config) -> dict[str, torch.Tensor]:
         "input_ids": torch.cat((image, text), dim=1),
         "pixel_values": torch.randn(1, 3, side, side, generator=generator),
     }
-
-
-def _write(model: ParGoForConditionalGeneration, base: Path, out: Path) -> None:
-    with whole_folder(out) as aside:
-        model.save_pretrained(aside)
-        if (base / "processor_config.json").is_file():
-            ParGoProcessor.from_pretrained(base).save_pretrained(aside)

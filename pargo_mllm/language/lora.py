@@ -30,6 +30,11 @@ class LoraSettings:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout={self.dropout} must lie in [0, 1).")
+        if self.target_modules is not None:
+            try:
+                re.compile(self.target_modules)
+            except (re.error, RecursionError, OverflowError) as error:
+                raise ValueError(f"target_modules={self.target_modules!r} is no regular expression: {error}.") from error
 
 
 def language_model_linears(model: torch.nn.Module) -> str:

@@ -20,6 +20,7 @@ from pargo_mllm.data.corpus import Corpus
 from pargo_mllm.files import MANIFEST, default_cache, sync, what_is_wrong, write_manifest, write_whole
 from pargo_mllm.language.lora import add_lora
 from pargo_mllm.language.rows import what_rows_mix_up
+from pargo_mllm.model_files import told
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
 from pargo_mllm.training.feature_store import FeatureStore, encode_corpus
@@ -259,10 +260,9 @@ def _story(recipe: Recipe) -> str:
 
 def _planned(recipe: Recipe, config: ParGoConfig):
     """The model as the stage trains it, without memory for its weights."""
-    try:
+    # whatever the layers of a family object to
+    with told("projector" if recipe.projector else "the model's configuration", RecipeError):
         model = meta_model(config)
-    except ValueError as error:
-        raise RecipeError(f"projector: {error}" if recipe.projector else str(error)) from error
     freeze_all_but(model, "projector")
     if recipe.stage == 1:
         return model

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from pargo_mllm.language.lora import LoraSettings, add_lora
+from pargo_mllm.loading import save_model
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
 from pargo_mllm.training.trainer.parts import describe_parts, freeze_all_but
@@ -73,5 +74,4 @@ def stage2(
 
 def save(model: ParGoForConditionalGeneration, processor: ParGoProcessor, folder: Path) -> None:
     """Write model and processor into one folder that from_pretrained loads."""
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    save_model(model, processor, folder)

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from pargo_mllm.assembly import with_projector
 from pargo_mllm.configuration import ParGoConfig
-from pargo_mllm.loading import ModelFolderError, check_model_folder, open_model
+from pargo_mllm.loading import check_model_folder, open_config, open_model, open_processor
+from pargo_mllm.model_files import ModelFolderError, check_counts, told
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
 from pargo_mllm.training.recipes import Recipe, RecipeError
@@ -57,10 +58,13 @@ class FolderStart:
     def config(self) -> ParGoConfig:
         """See :class:`Start`."""
         try:
-            check_model_folder(self.folder, weights=True)
+            check_model_folder(self.folder)
+            config = open_config(self.folder)
+            # what its tokenizer and template cannot do is known before data is read
+            open_processor(self.folder, config)
         except ModelFolderError as error:
             raise RecipeError(f"--model: {error}") from error
-        return changed_config(ParGoConfig.from_pretrained(self.folder), self.projector)
+        return changed_config(config, self.projector)
 
     def tiles(self) -> int:
         """See :class:`Start`."""
@@ -87,10 +91,10 @@ class PlannedStart:
 
     def config(self) -> ParGoConfig:
         """See :class:`Start`."""
-        try:
-            return changed_config(ParGoConfig(**self.architecture), self.projector)
-        except (TypeError, ValueError) as error:
-            raise RecipeError(f"architecture: {error}") from error
+        with told("architecture", RecipeError):
+            check_counts(self.architecture)
+            config = ParGoConfig(**self.architecture)
+        return changed_config(config, self.projector)
 
     def tiles(self) -> int:
         """See :class:`Start`: a plan cuts no picture."""
@@ -118,7 +122,6 @@ def changed_config(config: ParGoConfig, projector: dict[str, Any] | None) -> Par
     if projector is None:
         return config
     every = config.to_dict()
-    try:
+    with told("projector", RecipeError):
+        check_counts(projector)
         return ParGoConfig(**{**every, "projector_config": {**every["projector_config"], **projector}})
-    except (TypeError, ValueError) as error:
-        raise RecipeError(f"projector: {error}") from error

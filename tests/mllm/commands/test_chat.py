@@ -96,8 +96,8 @@ def test_the_system_message_stands_first(pictures):
     [
         (lambda folder: (folder / "model" / "config.json").unlink(), "has no config.json"),
         (lambda folder: (folder / "model" / "processor_config.json").unlink(), "has no processor_config.json"),
-        (lambda folder: (folder / "model" / "config.json").write_text("{"), "is no configuration"),
-        (lambda folder: (folder / "model" / "config.json").write_text("[]"), "is no configuration"),
+        (lambda folder: (folder / "model" / "config.json").write_text("{"), "config.json is no JSON that can be read"),
+        (lambda folder: (folder / "model" / "config.json").write_text("[]"), "config.json holds a list"),
         (lambda folder: (folder / "model" / "config.json").write_text(json.dumps({"model_type": "llama"})), "type 'llama'"),
         (lambda folder: (folder / "0.png").write_text("x"), "cannot be read as a picture"),
     ],
