@@ -90,7 +90,11 @@ class Recipe(RecipeKeys):
         if self.stage == 2 and self.miniature:
             raise RecipeError("miniature is for stage 1; stage 2 starts from --model, the folder of stage 1.")
         if self.projector is not None:
-            self._check_projector(self.projector)
+            if self.stage == 2:
+                raise RecipeError(
+                    "projector is for stage 1; stage 2 goes on with the projector of --model, the folder of stage 1."
+                )
+            _check_projector(self.projector)
         least_values = {"epochs": 1, "max_length": 1, "views": 0, "seed": 0, "workers": 0, "eval_steps": 1, "eval_examples": 1}
         for name, least in least_values.items():
             value = getattr(self, name)
@@ -101,19 +105,6 @@ class Recipe(RecipeKeys):
         except ValueError as error:
             raise RecipeError(f"lora_{error}") from error
         self.settings(None, "cpu")
-
-    def _check_projector(self, projector: dict[str, Any]) -> None:
-        if self.stage == 2:
-            raise RecipeError("projector is for stage 1; stage 2 goes on with the projector of --model, the folder of stage 1.")
-        known = [name for name in ParGoProjectorConfig.__annotations__ if name not in FILLED_IN]
-        for key in projector:
-            if key not in known:
-                near = get_close_matches(str(key), known, n=1)
-                raise RecipeError(f"projector: {key!r} is unknown" + (f"; {near[0]}?" if near else f": {', '.join(known)}."))
-        try:
-            ParGoProjectorConfig(**projector)
-        except (TypeError, ValueError) as error:
-            raise RecipeError(f"projector: {error}") from error
 
     def lora(self) -> LoraSettings:
         """LoRA of stage 2."""
@@ -249,6 +240,29 @@ def _source(path: Any, options: dict[str, Any]) -> Path | Scenes:
 
 def _place(source: Path | Scenes) -> str:
     return str(source) if isinstance(source, Scenes) else str(source.resolve())
+
+
+def parse_projector(text: str) -> dict[str, Any]:
+    """A projector's arguments, as ``--projector`` takes them: a type, or arguments as YAML.
+
+    Raises:
+        RecipeError: for what is neither, or no projector.
+    """
+    projector = _projector(_value("projector", text)) or {}
+    _check_projector(projector)
+    return projector
+
+
+def _check_projector(projector: dict[str, Any]) -> None:
+    known = [name for name in ParGoProjectorConfig.__annotations__ if name not in FILLED_IN]
+    for key in projector:
+        if key not in known:
+            near = get_close_matches(str(key), known, n=1)
+            raise RecipeError(f"projector: {key!r} is unknown" + (f"; {near[0]}?" if near else f": {', '.join(known)}."))
+    try:
+        ParGoProjectorConfig(**projector)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"projector: {error}") from error
 
 
 def _projector(value: Any) -> dict[str, Any] | None:

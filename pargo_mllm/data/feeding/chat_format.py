@@ -153,7 +153,7 @@ class ChatFormat:
 
     def _probes(self) -> list[Conversation]:
         question: dict[str, Any] = {"role": "user", "content": "Which one?"}
-        answer = {"role": "assistant", "content": "The left one."}
+        answer: dict[str, Any] = {"role": "assistant", "content": "The left one."}
         shown = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}
         more = {"role": "assistant", "content": "Two dogs, I think."}
         system = {"role": "system", "content": "Be brief."}
