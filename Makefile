@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 OLDEST ?= .venv-oldest
 
-.PHONY: demo test test-long test-oldest bench bench-micro gpu-gate tune style clean
+.PHONY: demo test test-long test-real test-oldest bench bench-micro gpu-gate tune style clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -16,8 +16,12 @@ demo: .venv/.installed
 
 # a kernel imported for Triton's interpreter cannot be compiled: the interpreted tests have a process of their own
 test: .venv/.installed
-	$(BIN)/pytest -n 2 -m "not long"
-	TRITON_INTERPRET=1 $(BIN)/pytest -n 2 -m "not long" tests/kernels
+	$(BIN)/pytest -n 2 -m "not long and not real"
+	TRITON_INTERPRET=1 $(BIN)/pytest -n 2 -m "not long and not real" tests/kernels
+
+# a real chat model, downloaded once into ~/.cache/pargo
+test-real: .venv/.installed
+	$(BIN)/pytest -m real
 
 test-long: .venv/.installed
 	$(BIN)/pytest -n 2 -m long
@@ -35,8 +39,8 @@ $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 
 # what the declared lower bounds promise; needs Python 3.11 (PYTHON=python3.11)
 test-oldest: $(OLDEST)/.installed
-	$(OLDEST)/bin/pytest -n 2 -m "not long"
-	TRITON_INTERPRET=1 $(OLDEST)/bin/pytest -n 2 -m "not long" tests/kernels
+	$(OLDEST)/bin/pytest -n 2 -m "not long and not real"
+	TRITON_INTERPRET=1 $(OLDEST)/bin/pytest -n 2 -m "not long and not real" tests/kernels
 
 bench: .venv/.installed
 	$(BIN)/python bench/run.py

@@ -19,6 +19,7 @@ WITHOUT_A_MODEL = {
     "demo --help": 0,
     "train --help": 0,
     "chat --help": 0,
+    "assemble --help": 0,
     "merge --help": 0,
     "convert-release --help": 0,
     "": 2,
@@ -62,7 +63,7 @@ def test_threads_that_wait_sleep(start, given, spins):
 
 def test_every_command_has_a_module_that_runs_it():
     (commands,) = [action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction)]
-    assert set(commands.choices) == {"demo", "train", "chat", "merge", "convert-release"}
+    assert set(commands.choices) == {"demo", "assemble", "train", "chat", "merge", "convert-release"}
     for name, parser in commands.choices.items():
         module = parser.get_default("module")
         assert module == f"pargo_mllm.commands.{name.replace('-', '_')}"

@@ -69,7 +69,8 @@ def test_dry_run_makes_no_weights(stage, capsys):
 
 
 def test_every_recipe_is_known():
-    assert set(names()) == {"mini-stage1", "mini-stage2", *(f"{model}-stage{stage}" for model in PAPER for stage in (1, 2))}
+    models = {f"{model}-stage{stage}" for model in PAPER for stage in (1, 2)}
+    assert set(names()) == {"mini-stage1", "mini-stage2", "stage1", "stage2", *models}
 
 
 def test_own_recipe(tmp_path):
