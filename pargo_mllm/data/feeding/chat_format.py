@@ -20,6 +20,8 @@ from pargo_mllm.errors import UserError
 # a tokenizer makes of it is taken out again
 BREAK = "\ufdd0"
 
+_MARK = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
+
 Span = tuple[int, int]
 
 
@@ -55,7 +57,7 @@ class ChatFormat:
     def __init__(self, tokenizer, template: str, image_token: str):
         self.tokenizer = tokenizer
         self.image_token = image_token
-        self.is_marked = "generation %}" in template.replace("-%}", "%}")
+        self.is_marked = _MARK.search(template) is not None
         self.template = template
         if not self._takes_parts():
             self.template = with_parts(template, image_token)
@@ -87,9 +89,10 @@ class ChatFormat:
         ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
         said = [False] * len(ids)
         for start, end in rendered.said:
-            places = [encoded.char_to_token(start), encoded.char_to_token(end - 1)]
-            if None not in places:
-                said[places[0] : places[1] + 1] = [True] * (places[1] + 1 - places[0])
+            # white space may be in no token
+            places = [place for char in range(start, end) if (place := encoded.char_to_token(char)) is not None]
+            if places:
+                said[places[0] : places[-1] + 1] = [True] * (places[-1] + 1 - places[0])
         kept = [rendered.text[start:end] != BREAK for start, end in offsets]
         return (
             [token for token, keep in zip(ids, kept, strict=True) if keep],

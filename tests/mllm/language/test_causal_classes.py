@@ -1,6 +1,7 @@
 """Every causal class of transformers behind pictures: text alone goes through it as through the class itself, or is refused."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,17 @@ def test_the_router_loss_does_not_depend_on_how_a_step_is_divided():
     alone = [model(input_ids=row[None], labels=row[None]).loss for row in ids]
     assert torch.allclose(sum(parts), sum(alone) / 2, atol=1e-6)
     assert sum(parts) > words
+
+
+def test_the_docs_say_what_the_table_says():
+    table = json.loads(TABLE.read_text())
+    rows = [line.split("|") for line in TABLE.with_name("language-models.md").read_text().splitlines()]
+    told = {name: row[1].split(":")[0].strip() for row in rows if len(row) == 4 for name in re.findall(r"`([\w-]+)`", row[2])}
+    assert {name: how for how, names in table.items() for name in names} == {
+        name: how for name, how in told.items() if how in ("exact", "refused", "not tried")
+    }
+    assert set(EXACT) <= set(table["exact"])
+    assert set(REFUSED) <= set(table["refused"])
 
 
 @pytest.mark.long
