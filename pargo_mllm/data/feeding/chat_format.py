@@ -89,10 +89,9 @@ class ChatFormat:
         ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
         said = [False] * len(ids)
         for start, end in rendered.said:
-            # white space may be in no token
-            places = [place for char in range(start, end) if (place := encoded.char_to_token(char)) is not None]
-            if places:
-                said[places[0] : places[-1] + 1] = [True] * (places[-1] + 1 - places[0])
+            for place, (first, behind) in enumerate(offsets):
+                if first < end and behind > start:
+                    said[place] = True
         kept = [rendered.text[start:end] != BREAK for start, end in offsets]
         return (
             [token for token, keep in zip(ids, kept, strict=True) if keep],
