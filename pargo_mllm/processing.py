@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from transformers import BatchFeature
 from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 
-from pargo_mllm.data.pictures import check_size, load_picture
+from pargo_mllm.data.pictures import PictureError, load_picture
 from pargo_mllm.vision.tiling import cut_tiles, tile_grid
 
 
@@ -98,26 +97,21 @@ class ParGoProcessor(ProcessorMixin):
         return processed, [self.replace_image_token(processed, index) for index in range(len(counts))]
 
     def encode_pictures(self, pictures: Sequence[Image.Image]) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the encoder gets of at least one RGB picture: pixels ``[tiles, 3, s, s]``, and tiles a picture, int64
+        """What the encoder gets of at least one picture: pixels ``[tiles, 3, s, s]``, and tiles a picture, int64
         ``[pictures]``.
 
         Raises:
             PictureError: for a picture that is too small or too large.
         """
-        for picture in pictures:
-            check_size(picture.size, "a picture")
-        tiles, counts = (list(pictures), [1] * len(pictures)) if self.max_tiles == 1 else self._cut(pictures)
+        shown = [load_picture(picture) for picture in pictures]
+        tiles, counts = (shown, [1] * len(shown)) if self.max_tiles == 1 else self._cut(shown)
         return self.image_processor(tiles, return_tensors="pt")["pixel_values"], torch.tensor(counts)
 
-    def _cut(self, pictures) -> tuple[list[Image.Image], list[int]]:
+    def _cut(self, pictures: Sequence[Image.Image]) -> tuple[list[Image.Image], list[int]]:
         side = self.tile_side()
         tiles, counts = [], []
         for picture in pictures:
-            if not isinstance(picture, Image.Image):
-                raise TypeError(
-                    f"images holds a {type(picture).__name__}; tiles are cut from PIL pictures: use Image.fromarray."
-                )
-            cut = cut_tiles(picture.convert("RGB"), side, self.max_tiles, self.overview_tile)
+            cut = cut_tiles(picture, side, self.max_tiles, self.overview_tile)
             tiles += cut
             counts.append(len(cut))
         return tiles, counts
@@ -131,20 +125,12 @@ class ParGoProcessor(ProcessorMixin):
         """Inputs that ask for the next answer in each of several conversations, padded on the left.
 
         Args:
-            conversations: messages in transformers' form; a picture is a part ``{"type": "image", "image": picture}``, as a
-                PIL picture or a file.
+            conversations: messages in transformers' form; a picture is a part ``{"type": "image", "image": picture}``, or with
+                ``path``, ``url`` or ``base64`` in place of ``image``, and anything that
+                :func:`~pargo_mllm.data.pictures.load_picture` opens.
         """
         texts: Any = [self.apply_chat_template(messages, add_generation_prompt=True) for messages in conversations]
-        pictures = [
-            [
-                part["image"]
-                for message in messages
-                if not isinstance(message["content"], str)
-                for part in message["content"]
-                if part["type"] == "image"
-            ]
-            for messages in conversations
-        ]
+        pictures = [_shown_in(messages) for messages in conversations]
         # the template begins the text itself
         return self(
             text=texts,
@@ -171,14 +157,21 @@ class ParGoProcessor(ProcessorMixin):
         return rows * columns + (self.overview_tile and rows * columns > 1)
 
     def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
-        """Open pictures that are given as files, before anything else looks at them."""
-        return super().prepare_inputs_layout(images=_opened(images), text=text, videos=videos, audio=audio, **kwargs)
+        """Open all pictures, whatever they are given as, before anything else looks at them."""
+        rescaled = kwargs.get("do_rescale", (kwargs.get("images_kwargs") or {}).get("do_rescale"))
+        if images is not None and rescaled is False:
+            raise PictureError(
+                "do_rescale=False: every picture has 8 bits a channel here, one that was given as floats in 0...1 too, and is "
+                "rescaled after that; leave do_rescale out, or call processor.image_processor itself."
+            )
+        images = None if images is None else _opened(images)
+        # samples without pictures, all of them
+        if isinstance(images, list) and not any(images):
+            images = None
+        return super().prepare_inputs_layout(images=images, text=text, videos=videos, audio=audio, **kwargs)
 
     def validate_inputs(self, images=None, text=None, videos=None, audio=None, **kwargs):
-        """Refuse pictures that are too small or too large, and texts that do not match them, naming the sample."""
-        for picture in [] if images is None else make_flat_list_of_images(images):
-            if isinstance(picture, Image.Image):
-                check_size(picture.size, "a picture")
+        """Refuse texts that do not match the pictures, naming the sample."""
         if text is not None and all(isinstance(sample, str) for sample in text):
             self._check_counts(images, text)
         super().validate_inputs(images=images, text=text, videos=videos, audio=audio, **kwargs)
@@ -207,9 +200,25 @@ class ParGoProcessor(ProcessorMixin):
 
 
 def _opened(images: Any) -> Any:
-    """Files read as pictures from strangers, the nesting kept."""
-    if isinstance(images, (list, tuple)):
+    """Pictures as they are shown, the nesting kept; a batch in one array is a list."""
+    if isinstance(images, (list, tuple)) or getattr(images, "ndim", 0) == 4:
         return [_opened(image) for image in images]
-    if isinstance(images, os.PathLike) or (isinstance(images, str) and not images.startswith(("http://", "https://", "data:"))):
-        return load_picture(images)
-    return images
+    return load_picture(images)
+
+
+def _shown_in(messages: list[dict[str, Any]]) -> list[Any]:
+    """What a conversation gives as its pictures, under the names that transformers knows."""
+    found = []
+    for message in messages:
+        for part in message.get("content") or ():
+            if isinstance(part, dict) and part.get("type") == "image":
+                given = [part[key] for key in ("image", "url", "path", "base64") if part.get(key) is not None]
+                if len(given) != 1:
+                    raise PictureError(
+                        f"a part of type image has {len(given)} pictures; it must have one, as image, path, url or base64."
+                    )
+                found += given
+            elif isinstance(part, dict) and part.get("type") == "image_url":
+                url = part.get("image_url")
+                found.append(url.get("url") if isinstance(url, dict) else url)
+    return found
