@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,9 @@ from pargo_mllm.language.families import LanguageFamily, family_of, prepare_toke
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
 from pargo_mllm.projectors import build_projector
+from pargo_mllm.vision.framing import stretched
+
+FRAMINGS = ("stretch", "crop")
 
 
 def assemble(
@@ -43,6 +47,7 @@ def model_and_processor(
     projector: Mapping[str, Any] | None = None,
     family: LanguageFamily | None = None,
     seed: int = 0,
+    framing: str = "stretch",
 ) -> tuple[ParGoForConditionalGeneration, ParGoProcessor]:
     """A multimodal model of a pretrained encoder and chat model, ready for training, and its processor.
 
@@ -57,10 +62,16 @@ def model_and_processor(
         projector: arguments of :class:`ParGoProjectorConfig`; the paper's ParGo when None.
         family: where it cannot be told from the model and its vocabulary.
         seed: of the projector's weights.
+        framing: "stretch": an image processor that crops (CLIP's own), or gives other shapes than squares, is replaced by one
+            that stretches whole pictures to the encoder's size, and that is said; "crop": it is kept.
 
     Raises:
         ValueError: if the family is unknown, or the parts do not fit.
     """
+    if framing not in FRAMINGS:
+        raise ValueError(f"framing={framing!r} must be one of {', '.join(map(repr, FRAMINGS))}.")
+    if framing == "stretch":
+        image_processor = _stretched(image_processor)
     if family is None:
         family = family_of(language_model.config, tokenizer)
     vocabulary = prepare_tokenizer(tokenizer, family)
@@ -81,6 +92,23 @@ def model_and_processor(
         tokens_per_tile=not config.projector_config.reads_tiles_together,
     )
     return model, processor
+
+
+def _stretched(image_processor):
+    whole = stretched(image_processor)
+    if whole is not image_processor:
+        cropped = getattr(image_processor, "do_center_crop", False)
+        warnings.warn(
+            f"{type(image_processor).__name__} crops pictures, or keeps their shape (size={_plain(image_processor.size)}, "
+            f"do_center_crop={cropped}). They are stretched to {_plain(whole.size)} instead, so that the encoder sees all of "
+            "each; framing='crop' keeps it as it is.",
+            stacklevel=3,
+        )
+    return whole
+
+
+def _plain(size) -> dict[str, int]:
+    return {edge: pixels for edge, pixels in dict(size).items() if pixels is not None}
 
 
 def with_projector(

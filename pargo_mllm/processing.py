@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 
 from pargo_mllm.data.pictures import PictureError, load_picture
+from pargo_mllm.vision.framing import OBLONG, SQUARE, smallest_part
 from pargo_mllm.vision.tiling import cut_tiles, tile_grid
 
 
@@ -19,7 +21,8 @@ class ParGoProcessor(ProcessorMixin):
     """An image processor and a tokenizer in one; every ``image_token`` of a text becomes ``num_image_tokens`` of them.
 
     Args:
-        image_processor: any of transformers' (CLIP's and SigLIP's are what the encoders need).
+        image_processor: any of transformers' (CLIP's and SigLIP's are what the encoders need). One that crops is kept as it is,
+            with a warning that says how much of a picture it shows: a model may be trained so.
         tokenizer: one that has ``image_token`` as a single token.
         num_image_tokens: how many tokens the projector gives for a picture: ``ParGoConfig.num_image_tokens``.
         max_tiles: 1 gives the encoder every picture at its own size. More: a larger or non-square picture becomes up to so many
@@ -65,6 +68,18 @@ class ParGoProcessor(ProcessorMixin):
         self.image_token = image_token
         self.image_token_id = ids[0]
         super().__init__(image_processor, tokenizer, chat_template=chat_template or tokenizer.chat_template)
+        self._say_what_is_cut_off()
+
+    def _say_what_is_cut_off(self) -> None:
+        part = smallest_part(self.image_processor, OBLONG if self.max_tiles == 1 else SQUARE)
+        if part < 1:
+            shape = "a picture four times as long as wide" if self.max_tiles == 1 else "a tile"
+            warnings.warn(
+                f"{type(self.image_processor).__name__} crops: of {shape} the encoder sees the middle {100 * part:.0f} %. "
+                "Boxes and what is asked about places refer to whole pictures; pargo_mllm.vision.framing.stretched gives an "
+                "image processor that cuts nothing off.",
+                stacklevel=3,
+            )
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:
         """The text that one picture's placeholder becomes."""

@@ -129,8 +129,8 @@ def _colours_and_alpha(picture: Image.Image, raw_mode: str) -> tuple[Image.Image
         picture = picture.convert("LA")
     if keyed and raw_mode in _KEY_TO_8_BITS:
         picture = picture.copy()
-        scale = _KEY_TO_8_BITS[raw_mode]
-        picture.info["transparency"] = scale(key) if isinstance(key, int) else tuple(map(scale, key))
+        scale, levels = _KEY_TO_8_BITS[raw_mode], picture.info["transparency"]
+        picture.info["transparency"] = scale(levels) if isinstance(levels, int) else tuple(map(scale, levels))
     both = picture.convert("RGBA")
     return both.convert("RGB"), both.getchannel("A")
 
@@ -183,7 +183,7 @@ def _in_srgb(colours: Image.Image, picture: Image.Image) -> Image.Image:
     space = "CMYK" if mode == "CMYK" else "GRAY" if mode in _GREY or mode.startswith("I;16") else "RGB"
     try:
         transform = _to_srgb(profile, space) or (_to_srgb(profile, "RGB") if space == "GRAY" else None)
-        return colours if transform is None else ImageCms.applyTransform(colours.convert(transform.input_mode), transform)
+        return colours if transform is None else transform.apply(colours.convert(transform.input_mode))
     except (ImageCms.PyCMSError, *BROKEN):
         return colours
 
@@ -197,11 +197,11 @@ def _to_srgb(profile: bytes, space: str) -> Any:
         if own.profile.xcolor_space.strip() != space:
             return None
         srgb: Any = ImageCms.createProfile("sRGB")
-        transform = ImageCms.buildTransform(own, srgb, _MODES[space], "RGB")
+        transform: Any = ImageCms.buildTransform(own, srgb, _MODES[space], "RGB")
         if space == "RGB":
             levels = np.arange(0, 256, 15, dtype=np.uint8)
             colours = Image.fromarray(np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(-1, len(levels), 3))
-            if ImageCms.applyTransform(colours, transform).tobytes() == colours.tobytes():
+            if transform.apply(colours).tobytes() == colours.tobytes():
                 return None
     except (ImageCms.PyCMSError, ImportError, *BROKEN):
         return None
