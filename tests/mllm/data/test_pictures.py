@@ -406,6 +406,7 @@ def test_an_animation_gives_its_first_frame_and_says_so(tmp_path, form):
         warnings.simplefilter("error", FirstFrameWarning)
         load_picture(path)
         # a frame that a user has chosen is the one that is meant
+        path = path.rename(tmp_path / "chosen")
         with Image.open(path) as opened:
             opened.seek(1)
             chosen = load_picture(opened)
