@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,9 @@ from pargo_mllm.language.sameness import check_same
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
 from pargo_mllm.projectors import build_projector
+from pargo_mllm.vision.framing import stretched
+
+FRAMINGS = ("stretch", "crop")
 
 
 def assemble(
@@ -46,6 +50,7 @@ def model_and_processor(
     projector: Mapping[str, Any] | None = None,
     family: LanguageFamily | str | None = None,
     seed: int = 0,
+    framing: str = "stretch",
 ) -> tuple[ParGoForConditionalGeneration, ParGoProcessor]:
     """A multimodal model of a pretrained encoder and chat model, ready for training, and its processor.
 
@@ -60,10 +65,16 @@ def model_and_processor(
         projector: arguments of :class:`ParGoProjectorConfig`; the paper's ParGo when None.
         family: where it cannot be told from the model and its vocabulary.
         seed: of the projector's weights.
+        framing: "stretch": an image processor that crops (CLIP's own), or gives other shapes than squares, is replaced by one
+            that stretches whole pictures to the encoder's size, and that is said; "crop": it is kept.
 
     Raises:
         ValueError: if the family is unknown, or the parts do not fit.
     """
+    if framing not in FRAMINGS:
+        raise ValueError(f"framing={framing!r} must be one of {', '.join(map(repr, FRAMINGS))}.")
+    if framing == "stretch":
+        image_processor = _stretched(image_processor)
     vocabulary = prepare_tokenizer(tokenizer, chosen_family(language_model.config, tokenizer, family))
     if vocabulary > language_model.config.vocab_size:
         language_model.resize_token_embeddings(vocabulary)
@@ -83,6 +94,23 @@ def model_and_processor(
     )
     take_generation_settings(model, language_model, tokenizer, processor.chat_format.check())
     return model, processor
+
+
+def _stretched(image_processor):
+    whole = stretched(image_processor)
+    if whole is not image_processor:
+        cropped = getattr(image_processor, "do_center_crop", False)
+        warnings.warn(
+            f"{type(image_processor).__name__} crops pictures, or keeps their shape (size={_plain(image_processor.size)}, "
+            f"do_center_crop={cropped}). They are stretched to {_plain(whole.size)} instead, so that the encoder sees all of "
+            "each; framing='crop' keeps it as it is.",
+            stacklevel=3,
+        )
+    return whole
+
+
+def _plain(size) -> dict[str, int]:
+    return {edge: pixels for edge, pixels in dict(size).items() if pixels is not None}
 
 
 def with_projector(

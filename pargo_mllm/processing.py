@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from transformers.processing_utils import MultiModalData, ProcessorMixin
 
 from pargo_mllm.auto_map import PROCESSOR_FILE, NamesItsClasses, name_classes
 from pargo_mllm.data.feeding.chat_format import ChatFormat, ConversationError
-from pargo_mllm.data.pictures import check_size, load_picture
+from pargo_mllm.data.pictures import PictureError, load_picture
+from pargo_mllm.vision.framing import OBLONG, SQUARE, smallest_part
 from pargo_mllm.vision.tiling import cut_tiles, tile_grid
 
 
@@ -23,7 +24,8 @@ class ParGoProcessor(NamesItsClasses, ProcessorMixin):
     """An image processor and a tokenizer in one; every ``image_token`` of a text becomes ``num_image_tokens`` of them.
 
     Args:
-        image_processor: any of transformers' (CLIP's and SigLIP's are what the encoders need).
+        image_processor: any of transformers' (CLIP's and SigLIP's are what the encoders need). One that crops is kept as it is,
+            with a warning that says how much of a picture it shows: a model may be trained so.
         tokenizer: one that has ``image_token`` as a single token.
         num_image_tokens: how many tokens the projector gives for a picture: ``ParGoConfig.num_image_tokens``.
         max_tiles: 1 gives the encoder every picture at its own size. More: a larger or non-square picture becomes up to so many
@@ -69,6 +71,18 @@ class ParGoProcessor(NamesItsClasses, ProcessorMixin):
         self.image_token = image_token
         self.image_token_id = ids[0]
         super().__init__(image_processor, tokenizer, chat_template=chat_template or tokenizer.chat_template)
+        self._say_what_is_cut_off()
+
+    def _say_what_is_cut_off(self) -> None:
+        part = smallest_part(self.image_processor, OBLONG if self.max_tiles == 1 else SQUARE)
+        if part < 1:
+            shape = "a picture four times as long as wide" if self.max_tiles == 1 else "a tile"
+            warnings.warn(
+                f"{type(self.image_processor).__name__} crops: of {shape} the encoder sees the middle {100 * part:.0f} %. "
+                "Boxes and what is asked about places refer to whole pictures; pargo_mllm.vision.framing.stretched gives an "
+                "image processor that cuts nothing off.",
+                stacklevel=3,
+            )
 
     def __call__(self, images=None, text=None, **kwargs) -> BatchFeature:
         """As in transformers. A text that begins with the token that begins texts gets no second one."""
@@ -115,26 +129,21 @@ class ParGoProcessor(NamesItsClasses, ProcessorMixin):
         return processed, [self.replace_image_token(processed, index) for index in range(len(counts))]
 
     def encode_pictures(self, pictures: Sequence[Image.Image]) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the encoder gets of at least one RGB picture: pixels ``[tiles, 3, s, s]``, and tiles a picture, int64
+        """What the encoder gets of at least one picture: pixels ``[tiles, 3, s, s]``, and tiles a picture, int64
         ``[pictures]``.
 
         Raises:
             PictureError: for a picture that is too small or too large.
         """
-        for picture in pictures:
-            check_size(picture.size, "a picture")
-        tiles, counts = (list(pictures), [1] * len(pictures)) if self.max_tiles == 1 else self._cut(pictures)
+        shown = [load_picture(picture) for picture in pictures]
+        tiles, counts = (shown, [1] * len(shown)) if self.max_tiles == 1 else self._cut(shown)
         return self.image_processor(tiles, return_tensors="pt")["pixel_values"], torch.tensor(counts)
 
-    def _cut(self, pictures) -> tuple[list[Image.Image], list[int]]:
+    def _cut(self, pictures: Sequence[Image.Image]) -> tuple[list[Image.Image], list[int]]:
         side = self.tile_side()
         tiles, counts = [], []
         for picture in pictures:
-            if not isinstance(picture, Image.Image):
-                raise TypeError(
-                    f"images holds a {type(picture).__name__}; tiles are cut from PIL pictures: use Image.fromarray."
-                )
-            cut = cut_tiles(picture.convert("RGB"), side, self.max_tiles, self.overview_tile)
+            cut = cut_tiles(picture, side, self.max_tiles, self.overview_tile)
             tiles += cut
             counts.append(len(cut))
         return tiles, counts
@@ -167,8 +176,9 @@ class ParGoProcessor(NamesItsClasses, ProcessorMixin):
         What people wrote is text: control tokens in it are spelled out, never obeyed.
 
         Args:
-            conversations: messages in transformers' form; a picture is a part ``{"type": "image", "image": picture}``, as a
-                PIL picture or a file.
+            conversations: messages in transformers' form; a picture is a part ``{"type": "image", "image": picture}``, or with
+                ``path``, ``url`` or ``base64`` in place of ``image``, and anything that
+                :func:`~pargo_mllm.data.pictures.load_picture` opens.
 
         Raises:
             ConversationError: if a text holds the image token, for which there is no picture, or the template refuses it.
@@ -176,7 +186,7 @@ class ParGoProcessor(NamesItsClasses, ProcessorMixin):
         rows = []
         shown: list[Any] = []
         for index, messages in enumerate(conversations):
-            ids, pictures = self.chat_format.prompt_tokens(messages), _pictures_of(messages)
+            ids, pictures = self.chat_format.prompt_tokens(messages), _shown_in(messages)
             if ids.count(self.image_token_id) != len(pictures):
                 raise ConversationError(
                     f"sample {index} has {ids.count(self.image_token_id)} {self.image_token} in its text and {len(pictures)} "
@@ -220,14 +230,21 @@ class ParGoProcessor(NamesItsClasses, ProcessorMixin):
         return rows * columns + (self.overview_tile and rows * columns > 1)
 
     def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
-        """Open pictures that are given as files, before anything else looks at them."""
-        return super().prepare_inputs_layout(images=_opened(images), text=text, videos=videos, audio=audio, **kwargs)
+        """Open all pictures, whatever they are given as, before anything else looks at them."""
+        rescaled = kwargs.get("do_rescale", (kwargs.get("images_kwargs") or {}).get("do_rescale"))
+        if images is not None and rescaled is False:
+            raise PictureError(
+                "do_rescale=False: every picture has 8 bits a channel here, one that was given as floats in 0...1 too, and is "
+                "rescaled after that; leave do_rescale out, or call processor.image_processor itself."
+            )
+        images = None if images is None else _opened(images)
+        # samples without pictures, all of them
+        if isinstance(images, list) and not any(images):
+            images = None
+        return super().prepare_inputs_layout(images=images, text=text, videos=videos, audio=audio, **kwargs)
 
     def validate_inputs(self, images=None, text=None, videos=None, audio=None, **kwargs):
-        """Refuse pictures that are too small or too large, and texts that do not match them, naming the sample."""
-        for picture in [] if images is None else make_flat_list_of_images(images):
-            if isinstance(picture, Image.Image):
-                check_size(picture.size, "a picture")
+        """Refuse texts that do not match the pictures, naming the sample."""
         if text is not None and all(isinstance(sample, str) for sample in text):
             self._check_counts(images, text)
         super().validate_inputs(images=images, text=text, videos=videos, audio=audio, **kwargs)
@@ -255,15 +272,26 @@ class ParGoProcessor(NamesItsClasses, ProcessorMixin):
             )
 
 
-def _pictures_of(messages: list[dict[str, Any]]) -> list[Any]:
-    parts = [part for message in messages if not isinstance(message["content"], str) for part in message["content"]]
-    return [part["image"] for part in parts if part["type"] == "image"]
-
-
 def _opened(images: Any) -> Any:
-    """Files read as pictures from strangers, the nesting kept."""
-    if isinstance(images, (list, tuple)):
+    """Pictures as they are shown, the nesting kept; a batch in one array is a list."""
+    if isinstance(images, (list, tuple)) or getattr(images, "ndim", 0) == 4:
         return [_opened(image) for image in images]
-    if isinstance(images, os.PathLike) or (isinstance(images, str) and not images.startswith(("http://", "https://", "data:"))):
-        return load_picture(images)
-    return images
+    return load_picture(images)
+
+
+def _shown_in(messages: list[dict[str, Any]]) -> list[Any]:
+    """What a conversation gives as its pictures, under the names that transformers knows."""
+    found = []
+    for message in messages:
+        for part in message.get("content") or ():
+            if isinstance(part, dict) and part.get("type") == "image":
+                given = [part[key] for key in ("image", "url", "path", "base64") if part.get(key) is not None]
+                if len(given) != 1:
+                    raise PictureError(
+                        f"a part of type image has {len(given)} pictures; it must have one, as image, path, url or base64."
+                    )
+                found += given
+            elif isinstance(part, dict) and part.get("type") == "image_url":
+                url = part.get("image_url")
+                found.append(url.get("url") if isinstance(url, dict) else url)
+    return found

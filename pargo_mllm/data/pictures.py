@@ -1,32 +1,80 @@
-"""Opening picture files that strangers made."""
+"""Opening pictures that strangers made: files, their bytes, arrays, and what Pillow holds already."""
 
 from __future__ import annotations
 
+import base64
 import io
 import os
+import stat
+import urllib.request
 import warnings
-from typing import Any
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
 
+import numpy as np
+import torch
 from PIL import Image
 
+from pargo_mllm.data.pixels import BROKEN, as_shown, channels_last, from_array, orientation
 from pargo_mllm.errors import UserError
 
 MIN_SIDE = 4
 MAX_PIXELS = 64_000_000
+# of a picture that is fetched, in bytes, and how long a server may say nothing, in seconds
+MAX_FETCHED = 2**28
+FETCH_TIMEOUT = 30
+# their frames are times or pages; others hold the same picture in other sizes
+_ANIMATED = ("GIF", "WEBP", "PNG", "AVIF", "TIFF", "FLI", "DCX")
+_KINDS = (
+    (stat.S_ISDIR, "directory"),
+    (stat.S_ISFIFO, "FIFO"),
+    (stat.S_ISSOCK, "socket"),
+    (stat.S_ISCHR, "device"),
+    (stat.S_ISBLK, "device"),
+)
+
+
+_T = TypeVar("_T")
 
 
 class PictureError(UserError):
     """A file that is no usable picture; the message says why."""
 
 
-def load_picture(path: str | os.PathLike) -> Image.Image:
-    """The RGB picture in a file.
+class FirstFrameWarning(UserWarning):
+    """Of an animation, or of a file of several pages, the first frame alone is taken."""
+
+
+def load_picture(source: Any, name: str | os.PathLike | None = None) -> Image.Image:
+    """The RGB picture in ``source``, as a viewer shows it: see :func:`pargo_mllm.data.pixels.as_shown`.
+
+    Args:
+        source: a file; its bytes; a Pillow picture of any mode; an array or a tensor
+            (:func:`pargo_mllm.data.pixels.from_array`). Text is a file's name, an ``http(s)://`` or ``data:`` URL, or base64.
+        name: what errors call it.
 
     Raises:
-        PictureError: if the file is missing, is no picture, is damaged, is narrower than :data:`MIN_SIDE` pixels or holds
-            more than :data:`MAX_PIXELS`.
+        PictureError: if it is missing, is no regular file, is no picture, is damaged, is narrower than :data:`MIN_SIDE` pixels
+            or holds more than :data:`MAX_PIXELS`; and for a source of another kind.
     """
-    return _read(path, path)
+    if isinstance(source, torch.Tensor):
+        source = source.detach().cpu()
+        source = (source.float() if source.dtype == torch.bfloat16 else source).numpy()
+    if isinstance(source, np.ndarray):
+        return _read(_decode_array, source, name or "an array")
+    if isinstance(source, Image.Image):
+        return _read(_show, source, name or getattr(source, "filename", "") or "a picture")
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _read(_decode, io.BytesIO(source), name or "a picture")
+    if isinstance(source, str):
+        return _from_text(source, name)
+    if isinstance(source, os.PathLike):
+        return _from_file(source, name or source)
+    raise PictureError(
+        f"{name or 'a picture'} is a {type(source).__name__}; give a file, its bytes, a PIL picture, an array or a tensor."
+    )
 
 
 def decode_picture(content: bytes, name: str) -> Image.Image:
@@ -35,7 +83,28 @@ def decode_picture(content: bytes, name: str) -> Image.Image:
     Raises:
         PictureError: as :func:`load_picture`.
     """
-    return _read(io.BytesIO(content), name)
+    return load_picture(content, name)
+
+
+def stored_size(path: str | os.PathLike) -> tuple[tuple[int, int], int]:
+    """Width and height of a file's pixels as they lie there, and how they are turned: EXIF's orientation, 1 (upright) to 8.
+
+    Nothing is decoded, but in a PNG, whose tags may stand behind its pixels.
+
+    Raises:
+        PictureError: as :func:`load_picture`.
+    """
+
+    def read(path, name):
+        check_regular(path)
+        with Image.open(path) as picture:
+            check_size(picture.size, name)
+            width, height = picture.size
+            turn = orientation(picture)
+            # Pillow gives a TIFF's size upright
+            return ((height, width) if picture.format == "TIFF" and turn >= 5 else (width, height)), turn
+
+    return _read(read, path, path)
 
 
 def check_size(size: tuple[int, int], name: str | os.PathLike) -> None:
@@ -51,22 +120,109 @@ def check_size(size: tuple[int, int], name: str | os.PathLike) -> None:
         raise PictureError(f"{name} is {width} x {height} pixels; at most {MAX_PIXELS:,} are read: scale it down.")
 
 
-def _read(source: Any, name: str | os.PathLike) -> Image.Image:
+def check_regular(path: str | os.PathLike) -> None:
+    """Refuse what is no regular file: opening a FIFO or a device may wait for ever.
+
+    Raises:
+        PictureError: naming what it is.
+        OSError: if it is missing.
+        ValueError: if no file can have that name.
+    """
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        kind = next((kind for test, kind in _KINDS if test(mode)), "special file")
+        raise PictureError(f"{path} cannot be read as a picture: it is a {kind}, no regular file.")
+
+
+def _from_text(text: str, name: str | os.PathLike | None) -> Image.Image:
+    if text.startswith(("http://", "https://")):
+        return load_picture(_fetched(text), name or text)
+    if text.startswith("data:"):
+        head, _, content = text.partition(",")
+        if head.endswith(";base64") and (decoded := _from_base64(content)) is not None:
+            return load_picture(decoded, name or f"the picture in {head}")
+        raise PictureError(f"{name or f'{text[:40]}…'} is no URL of the form data:image/...;base64,...")
+    # no picture is smaller, and few names are longer and hold nothing else
+    if len(text) >= 40 and not _exists(text) and (decoded := _from_base64(text)) is not None:
+        return load_picture(decoded, name or f"the base64 text {text[:40]}…")
+    return _from_file(Path(text), name or text)
+
+
+def _exists(text: str) -> bool:
+    try:
+        return os.path.lexists(text)
+    except ValueError:
+        return False
+
+
+def _from_base64(text: str) -> bytes | None:
+    try:
+        return base64.b64decode("".join(text.split()), validate=True) or None
+    except ValueError:
+        return None
+
+
+def _fetched(url: str) -> bytes:
+    try:
+        with urllib.request.urlopen(url, timeout=FETCH_TIMEOUT) as answer:
+            content: bytes = answer.read(MAX_FETCHED + 1)
+    # http.client raises errors of its own beside OSError's
+    except Exception as error:
+        raise PictureError(f"{url} cannot be fetched: {error}") from error
+    if len(content) > MAX_FETCHED:
+        raise PictureError(f"{url} is larger than {MAX_FETCHED:,} bytes, the most that is fetched.")
+    return content
+
+
+def _from_file(path: str | os.PathLike, name: str | os.PathLike) -> Image.Image:
+    def read(path, name):
+        check_regular(path)
+        return _decode(path, name)
+
+    return _read(read, path, name)
+
+
+def _read(how: Callable[[Any, str | os.PathLike], _T], source: Any, name: str | os.PathLike) -> _T:
     try:
         with warnings.catch_warnings():
-            # the size is checked here, before any pixel is decoded
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return _decode(source, name)
+            # of sizes, which are checked here before any pixel is decoded, and of broken tags, which a viewer ignores too
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            return how(source, name)
     except PictureError:
         raise
     except Image.DecompressionBombError as error:
         raise PictureError(f"{name} holds too many pixels; at most {MAX_PIXELS:,} are read: scale it down.") from error
     # Pillow's AVIF and DDS readers raise RuntimeError
-    except (OSError, SyntaxError, ValueError, IndexError, TypeError, RuntimeError) as error:
+    except BROKEN as error:
         raise PictureError(f"{name} cannot be read as a picture: {error}") from error
 
 
 def _decode(source: Any, name: str | os.PathLike) -> Image.Image:
     with Image.open(source) as picture:
-        check_size(picture.size, name)
-        return picture.convert("RGB")
+        return _show(picture, name)
+
+
+def _decode_array(array: np.ndarray, name: str | os.PathLike) -> Image.Image:
+    pixels = channels_last(array)
+    check_size((pixels.shape[1], pixels.shape[0]), name)
+    return from_array(pixels)
+
+
+def _show(picture: Image.Image, name: str | os.PathLike) -> Image.Image:
+    check_size(picture.size, name)
+    if _is_first_of_several(picture):
+        _say_first_frame(str(name))
+    return as_shown(picture)
+
+
+def _is_first_of_several(picture: Image.Image) -> bool:
+    try:
+        return picture.format in _ANIMATED and getattr(picture, "is_animated", False) and picture.tell() == 0
+    except BROKEN:
+        return False
+
+
+# once a picture, however often it is opened
+@lru_cache(maxsize=10_000)
+def _say_first_frame(name: str) -> None:
+    warnings.warn(f"{name} has several frames; the first is taken.", FirstFrameWarning, stacklevel=2)

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from pargo_kernels.intervals import interval_mask, partial_bounds, window_bounds
+from pargo_mllm.data.pictures import load_picture
 from pargo_mllm.projectors import ParGoProjector
 
 # pixels along the longer side of what is shown, about
@@ -112,6 +113,7 @@ def token_maps(model, processor, picture: Image.Image, device: str | torch.devic
         model.to(device)
     was_training = model.training
     model.eval()
+    picture = load_picture(picture)
     pixels = processor.image_processor(picture, return_tensors="pt")["pixel_values"].to(base.device)
     self_weights: list[torch.Tensor] = []
     cross_weights: list[torch.Tensor] = []

@@ -62,6 +62,8 @@ class CAbstractorProjector(GridProjector):
     :func:`~pargo_mllm.projectors.token_grid.token_grid`.
     """
 
+    _no_split_modules = ["Bottleneck"]  # noqa: RUF012 (transformers reads it from the class)
+
     def __init__(self, config: ParGoProjectorConfig):
         super().__init__(config)
         before = (config.num_hidden_layers + 1) // 2

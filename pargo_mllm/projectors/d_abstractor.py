@@ -91,6 +91,8 @@ class DAbstractorProjector(GridProjector):
     cell's features and then looks around it.
     """
 
+    _no_split_modules = ["DAbstractorLayer"]  # noqa: RUF012 (transformers reads it from the class)
+
     def __init__(self, config: ParGoProjectorConfig):
         super().__init__(config)
         if config.num_sampling_points < 1:

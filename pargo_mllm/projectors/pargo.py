@@ -70,6 +70,8 @@ class ParGoLayer(GradientCheckpointingLayer):
 class ParGoProjector(ProjectorPreTrainedModel):
     """Learned partial and global tokens, ``num_hidden_layers`` layers, and a linear map to the language model's width."""
 
+    _no_split_modules = ["ParGoLayer"]  # noqa: RUF012 (transformers reads it from the class)
+
     def __init__(self, config: ParGoProjectorConfig):
         super().__init__(config)
         num_tokens = config.num_tokens

@@ -44,6 +44,8 @@ class ResamplerLayer(GradientCheckpointingLayer):
 class ResamplerProjector(ProjectorPreTrainedModel):
     """``num_partial_tokens + num_global_tokens`` learned tokens; every one sees every feature and every token."""
 
+    _no_split_modules = ["ResamplerLayer"]  # noqa: RUF012 (transformers reads it from the class)
+
     def __init__(self, config: ParGoProjectorConfig):
         super().__init__(config)
         self.query_tokens = nn.Parameter(torch.empty(1, config.num_tokens, config.hidden_size))

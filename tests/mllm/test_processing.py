@@ -1,12 +1,18 @@
-"""From conversations to ids, labels and packed rows."""
+"""From pictures to pixels, and from conversations to ids, labels and packed rows."""
 
+import base64
+import io
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pargo_mllm import ParGoProcessor
 from pargo_mllm.data.corpus import about_image
 from pargo_mllm.data.feeding.conversations import ConversationEncoder, EncodedConversation
 from pargo_mllm.data.feeding.packing import IGNORED, pack, pad_packed
+from pargo_mllm.data.pictures import PictureError
 from tests.mllm.made.items import encoded
 
 PAIRS = [("what shape", "circle"), ("which colour is at the top", "red"), ("what is at the top", "big blue square")]
@@ -17,6 +23,95 @@ def test_one_placeholder_becomes_as_many_tokens_as_the_projector_gives(processor
     image, words = processor.image_token_id, processor.tokenizer.convert_tokens_to_ids
     assert batch["input_ids"].tolist() == [[image] * 10 + [words("what")] + [image] * 10 + [words("shape")]]
     assert batch["pixel_values"].shape == (2, 3, 28, 28)
+
+
+@pytest.fixture
+def turned(pictures, tmp_path):
+    """A picture, and a file that holds it lying on its side, half of it transparent."""
+    seen = pictures[1]
+    stored = seen.transpose(Image.Transpose.ROTATE_90).convert("RGBA")
+    stored.paste((0, 0, 0, 0), (0, 0, stored.width, stored.height // 2))
+    exif = Image.Exif()
+    # the first stored row is the right side of what is seen
+    exif[274] = 6
+    stored.save(tmp_path / "turned.png", exif=exif)
+    seen = seen.copy()
+    seen.paste("white", (seen.width // 2, 0, seen.width, seen.height))
+    return seen, tmp_path / "turned.png"
+
+
+def given_as(path):
+    """The ways in which a user of transformers gives a picture."""
+    content = path.read_bytes()
+    text = base64.b64encode(content).decode()
+    return {
+        "path": path,
+        "text": str(path),
+        "bytes": content,
+        "base64": text,
+        "data": f"data:image/png;base64,{text}",
+        "picture": Image.open(io.BytesIO(content)),
+    }
+
+
+@pytest.mark.parametrize("way", ["path", "text", "bytes", "base64", "data", "picture"])
+def test_a_picture_is_seen_as_a_viewer_shows_it_however_it_is_given(processor, turned, way):
+    seen, path = turned
+    expected = processor.image_processor(seen, return_tensors="pt")["pixel_values"]
+    given = given_as(path)[way]
+    assert torch.equal(processor(text=["<image>"], images=[[given]], return_tensors="pt")["pixel_values"], expected)
+    assert torch.equal(processor.encode_pictures([given])[0], expected)
+    for part in ({"image": given}, {"path": given}, {"url": given}, {"base64": given}):
+        messages = [{"role": "user", "content": [{"type": "image", **part}, {"type": "text", "text": "what shape"}]}]
+        assert torch.equal(processor.prompts([messages])["pixel_values"], expected)
+        batch = processor.apply_chat_template([messages], tokenize=True, return_dict=True, return_tensors="pt")
+        assert torch.equal(batch["pixel_values"], expected)
+
+
+def test_openais_part_is_read_as_transformers_reads_it(processor, turned):
+    seen, path = turned
+    url = given_as(path)["data"]
+    for part in ({"url": url}, url):
+        messages = [{"role": "user", "content": [{"type": "image_url", "image_url": part}, {"type": "text", "text": "what"}]}]
+        batch = processor.prompts([messages])
+        assert torch.equal(batch["pixel_values"], processor.image_processor(seen, return_tensors="pt")["pixel_values"])
+
+
+@pytest.mark.parametrize("part", [{}, {"image": "a.png", "url": "b.png"}, {"path": None}])
+def test_a_part_without_one_picture_is_refused(processor, part):
+    messages = [{"role": "user", "content": [{"type": "image", **part}]}]
+    with pytest.raises(
+        PictureError, match=r"part of type image has \d pictures; it must have one, as image, path, url or base64"
+    ):
+        processor.prompts([messages])
+
+
+def test_arrays_and_tensors_give_the_pixels_of_their_picture(processor, pictures):
+    expected = processor(text=["<image>"] * 2, images=[[pictures[0]], [pictures[0]]], return_tensors="pt")["pixel_values"]
+    pixels = np.asarray(pictures[0])
+    first = torch.tensor(pixels).permute(2, 0, 1)
+    for one in (pixels, pixels / 255, pixels.transpose(2, 0, 1), first, first / 255):
+        assert torch.equal(processor(text=["<image>"] * 2, images=[one, one], return_tensors="pt")["pixel_values"], expected)
+    for batch in (np.stack([pixels, pixels]), torch.stack([first, first])):
+        assert torch.equal(processor(text=["<image>"] * 2, images=batch, return_tensors="pt")["pixel_values"], expected)
+    with pytest.raises(PictureError, match=r"do_rescale=False.*leave do_rescale out"):
+        processor(text=["<image>"], images=[first / 255], do_rescale=False)
+
+
+@pytest.mark.parametrize("images", [[[], []], [], ((), ())], ids=["lists", "none", "tuples"])
+def test_samples_without_pictures_are_texts(processor, images):
+    batch = processor(text=["what", "what shape"], images=images, padding=True, return_tensors="pt")
+    alone = processor(text=["what", "what shape"], padding=True, return_tensors="pt")
+    assert batch.keys() == alone.keys()
+    assert torch.equal(batch["input_ids"], alone["input_ids"])
+    with pytest.raises(ValueError, match=r"1 <image> \(sample 0: 0, sample 1: 1\) for 0 pictures"):
+        processor(text=["what", "<image> shape"], images=images)
+
+
+def test_a_sample_without_pictures_stands_beside_one_with(processor, pictures):
+    batch = processor(text=["what", "<image> what"], images=[[], pictures[:1]], padding=True, return_tensors="pt")
+    assert batch["pixel_values"].shape[0] == 1
+    assert (batch["input_ids"] == processor.image_token_id).sum(-1).tolist() == [0, 10]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def said_macro(after_image: str = "") -> str:
         "{%- macro said(content) -%}"
         "{%- if content is string -%}{{- content -}}"
         "{%- else -%}{%- for part in content -%}"
-        "{%- if part['type'] == 'image' -%}{{- '"
+        "{%- if part['type'] in ['image', 'image_url'] -%}{{- '"
         + IMAGE_TOKEN
         + after_image
         + "' -}}{%- else -%}{{- part['text'] -}}{%- endif -%}"

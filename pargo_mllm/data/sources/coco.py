@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pargo_mllm.data.pictures import PictureError, stored_size
 from pargo_mllm.errors import UserError
 
 Box = tuple[float, float, float, float]
@@ -21,6 +24,15 @@ _CAPTION: _Types = {"image_id": _ID, "caption": (str,)}
 _SIZE: _Types = {"id": _ID, "width": (int, float), "height": (int, float)}
 _CATEGORY: _Types = {"id": _ID, "name": (str,)}
 _OBJECT: _Types = {"image_id": _ID, "category_id": _ID, "bbox": (list,)}
+
+
+# EXIF's turns by a quarter, as what becomes of (left, top, right, bottom)
+_QUARTERS: dict[int, Callable[[float, float, float, float], Box]] = {
+    5: lambda left, top, right, bottom: (top, left, bottom, right),
+    6: lambda left, top, right, bottom: (1 - bottom, left, 1 - top, right),
+    7: lambda left, top, right, bottom: (1 - bottom, 1 - right, 1 - top, 1 - left),
+    8: lambda left, top, right, bottom: (top, 1 - right, bottom, 1 - left),
+}
 
 
 class FolderError(UserError):
@@ -49,11 +61,34 @@ class CocoObject:
 
 @dataclass(frozen=True)
 class CocoImage:
-    """A photograph's file, its captions, and its objects (empty without instances.json)."""
+    """A photograph's file, its captions, and its objects as the set has them (none without instances.json), with the width and
+    height that their boxes are shares of.
+    """
 
     path: Path
     captions: tuple[str, ...]
-    objects: tuple[CocoObject, ...]
+    annotated: tuple[CocoObject, ...]
+    size: tuple[float, float] | None = None
+
+    @cached_property
+    def objects(self) -> tuple[CocoObject, ...]:
+        """The objects, their boxes relative to the upright picture, as it is loaded.
+
+        Where EXIF turns the picture by a quarter, the set's width and height say whether its boxes refer to the stored pixels,
+        and then they are turned too. Where both readings have the same shape (mirrored, upside down, square), boxes are taken
+        for what an annotator sees: upright.
+        """
+        if not self.annotated or self.size is None:
+            return self.annotated
+        try:
+            (width, height), turn = stored_size(self.path)
+        except PictureError:
+            # told where the picture is loaded
+            return self.annotated
+        landscape, stored_landscape = self.size[0] > self.size[1], width > height
+        if turn not in _QUARTERS or landscape != stored_landscape or self.size[0] == self.size[1] or width == height:
+            return self.annotated
+        return tuple(CocoObject(item.category, _QUARTERS[turn](*item.box)) for item in self.annotated)
 
 
 @dataclass(frozen=True)
@@ -93,7 +128,7 @@ def read_coco_folder(root: str | Path) -> CocoFolder:
             texts.setdefault(row["image_id"], []).append(text)
         else:
             skipped["captions that are empty or of no listed image"] += 1
-    objects = _objects(root / "instances.json", sizes, skipped) if has_instances else {}
+    objects, shapes = _objects(root / "instances.json", sizes, skipped) if has_instances else ({}, {})
     images = []
     for identifier, image in sizes.items():
         path = _inside(root / "images", image["file_name"])
@@ -102,13 +137,17 @@ def read_coco_folder(root: str | Path) -> CocoFolder:
         elif path is None:
             skipped["file names that are none or lead out of images/"] += 1
         else:
-            images.append(CocoImage(path, tuple(texts[identifier]), tuple(objects.get(identifier, ()))))
+            annotated = tuple(objects.get(identifier, ()))
+            images.append(CocoImage(path, tuple(texts[identifier]), annotated, shapes.get(identifier)))
     if not images:
         raise FolderError(f"{root / 'captions.json'} names no image that has a caption.")
     return CocoFolder(root, tuple(sorted(images, key=lambda image: image.path.name)), has_instances, skipped)
 
 
-def _objects(file: Path, images: dict[Any, dict], skipped: Counter[str]) -> dict[Any, list[CocoObject]]:
+def _objects(
+    file: Path, images: dict[Any, dict], skipped: Counter[str]
+) -> tuple[dict[Any, list[CocoObject]], dict[Any, tuple[float, float]]]:
+    """Objects, and the width and height that their boxes are shares of, by image."""
     content = {"images": [], **_read(file, ("annotations", "categories"))}
     sizes = {**images, **{row["id"]: row for row in _rows(content, "images", _SIZE, skipped)}}
     names = {row["id"]: " ".join(row["name"].split()) for row in _rows(content, "categories", _CATEGORY, skipped)}
@@ -120,7 +159,8 @@ def _objects(file: Path, images: dict[Any, dict], skipped: Counter[str]) -> dict
             skipped["objects that are crowds or have no usable box or name"] += 1
         else:
             objects.setdefault(row["image_id"], []).append(CocoObject(name, box))
-    return objects
+    # of images that have a usable box, and so a usable size
+    return objects, {key: (float(sizes[key]["width"]), float(sizes[key]["height"])) for key in objects}
 
 
 def _relative_box(bbox, image: dict) -> Box | None:
