@@ -68,8 +68,12 @@ class FolderStart:
 
     def tiles(self) -> int:
         """See :class:`Start`."""
-        processor = json.loads((self.folder / "processor_config.json").read_text())
-        return most_tiles(processor.get("max_tiles", 1), processor.get("overview_tile", False))
+        file = self.folder / "processor_config.json"
+        try:
+            processor = json.loads(file.read_text())
+            return most_tiles(int(processor.get("max_tiles", 1)), bool(processor.get("overview_tile", False)))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise RecipeError(f"--model: {file} is no configuration of a processor: {error}.") from error
 
     def prepare(self) -> None:
         """See :class:`Start`: nothing."""

@@ -76,6 +76,13 @@ def test_tiles_of_a_folder(processor, tmp_path, options, tiles):
     assert FolderStart(tmp_path).tiles() == tiles
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"max_tiles": "many"}', '{"max_tiles": null}'])
+def test_a_folder_whose_processor_cannot_be_read(tmp_path, text):
+    (tmp_path / "processor_config.json").write_text(text)
+    with pytest.raises(RecipeError, match=r"processor_config\.json is no configuration of a processor"):
+        FolderStart(tmp_path).tiles()
+
+
 def test_more_readers_than_cores_can_serve(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1}, raising=False)
     recipe = {workers: load_recipe("mini-stage1", {"workers": str(workers)}) for workers in (4, 5, 8, 9)}
