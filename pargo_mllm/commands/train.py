@@ -19,6 +19,7 @@ from pargo_mllm.training.run import run_recipe
 from pargo_mllm.training.trainer.processes import let_the_first_speak
 
 _HELP = {
+    "image_root": ("DIR", "where LLaVA files have their pictures; their names may then be absolute paths in it too"),
     "data": ("PATH", "a COCO-style folder, a LLaVA JSON file, webdataset shards, scenes; or '[{path: A, weight: 0.7}, …]'"),
     "model": ("DIR", "model and processor to start from; stage 2 starts from the folder of stage 1"),
     "output": ("DIR", "the folder that training ends with; the same command again goes on or says that it is finished"),

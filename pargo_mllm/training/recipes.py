@@ -36,10 +36,13 @@ class RecipeError(UserError):
 
 @dataclass(frozen=True)
 class DataPart:
-    """One part of the training data: what it is, and how often it is drawn from, relative to the others."""
+    """One part of the training data: what it is, how often it is drawn from, relative to the others, and where a LLaVA list has
+    its pictures, if not where the recipe says.
+    """
 
     source: Path | Scenes
     weight: float | None = None
+    image_root: Path | None = None
 
     def __str__(self) -> str:
         return str(self.source)
@@ -53,7 +56,9 @@ class Recipe(TrainingKeys):
         stage: 1 (the projector learns from captions) or 2 (projector and LoRA learn to answer).
         data: a path, or several as ``[{path: …, weight: …}, …]``, all with a weight or none: a COCO-style folder, a LLaVA JSON
             file, webdataset shards, or generated scenes as ``scenes``, ``scenes:seed=1,train=5000,held_out=400`` or
-            ``{path: scenes, seed: 1, …}`` (:mod:`pargo_mllm.data.open_corpus`).
+            ``{path: scenes, seed: 1, …}`` (:mod:`pargo_mllm.data.open_corpus`). A LLaVA file may have its own ``image_root``.
+        image_root: the folder that LLaVA files name their pictures from, in place of the one beside them; names may then be
+            absolute paths too, of files in it or below it.
         held_out: the share of a LLaVA file or of shards that is not trained on; of a COCO-style folder it is a fifth.
         template: "chat", or "plain" for captions without a prompt: picture, text, end token.
         model: the folder that training starts from, model and processor.
@@ -80,6 +85,7 @@ class Recipe(TrainingKeys):
 
     stage: int
     data: tuple[DataPart, ...] | None = None
+    image_root: Path | None = None
     held_out: float = 0.0
     template: str = "chat"
     model: Path | None = None
@@ -169,7 +175,8 @@ class Recipe(TrainingKeys):
         """What decides the weights that training ends with, as JSON."""
         paths = {
             "model": None if self.model is None else str(self.model.resolve()),
-            "data": [[_place(part.source), part.weight] for part in self.data or ()],
+            "data": [[_place(part.source), part.weight, *_resolved(part.image_root)] for part in self.data or ()],
+            "image_root": next(iter(_resolved(self.image_root)), None),
         }
         decisive = {**asdict(self), **paths}
         for name in NOT_DECISIVE:
@@ -245,11 +252,12 @@ def _data(value: Any) -> tuple[DataPart, ...] | None:
     for one in value if isinstance(value, list) else [alone]:
         if not isinstance(one, dict) or one.get("path") is None:
             raise RecipeError(f"data={one!r} must be a path, scenes:key=number,…, or a list of {{path: …, weight: …}}.")
-        options = {key: value for key, value in one.items() if key not in ("path", "weight")}
+        options = {key: value for key, value in one.items() if key not in ("path", "weight", "image_root")}
         weight = None if one.get("weight") is None else _typed("data weight", one["weight"], float)
         if weight is not None and not 0 < weight < math.inf:
             raise RecipeError(f"data: weight={weight} of {one['path']} must be positive.")
-        parts.append(DataPart(_source(one["path"], options), weight))
+        image_root = _typed("data image_root", one.get("image_root"), Path | None)
+        parts.append(DataPart(_source(one["path"], options), weight, image_root))
     if not parts:
         raise RecipeError("data=[] must name at least one path.")
     if len({part.weight is None for part in parts}) > 1:
@@ -262,11 +270,17 @@ def _source(path: Any, options: dict[str, Any]) -> Path | Scenes:
     scenes = Scenes.parse(path) if isinstance(path, str) else None
     if scenes is None:
         if options:
-            raise RecipeError(f"data: {next(iter(options))!r} is no key of {path}; a path has a weight, scenes have options.")
+            raise RecipeError(
+                f"data: {next(iter(options))!r} is no key of {path}; a path has a weight, a LLaVA file image_root, scenes options."
+            )
         return _typed("data path", path, Path)
     if options and ":" in path:
         raise RecipeError(f"data: {path} has options in its name and as keys ({', '.join(options)}); give them once.")
     return Scenes.of(options) if options else scenes
+
+
+def _resolved(path: Path | None) -> list[str]:
+    return [] if path is None else [str(path.resolve())]
 
 
 def _place(source: Path | Scenes) -> str:
