@@ -66,11 +66,14 @@ class OpenedData:
         ]
 
     def describe(self) -> str:
-        """The same in lines: a line a kind, and one a reason."""
+        """The same in lines: how many are used, and a line for each reason."""
         lines = []
         for source in self.counts():
             name = shown(source["source"])
-            for kind, counts in source["entries"].items():
+            for number, (kind, counts) in enumerate(source["entries"].items()):
+                # of the others only what is left out
+                if number and not counts["skipped"]:
+                    continue
                 held_out = f", {counts['held_out']:,} held out" if counts["held_out"] else ""
                 skipped = sum(counts["skipped"].values())
                 lines.append(f"{name}: of {counts['entries']:,} {kind} {counts['used']:,} used{held_out}, {skipped:,} skipped")

@@ -271,7 +271,8 @@ def _source(path: Any, options: dict[str, Any]) -> Path | Scenes:
     if scenes is None:
         if options:
             raise RecipeError(
-                f"data: {next(iter(options))!r} is no key of {path}; a path has a weight, a LLaVA file image_root, scenes options."
+                f"data: {next(iter(options))!r} is no key of {path}; a path has a weight and, if it is a LLaVA file, an "
+                "image_root; scenes have options."
             )
         return _typed("data path", path, Path)
     if options and ":" in path:

@@ -97,16 +97,17 @@ def read_coco_folder(root: str | Path) -> CocoFolder:
         )
     content = _read(root / "captions.json", ("images", "annotations"))
     has_instances = os.path.lexists(root / "instances.json")
-    skipped: dict[str, Counter[str]] = {"images": Counter(), "captions": Counter()}
+    skipped: dict[str, Counter[str]] = {kind: Counter() for kind in ("images", "captions", "objects")}
     named = _rows(content, "images", _IMAGE, skipped["images"])
     rows = _by_id(named, ("file_name",), "images", skipped["images"])
     texts = _captions(content, {row["id"] for row in named}, skipped["captions"])
     objects: dict[Any, list[CocoObject]] = {}
-    tallies: dict[str, Tally] = {}
+    lists: dict[str, Tally] = {}
+    num_objects = 0
     if has_instances:
         instances = {"images": [], **_read(root / "instances.json", ("annotations", "categories"))}
-        skipped["objects"] = Counter()
-        objects = _objects(instances, rows, skipped["objects"], tallies)
+        num_objects = len(instances["annotations"])
+        objects = _objects(instances, rows, skipped["objects"], lists)
     images, used = [], set()
     for identifier, row in rows.items():
         if identifier not in texts:
@@ -122,14 +123,13 @@ def read_coco_folder(root: str | Path) -> CocoFolder:
         unused = sum(len(known[identifier]) for identifier in known.keys() - used)
         if unused:
             skipped[kind][f"{kind} of images that are not used"] += unused
-    tallies["images"] = Tally(len(content["images"]), len(images), skipped=skipped["images"])
-    tallies["captions"] = Tally(
-        len(content["annotations"]), sum(len(image.captions) for image in images), skipped=skipped["captions"]
-    )
-    if has_instances:
-        tallies["objects"] = Tally(
-            len(instances["annotations"]), sum(len(image.objects) for image in images), skipped=skipped["objects"]
-        )
+    sums = {"captions": sum(len(image.captions) for image in images), "objects": sum(len(image.objects) for image in images)}
+    tallies = {
+        "images": Tally(len(content["images"]), len(images), skipped=skipped["images"]),
+        "captions": Tally(len(content["annotations"]), sums["captions"], skipped=skipped["captions"]),
+        **({"objects": Tally(num_objects, sums["objects"], skipped=skipped["objects"])} if has_instances else {}),
+        **lists,
+    }
     if not images:
         reasons = counted(all_skipped(tallies))
         raise FolderError(f"{root / 'captions.json'} leaves no photograph: of {len(content['images']):,} images none{reasons}.")
@@ -153,15 +153,15 @@ def _captions(content: dict[str, Any], listed: set[Any], skipped: Counter[str]) 
 
 
 def _objects(
-    content: dict[str, Any], images: dict[Any, dict], skipped: Counter[str], tallies: dict[str, Tally]
+    content: dict[str, Any], images: dict[Any, dict], skipped: Counter[str], lists: dict[str, Tally]
 ) -> dict[Any, list[CocoObject]]:
-    """Objects by the id of their image, and tallies of the lists that only serve to know them."""
+    """Objects by the id of their image; ``lists`` gets tallies of the lists that only serve to know them."""
     known: dict[str, dict[Any, dict]] = {}
     for name, types, said in (("images", _SIZE, ("width", "height")), ("categories", _CATEGORY, ("name",))):
         problems: Counter[str] = Counter()
         known[name] = _by_id(_rows(content, name, types, problems), said, name, problems)
         rows = content[name] if isinstance(content[name], list) else [content[name]]
-        tallies[f"{name} of instances.json"] = Tally(len(rows), len(known[name]), skipped=problems)
+        lists[f"{name} of instances.json"] = Tally(len(rows), len(known[name]), skipped=problems)
     sizes = {**images, **known["images"]}
     names = {identifier: " ".join(row["name"].split()) for identifier, row in known["categories"].items()}
     objects: dict[Any, list[CocoObject]] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -104,7 +105,8 @@ class PhotographFolder:
             file = self.root / name
             digest.update(file.read_bytes() if file.is_file() else b"absent")
         for image in self._photographs:
-            status = image.path.stat() if image.path.is_file() else None
+            # unlike Path's, it takes a path that is too long for that of no file
+            status = image.path.stat() if os.path.isfile(image.path) else None
             digest.update(f"{image.name} {status and (status.st_size, status.st_mtime_ns)}".encode())
         numbers = {name: getattr(self, name) for name in ("limit", "train_views", "questions_per_kind", "seed")}
         return {"source": "folder", "content": digest.hexdigest(), **numbers}

@@ -90,7 +90,7 @@ class ShardCorpus:
         self.shards = _shards_of(self.path)
         # damage inside a member is found, and named, when a sample is read
         left: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
-        members, other_side = np.zeros(2, dtype=np.int64), 0
+        members, used_members, other_side = 0, 0, 0
         self._first, self._counts = np.zeros((2, len(self.shards)), dtype=np.int64)
         content = np.zeros((len(self.shards), 2), dtype="<u8")
         for number, rows in indexes(self.shards, self.index_folder):
@@ -100,7 +100,7 @@ class ShardCorpus:
             other_side += num_samples(rows) - int(self._counts[number])
             for counter, reasons in zip(left, left_out(rows), strict=True):
                 counter.update(reasons)
-            members += rows[0]["pictures"][0]
+            members, used_members = members + int(rows[0]["pictures"][0, 0]), used_members + int(rows[0]["pictures"][0, 1])
             content[number] = rows[0]["json"][0], rows[0]["hash"]
         digest = hashlib.sha256("/".join(shard.name for shard in self.shards).encode("utf-8", "surrogateescape"))
         digest.update(content.tobytes())
@@ -111,7 +111,7 @@ class ShardCorpus:
         self.tallies: Mapping[str, Tally] = {
             "samples": Tally(used + other_side + left[0].total(), used, other_side, left[0]),
             # those of both sides are used
-            "members": Tally(*members.tolist(), skipped=left[1]),
+            "members": Tally(members, used_members, skipped=left[1]),
             "files": _files(self.path, self.shards),
         }
         if not used:
@@ -288,11 +288,13 @@ def is_shard(file: Path) -> bool:
 
 
 def _files(path: Path, shards: Sequence[Path]) -> Tally:
-    """The files beside the shards; their indexes are ours."""
+    """The shards and what lies beside them."""
     if not path.is_dir():
         return Tally(1, 1)
     names = {shard.name for shard in shards}
-    others = [file.name for file in path.iterdir() if file.name not in names and file.name.removesuffix(".index") not in names]
+    # indexes are ours, those too that another process is writing
+    ours = {*names, *(f"{name}.index" for name in names)}
+    others = [file.name for file in path.iterdir() if file.name not in ours and not file.name.endswith(".partial.index")]
     packed = sum(name.lower().endswith((".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")) for name in others)
     reasons = {
         "compressed shards (unpack them to .tar)": packed,
