@@ -40,7 +40,7 @@ def index_dtype(pictures: int, key: int) -> np.dtype:
     """A row: the places of members are (offset in the shard, bytes), both 0 for what a sample lacks.
 
     In row 0, ``json`` holds the shard's size and time of modification in ns, ``txt`` the version of this format and the number
-    of samples, ``pictures`` first (members, members of these samples), and ``hash`` a hash of all other rows. Behind the
+    of samples, ``pictures`` first (members, members of these samples), and ``hash`` the :func:`content_hash`. Behind the
     samples, ``problem`` is 1 for a reason that concerns samples and 2 for one that concerns members; ``json`` begins with how
     many these are, and ``key`` is the reason.
 
@@ -90,7 +90,8 @@ def indexes(shards: Sequence[Path], folder: Path | None) -> Iterator[tuple[int, 
     random.Random(os.getpid()).shuffle(numbers)
     for number in tqdm(numbers, desc="indexing shards", unit="shard", delay=1, dynamic_ncols=True):
         rows = find_index(shards[number], folder)
-        if rows is None:
+        # once, not whenever a shard is opened again: a disk that lost some bytes must not give other texts
+        if rows is None or int(rows[0]["hash"]) != content_hash(rows):
             rows = scan_shard(shards[number])
             _write_somewhere(shards[number], folder, rows)
         yield number, rows
@@ -139,10 +140,17 @@ def scan_shard(shard: Path) -> np.ndarray:
     rows[1:end] = rows[1:end][np.argsort(rows["hash"][1:end], kind="stable")]
     for row, (kind, count, key) in enumerate(reasons, start=end):
         rows[row] = (0, (count, 0), (0, 0), absent, kind, key)
-    content = int.from_bytes(hashlib.sha256(rows[1:].tobytes()).digest()[:8], "little")
-    rows[0]["hash"], rows[0]["json"], rows[0]["txt"] = content, (status.st_size, status.st_mtime_ns), (VERSION, len(samples))
+    rows[0]["json"], rows[0]["txt"] = (status.st_size, status.st_mtime_ns), (VERSION, len(samples))
     rows[0]["pictures"][0] = members, used
+    rows[0]["hash"] = content_hash(rows)
     return rows
+
+
+def content_hash(rows: np.ndarray) -> int:
+    """64 bits of what an index says of a shard's content, wherever that lies and however old it is."""
+    digest = hashlib.sha256(f"{num_samples(rows)} {rows[0]['pictures'][0].tolist()}".encode())
+    digest.update(np.ascontiguousarray(rows[1:]).view(np.uint8).data)
+    return int.from_bytes(digest.digest()[:8], "little")
 
 
 def num_samples(rows: np.ndarray) -> int:

@@ -13,7 +13,7 @@ import pytest
 
 from pargo_mllm.data.corpus import CorpusError
 from pargo_mllm.data.pictures import PictureError
-from pargo_mllm.data.sources.shard_index import scan_shard
+from pargo_mllm.data.sources.shard_index import content_hash, scan_shard
 from pargo_mllm.data.sources.shards import ShardCorpus, write_shards
 from tests.mllm.made.shard_files import PICTURE, names, pairs
 
@@ -179,9 +179,10 @@ def as_npy(array, **options):
         lambda rows: as_npy(
             rows.astype([(name, "<i4" if name == "txt" else kind, *shape) for name, kind, *shape in rows.dtype.descr])
         ),
+        lambda rows: as_npy(rows)[:-20] + b"x" * 20,
         lambda rows: None,
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_an_index_that_is_none_is_made_anew(tmp_path, content):
     write_shards(pairs(5), tmp_path)
@@ -207,6 +208,7 @@ def test_places_that_a_stranger_wrote_lead_out_of_no_shard(tmp_path, place):
     for field, kind in (("txt", CorpusError), ("pictures", PictureError)):
         changed = rows.copy()
         changed[field][1] = place
+        changed[0]["hash"] = content_hash(changed)
         index.write_bytes(as_npy(changed))
         with pytest.raises(kind, match=r"000000\.tar: 00000.*(at most|not inside)"):
             ShardCorpus(tmp_path)[0].pictures[0]()
