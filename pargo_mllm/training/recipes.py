@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import types
 import typing
 from collections.abc import Mapping
@@ -219,13 +220,16 @@ def _read(file: Path, called: str) -> dict[str, Any]:
         raise RecipeError(f"{called} is neither a recipe ({', '.join(names())}) nor a file.")
     try:
         own = yaml.safe_load(file.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    # YAML's numbers and dates raise ValueError
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise RecipeError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(own, dict):
         raise RecipeError(f"{file} must hold keys and values, one a line.")
     extends = own.pop("extends", [])
+    if not isinstance(extends, (str, list)):
+        raise RecipeError(f"extends={extends!r} must be the name of a packaged recipe, or a list of names.")
     settings: dict[str, Any] = {}
-    for part in [extends] if isinstance(extends, str) else list(extends):
+    for part in [extends] if isinstance(extends, str) else extends:
         # packaged files alone: a part leads to no file of the user's, and to no circle
         if part not in [*names(), *(f"parts/{path.stem}" for path in PACKAGED.glob("parts/*.yaml"))]:
             raise RecipeError(f"extends: {part!r} is no packaged recipe; there are {', '.join(names())}.")
@@ -300,8 +304,15 @@ def _projector(value: Any) -> dict[str, Any] | None:
 def _value(key: str, text: str) -> Any:
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise RecipeError(f"{key}={text!r} cannot be read as a value.") from error
+
+
+def _can_be_path(text: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def _typed(key: str, value: Any, kind: Any) -> Any:
@@ -311,6 +322,8 @@ def _typed(key: str, value: Any, kind: Any) -> Any:
         return None
     if optional:
         kind = kind.__args__[0]
+    if kind is Path and isinstance(value, str) and not _can_be_path(value):
+        raise RecipeError(f"{key}={value!r} must be a path; it holds what no path can.")
     if kind in (Path, str) and isinstance(value, (str, int, float, Path)) and not isinstance(value, bool):
         return Path(str(value)).expanduser() if kind is Path else str(value)
     if kind is float and not isinstance(value, bool):

@@ -1,8 +1,10 @@
 """Recipes: the packaged ones at the paper's sizes, one's own, and what none may say."""
 
+import numpy as np
 import pytest
 import yaml
 
+from pargo_mllm.errors import UserError
 from pargo_mllm.training.recipes import load_recipe, names
 from tests.mllm.made.training_runs import train
 
@@ -61,6 +63,14 @@ def test_own_recipe(tmp_path):
     [
         ("stage: 1\nlerning_rate: 1.0", "lerning_rate is no key of a recipe; learning_rate?"),
         ("steps: 1", "has no stage"),
+        ("extends: 5", "extends=5 must be the name of a packaged recipe"),
+        ("extends:", "extends=None must be the name of a packaged recipe"),
+        ("steps: " + "[" * 100_000, "cannot be read as YAML"),
+        ("steps: " + "9" * 5000, "cannot be read as YAML"),
+        ("data: 2020-99-99", "cannot be read as YAML"),
+        ('extends: mini-stage1\ndata: "a\\0b"', "must be a path; it holds what no path can"),
+        ('extends: mini-stage1\ndata: "\\ud800"', "must be a path; it holds what no path can"),
+        (f"extends: mini-stage1\ndata: scenes:seed={'9' * 5000}", "must be key=whole number"),
         ("stage: [", "cannot be read as YAML"),
         ("- 1", "must hold keys and values"),
         ("extends: ../../secret", "'../../secret' is no packaged recipe"),
@@ -75,6 +85,32 @@ def test_unusable_files(tmp_path, capsys, text, says):
     said = capsys.readouterr().err
     assert says in said
     assert said.count("\n") == 1
+
+
+MIXTURE = b"""extends: vicuna-7b-stage2
+data:
+  - {path: llava/list.json, weight: 0.7, image_root: /pictures}
+  - {path: scenes, seed: 1, train: 5000, weight: 0.1}
+held_out: 0.005
+output: run/x
+"""
+
+
+@pytest.mark.parametrize("cases", [50, pytest.param(2000, marks=pytest.mark.long)])
+def test_damaged_recipes_end_in_errors_that_can_be_mended(tmp_path, cases):
+    refused = 0
+    for case in range(cases):
+        rng = np.random.default_rng([2, case])
+        content = bytearray(MIXTURE)
+        for place in rng.integers(0, len(content), rng.integers(1, 9)):
+            # half of them signs that mean something
+            content[place] = rng.integers(0, 256) if rng.integers(2) else b"[]{}:,&*!|>'\"%@`-? \n\t#0.9eE"[rng.integers(27)]
+        (tmp_path / "mine.yaml").write_bytes(content)
+        try:
+            load_recipe(str(tmp_path / "mine.yaml")).identity()
+        except UserError:
+            refused += 1
+    assert refused > cases / 3
 
 
 def test_unknown_key_on_the_command_line(capsys):

@@ -163,6 +163,12 @@ def as_npy(array, **options):
     return buffer.getvalue()
 
 
+def of_version(rows, version):
+    """An index by other rules, for the same shard."""
+    rows[0]["txt"][0] = version
+    return rows
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -180,9 +186,10 @@ def as_npy(array, **options):
             rows.astype([(name, "<i4" if name == "txt" else kind, *shape) for name, kind, *shape in rows.dtype.descr])
         ),
         lambda rows: as_npy(rows)[:-20] + b"x" * 20,
+        lambda rows: as_npy(of_version(rows, 1)),
         lambda rows: None,
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_an_index_that_is_none_is_made_anew(tmp_path, content):
     write_shards(pairs(5), tmp_path)
