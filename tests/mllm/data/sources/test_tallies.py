@@ -78,9 +78,10 @@ NAMES = "records whose image names are none or lead out of the images"
 WHAT = "records whose image is neither a name nor a list of names"
 HALF = "records with a text that holds half a character (a lone surrogate)"
 GOOD = turns("<image> what?", "a cat")
-RECORDS = st.sampled_from(
+# pictures of many names: some are on each side of a split
+NUMBERED = st.integers(0, 99).map(lambda number: ({"image": f"{number}.png", "conversations": GOOD}, USED))
+RECORDS = NUMBERED | st.sampled_from(
     [
-        ({"image": "a.png", "conversations": GOOD}, USED),
         ({"image": ["a.png", "sub/b.png"], "conversatons": GOOD}, USED),
         ({"conversations": turns("hello", "größe 😀")}, USED),
         ({"id": "a\u0000\u001b[2J", "image": "./a.png", "conversations": GOOD, "more": [1, None]}, USED),
