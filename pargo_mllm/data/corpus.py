@@ -72,9 +72,9 @@ def counted(skipped: Mapping[str, int]) -> str:
     return "".join(f"; {count:,} skipped: {reason}" for reason, count in skipped.items())
 
 
-def shown(text: str) -> str:
-    """A stranger's text as a message may repeat it: one line of what a terminal can print, not endless."""
-    kept = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+def shown(text: str, most: int = _SHOWN) -> str:
+    """A stranger's text as a message may repeat it: one line of what a terminal can print, at most so many characters."""
+    kept = text if len(text) <= most else f"{text[:most]}…"
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in kept)
 
 

@@ -93,6 +93,8 @@ def _at(path: Path, stage, split, held_out, prompt, index_folder, image_root, vi
         found = "is a link that leads to nothing" if path.is_symlink() else "does not exist"
     elif not path.is_dir() and not path.is_file():
         found = "is no file and no folder"
+    elif path.is_dir() and any(file.suffix.lower() in PACKED for file in path.iterdir()):
+        found = "holds compressed files alone, and samples are read from their places: unpack them"
     elif path.suffix.lower() in PACKED:
         found = "is compressed, and samples are read from their places: unpack it"
     raise CorpusError(f"{path} {found}; data must be {FORMS}.")

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import Trainer
 
+from pargo_mllm.data.corpus import shown
 from pargo_mllm.data.feeding.contents import BatchContents
 from pargo_mllm.data.feeding.encoding import WHY_SKIPPED, TrainingSet
 from pargo_mllm.training.trainer.flops import StepFlops
@@ -29,6 +30,8 @@ from pargo_mllm.training.trainer.throughput import ThroughputMeter
 SKIPPED = "skipped_by_reason"
 # each example that is skipped is named, up to so many
 NAMED = 1000
+# of a name and a reason, in characters
+_SHOWN = 2000
 
 
 class MeasuredTrainer(Trainer):
@@ -154,7 +157,8 @@ class MeasuredTrainer(Trainer):
         for name, reason in contents.skipped:
             if name not in self._named and len(self._named) < NAMED:
                 self._named.add(name)
-                tqdm.write(f"skipped {name}: {reason}")
+                # what cannot be printed must not end the run
+                tqdm.write(shown(f"skipped {name}: {reason}", _SHOWN))
 
 
 def skipped_of(log_history: list[dict[str, Any]]) -> dict[str, int]:
