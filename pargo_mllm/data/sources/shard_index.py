@@ -23,7 +23,17 @@ from tqdm.auto import tqdm
 from pargo_mllm.data.corpus import CorpusError
 from pargo_mllm.data.held_out import name_hash
 from pargo_mllm.data.sources.opening import open_regular
-from pargo_mllm.data.sources.shard_samples import RULES, Member, Sample, samples_of
+from pargo_mllm.data.sources.shard_samples import (
+    EXTENSION,
+    OF_SAMPLES,
+    OTHER,
+    REASONS,
+    RULES,
+    UNUSED,
+    Member,
+    Sample,
+    samples_of,
+)
 from pargo_mllm.files import whole_file
 
 # of this format, and of what makes members a sample
@@ -31,9 +41,8 @@ VERSION = int.from_bytes(hashlib.sha256(f"2 {RULES}".encode()).digest()[:6], "li
 # bytes: what a tar may spend on the headers of one member, on filling up behind its end, and what is kept of a key (its end)
 _MAX_HEADER, _MAX_FILLING, _MAX_KEY = 2**20, 2**20, 200
 _BLOCK = 512
-# what a reason concerns, and how many reasons are told apart
-_SAMPLES, _MEMBERS, _MAX_REASONS = 1, 2, 64
-_OTHERS = "members with other extensions"
+# how many extensions are told apart
+_MAX_EXTENSIONS = 64
 
 
 def index_dtype(pictures: int, key: int) -> np.dtype:
@@ -41,8 +50,8 @@ def index_dtype(pictures: int, key: int) -> np.dtype:
 
     In row 0, ``json`` holds the shard's size and time of modification in ns, ``txt`` the version of this format and the number
     of samples, ``pictures`` first (members, members of these samples), and ``hash`` the :func:`content_hash`. Behind the
-    samples, ``problem`` is 1 for a reason that concerns samples and 2 for one that concerns members; ``json`` begins with how
-    many these are, and ``key`` is the reason.
+    samples, ``problem`` is the number of a reason for which some are left out, from 1 on; ``json`` begins with how many these
+    are, and ``key`` is the extension where the reason is one.
 
     Args:
         pictures: the most that a sample has.
@@ -104,7 +113,7 @@ def scan_shard(shard: Path) -> np.ndarray:
         CorpusError: naming the shard, if it is no tar, is compressed, truncated or damaged.
     """
     samples: list[Sample] = []
-    left: Counter[tuple[int, str]] = Counter()
+    left: Counter[tuple[str, str]] = Counter()
     members = used = 0
     try:
         with open_regular(shard) as raw:
@@ -116,20 +125,21 @@ def scan_shard(shard: Path) -> np.ndarray:
                     if isinstance(found, Sample):
                         samples.append(found)
                         used += found.members
-                    elif found.samples:
-                        left[_SAMPLES, found.reason] += found.samples
-                        left[_MEMBERS, "members of samples that are not used"] += found.members
+                    elif found.reason in OF_SAMPLES:
+                        left[found.reason, ""] += 1
+                        left[UNUSED, ""] += found.members
                     else:
-                        # a stranger can invent any number of reasons
-                        reason = found.reason if (_MEMBERS, found.reason) in left or len(left) < _MAX_REASONS else _OTHERS
-                        left[_MEMBERS, reason] += found.members
+                        why = (found.reason, found.extension)
+                        # a stranger can invent any number of them
+                        is_told = not found.extension or why in left or len(left) < _MAX_EXTENSIONS
+                        left[why if is_told else (OTHER, "")] += found.members
     # the parser meets a stranger's bytes, and its errors are of every kind
     except Exception as error:
         raise CorpusError(f"{shard} cannot be read as a tar shard (uncompressed, complete): {error}") from error
-    reasons = [(kind, count, reason.encode()) for (kind, reason), count in sorted(left.items())]
+    reasons = [(1 + REASONS.index(reason), count, end.encode()) for (reason, end), count in sorted(left.items())]
     keys = [sample.key.encode("utf-8", "surrogateescape").replace(b"\0", b"?")[-_MAX_KEY:] for sample in samples]
     most = max((len(sample.pictures) for sample in samples), default=0)
-    longest = max(map(len, (*keys, *(reason for _, _, reason in reasons))), default=0)
+    longest = max(map(len, (*keys, *(end for _, _, end in reasons))), default=0)
     rows = np.zeros(1 + len(samples) + len(reasons), index_dtype(most, longest))
     absent = [(0, 0)] * rows["pictures"].shape[1]
     for row, (sample, key) in enumerate(zip(samples, keys, strict=True), start=1):
@@ -138,8 +148,8 @@ def scan_shard(shard: Path) -> np.ndarray:
         rows[row] = (name_hash(sample.key.rsplit("/", 1)[-1]), sample.json, sample.txt, places, 0, key)
     end = 1 + len(samples)
     rows[1:end] = rows[1:end][np.argsort(rows["hash"][1:end], kind="stable")]
-    for row, (kind, count, key) in enumerate(reasons, start=end):
-        rows[row] = (0, (count, 0), (0, 0), absent, kind, key)
+    for row, (reason, count, extension) in enumerate(reasons, start=end):
+        rows[row] = (0, (count, 0), (0, 0), absent, reason, extension)
     rows[0]["json"], rows[0]["txt"] = (status.st_size, status.st_mtime_ns), (VERSION, len(samples))
     rows[0]["pictures"][0] = members, used
     rows[0]["hash"] = content_hash(rows)
@@ -160,10 +170,13 @@ def num_samples(rows: np.ndarray) -> int:
 
 def left_out(rows: np.ndarray) -> tuple[Counter[str], Counter[str]]:
     """Samples, and members, that are left out, by reason."""
-    found: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
+    samples: Counter[str] = Counter()
+    members: Counter[str] = Counter()
     for row in rows[1 + num_samples(rows) :]:
-        found[int(row["problem"] == _MEMBERS)][row["key"].decode("utf-8", "replace")] += int(row["json"][0])
-    return found
+        reason = REASONS[int(row["problem"]) - 1]
+        told = reason.format(row["key"].decode("ascii", "replace")) if reason == EXTENSION else reason
+        (samples if reason in OF_SAMPLES else members)[told] += int(row["json"][0])
+    return samples, members
 
 
 def _places(shard: Path, folder: Path | None) -> list[Path]:
@@ -184,6 +197,8 @@ def _load(file: Path, status: os.stat_result) -> np.ndarray | None:
         fits = rows.ndim == 1 and len(rows) > 0 and rows.dtype == index_dtype(pictures, key)
         known = [*rows[0]["json"].tolist(), int(rows[0]["txt"][0])] if fits else None
         fits = fits and 0 <= num_samples(rows) < len(rows)
+        # behind the samples, reasons that there are
+        fits = fits and bool(((rows["problem"][1 + num_samples(rows) :] - 1) < len(REASONS)).all())
     # a file from a stranger: NumPy raises whatever its parser stumbles over
     except Exception:
         return None

@@ -14,8 +14,26 @@ PICTURES = (
     *("jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "avif", "avifs", "bmp", "dib", "gif", "tif", "tiff"),
     *("jp2", "j2k", "jpf", "jpx", "jpc", "j2c", "ppm", "pgm", "pbm", "pnm", "tga", "ico"),
 )
+# why samples are left out
+IRREGULAR = "samples with a member that is no regular file (a link, a sparse file)"
+AMBIGUOUS = "samples whose pictures could be of two of them (a.0.jpg beside texts of a and of a.0)"
+TWICE = "samples with two members of one name, or two that could be the same"
+MANY = f"samples with more than {MAX_PICTURES} pictures"
+NO_TEXT = "samples without a caption or conversations"
+NO_PICTURE = "samples with a caption and no picture"
+SEVERAL = "samples with a caption and several pictures"
+# why members are
+FOLDER = "folders"
+HIDDEN = "hidden files"
+SPECIAL = "links and special files"
+NO_EXTENSION = "members without an extension"
+OTHER = "members with other extensions"
+EXTENSION = "members that end with .{}, which is not read"
+UNUSED = "members of samples that are not used"
+OF_SAMPLES = (IRREGULAR, AMBIGUOUS, TWICE, MANY, NO_TEXT, NO_PICTURE, SEVERAL)
+REASONS = (*OF_SAMPLES, FOLDER, HIDDEN, SPECIAL, NO_EXTENSION, OTHER, EXTENSION, UNUSED)
 # what an index depends on besides its shard: another number for other rules
-RULES = f"1 {MAX_PICTURES} {CAPTIONS} {PICTURES}"
+RULES = f"1 {MAX_PICTURES} {CAPTIONS} {PICTURES} {REASONS}"
 _NUMBERED = re.compile(r"(.+)\.([0-9]{1,9})", re.DOTALL)
 # characters of an extension that a reason names
 _MAX_EXTENSION = 16
@@ -47,11 +65,11 @@ class Sample(NamedTuple):
 
 
 class LeftOut(NamedTuple):
-    """Members that are left out: of so many samples, or of none."""
+    """Members that are left out for one of :data:`REASONS`: those of a sample, or some that are of none."""
 
     reason: str
     members: int
-    samples: int = 0
+    extension: str = ""
 
 
 @dataclass(slots=True)
@@ -72,18 +90,18 @@ def samples_of(run: Iterable[Member]) -> Iterator[Sample | LeftOut]:
     """
     texts: list[tuple[str, str, Place | None]] = []
     pictures: list[tuple[str, Place | None]] = []
-    left: Counter[str] = Counter()
+    left: Counter[tuple[str, str]] = Counter()
     for member in run:
         key, dot, extension = member.name.rpartition(".")
         extension = extension.lower()
         reason = _why_not(member, bool(dot), extension)
         if reason is not None:
-            left[reason] += 1
+            left[reason, extension if reason == EXTENSION else ""] += 1
         elif extension in PICTURES:
             pictures.append((key, member.place))
         else:
             texts.append((key, extension, member.place))
-    yield from (LeftOut(reason, members) for reason, members in left.items())
+    yield from (LeftOut(reason, members, extension) for (reason, extension), members in left.items())
     found: dict[str, _Found] = {}
     for key, extension, place in texts:
         of_key = found.setdefault(key, _Found())
@@ -106,18 +124,18 @@ def _why_not(member: Member, has_dot: bool, extension: str) -> str | None:
     """Why a member is of no sample, or None."""
     file = member.name.rpartition("/")[2]
     if member.is_folder:
-        return "folders"
+        return FOLDER
     if file.startswith("."):
-        return "hidden files"
+        return HIDDEN
     if extension == "json" or extension in CAPTIONS or extension in PICTURES:
         return None
     if member.place is None:
-        return "links and special files"
+        return SPECIAL
     if not has_dot or "/" in extension or not extension:
-        return "members without an extension"
+        return NO_EXTENSION
     if len(extension) > _MAX_EXTENSION or not (extension.isascii() and extension.isprintable()):
-        return "members with other extensions"
-    return f"members that end with .{extension}, which is not read"
+        return OTHER
+    return EXTENSION
 
 
 def _sample(key: str, found: _Found) -> Sample | LeftOut:
@@ -125,7 +143,7 @@ def _sample(key: str, found: _Found) -> Sample | LeftOut:
     members = len(texts) + len(found.pictures)
     reason = _problem(found)
     if reason is not None:
-        return LeftOut(f"samples {reason}", members, samples=1)
+        return LeftOut(reason, members)
     json, txt = (places[0] if places else None for places in (found.json, found.captions))
     pictures = [place for _, place in sorted(found.pictures) if place is not None]
     return Sample(key, json or (0, 0), txt or (0, 0), pictures, members)
@@ -135,17 +153,17 @@ def _problem(found: _Found) -> str | None:
     """Why a sample cannot be used, or None."""
     numbers = [number for number, _ in found.pictures]
     if None in (*found.json, *found.captions, *(place for _, place in found.pictures)):
-        return "with a member that is no regular file (a link, a sparse file)"
+        return IRREGULAR
     if found.is_ambiguous:
-        return "whose pictures could be of two of them (a.0.jpg beside texts of a and of a.0)"
+        return AMBIGUOUS
     if len(found.json) > 1 or len(found.captions) > 1 or len(set(numbers)) < len(numbers):
-        return "with two members of one name, or two that could be the same"
+        return TWICE
     if len(found.pictures) > MAX_PICTURES:
-        return f"with more than {MAX_PICTURES} pictures"
+        return MANY
     if not found.json and not found.captions:
-        return "without a caption or conversations"
+        return NO_TEXT
     if not found.json and not found.pictures:
-        return "with a caption and no picture"
+        return NO_PICTURE
     if not found.json and len(found.pictures) > 1:
-        return "with a caption and several pictures"
+        return SEVERAL
     return None
