@@ -8,12 +8,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from PIL import Image
+
 MAX_PICTURES = 32
 CAPTIONS = ("txt", "text", "caption")
-PICTURES = (
+_KNOWN = (
     *("jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "avif", "avifs", "bmp", "dib", "gif", "tif", "tiff"),
     *("jp2", "j2k", "jpf", "jpx", "jpc", "j2c", "ppm", "pgm", "pbm", "pnm", "tga", "ico"),
 )
+# an older Pillow reads no AVIF
+PICTURES = tuple(end for end in _KNOWN if f".{end}" in Image.registered_extensions())
 # why samples are left out
 IRREGULAR = "samples with a member that is no regular file (a link, a sparse file)"
 AMBIGUOUS = "samples whose pictures could be of two of them (a.0.jpg beside texts of a and of a.0)"

@@ -219,6 +219,8 @@ def test_keys_may_hold_dots(write):
 
 @pytest.mark.parametrize("kind", ["AVIF", "BMP", "GIF", "JPEG2000", "TIFF", "WEBP"])
 def test_pictures_of_other_kinds_and_other_names_of_captions(write, kind):
+    if kind == "AVIF" and ".avif" not in Image.registered_extensions():
+        pytest.skip("this Pillow reads no AVIF: its members are counted as not read")
     end = {"JPEG2000": "jp2"}.get(kind, kind.lower())
     shard = write([(f"1.{end}", picture_bytes(1, kind)), ("1.caption", b"one"), (f"2.{end}", PICTURE), ("2.text", b"two")])
     corpus = ShardCorpus(shard)
