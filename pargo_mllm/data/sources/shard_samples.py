@@ -14,9 +14,9 @@ MAX_PICTURES = 32
 CAPTIONS = ("txt", "text", "caption")
 _KNOWN = (
     *("jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "avif", "avifs", "bmp", "dib", "gif", "tif", "tiff"),
-    *("jp2", "j2k", "jpf", "jpx", "jpc", "j2c", "ppm", "pgm", "pbm", "pnm", "tga", "ico"),
+    *("jp2", "j2k", "jpf", "jpx", "jpc", "j2c", "ppm", "pgm", "pbm", "pnm", "tga", "ico", "heic", "heif"),
 )
-# an older Pillow reads no AVIF
+# an older Pillow reads no AVIF, and HEIF takes a plugin
 PICTURES = tuple(end for end in _KNOWN if f".{end}" in Image.registered_extensions())
 # why samples are left out
 IRREGULAR = "samples with a member that is no regular file (a link, a sparse file)"
