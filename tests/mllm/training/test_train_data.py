@@ -214,6 +214,7 @@ def test_an_output_that_cannot_be_one_is_refused_at_the_start(start, llava, tmp_
     for output, says in (
         ("link", "is a link that leads to nothing"),
         ("loop", "is a link that leads to nothing"),
+        ("link/new/out", "link is a link that leads to nothing"),
         (".", "has no name of its own"),
         ("x/..", "has no name of its own"),
         ("n" * 250, "cannot be a folder"),
