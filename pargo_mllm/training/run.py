@@ -246,9 +246,9 @@ def _check_place(output: Path) -> None:
     try:
         if output.name in ("", ".."):
             raise RecipeError(f"--output: {output} has no name of its own; give the folder's, as in {output / 'stage1'}.")
-        for place in (output, *output.parents):
-            if place.is_symlink() and not place.exists():
-                raise RecipeError(f"--output: {place} is a link that leads to nothing; remove it, or choose another folder.")
+        for part in (output, *output.parents):
+            if part.is_symlink() and not part.exists():
+                raise RecipeError(f"--output: {part} is a link that leads to nothing; remove it, or choose another folder.")
         os.lstat(output.with_name(f".{output.name}.partial"))
     except FileNotFoundError:
         pass
