@@ -82,6 +82,13 @@ class RecipeKeys(TrainingKeys):
             "several, '[{path: A, weight: 0.7}, …]', all with a weight or none",
         ),
     ] = None
+    image_root: Annotated[
+        Path | None,
+        Means(
+            "DIR",
+            "where LLaVA files have their pictures; their names may then be absolute paths in it too (default: beside them)",
+        ),
+    ] = None
     held_out: Annotated[
         float,
         Means("SHARE", "of a LLaVA file or of shards, kept from training, 0 to 1; of a COCO-style folder it is a fifth"),

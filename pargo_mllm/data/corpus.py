@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -16,6 +16,8 @@ Conversation = list[dict[str, Any]]
 
 # what a picture counts in a hint of length, in characters of text: about what its tokens would spell
 PICTURE_LENGTH = 1200
+# characters of a stranger's text that a message repeats
+_SHOWN = 200
 
 
 class CorpusError(UserError):
@@ -43,6 +45,47 @@ class Example:
     kinds: tuple[str, ...] | None = None
 
 
+@dataclass(frozen=True)
+class Tally:
+    """What became of all entries of one kind that a source holds: ``used + other_side + skipped = entries``.
+
+    Args:
+        entries: how many there are.
+        used: how many of them this side of the split uses.
+        other_side: how many the other side uses.
+        skipped: those that neither uses, by reason.
+    """
+
+    entries: int
+    used: int
+    other_side: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+
+
+def all_skipped(tallies: Mapping[str, Tally]) -> Counter[str]:
+    """What was left out of all kinds, by reason."""
+    return sum((tally.skipped for tally in tallies.values()), Counter())
+
+
+def counted(skipped: Mapping[str, int]) -> str:
+    """The reasons with their counts, for the end of a message; empty where there are none."""
+    return "".join(f"; {count:,} skipped: {reason}" for reason, count in skipped.items())
+
+
+def shown(text: str, most: int = _SHOWN) -> str:
+    """A stranger's text as a message may repeat it: one line of what a terminal can print, at most so many characters."""
+    kept = text if len(text) <= most else f"{text[:most]}…"
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in kept)
+
+
+def is_text(texts: Iterable[str]) -> bool:
+    """Whether all of it is text: JSON can hold half a character (a lone surrogate), which no tokenizer reads."""
+    try:
+        return all(text.isascii() or text.encode() is not None for text in texts)
+    except UnicodeEncodeError:
+        return False
+
+
 def about_image(prompt: str, answer: str) -> Conversation:
     """A conversation of one turn about one picture."""
     return [
@@ -59,8 +102,12 @@ class Corpus(Protocol):
         """How many examples each of its parts (shards) holds; numbers run through the parts in order."""
 
     @property
+    def tallies(self) -> Mapping[str, Tally]:
+        """What became of every entry of its source when it was opened, by kind of entry ("records", "images", …)."""
+
+    @property
     def skipped(self) -> Counter[str]:
-        """Entries that were left out when it was opened, counted by reason."""
+        """Entries that were left out when it was opened, of all kinds, counted by reason."""
 
     def __len__(self) -> int:
         """The sum of the parts."""

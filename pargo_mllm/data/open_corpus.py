@@ -9,13 +9,16 @@ from pargo_mllm.data.corpus import Corpus, CorpusError
 from pargo_mllm.data.scenes.corpus import NAME, SceneCorpus, Scenes
 from pargo_mllm.data.sources.llava import LlavaCorpus
 from pargo_mllm.data.sources.photographs_folder import CAPTION_PROMPT, EVERY_PHOTOGRAPH, PhotographCorpus, PhotographFolder
-from pargo_mllm.data.sources.shards import ShardCorpus
+from pargo_mllm.data.sources.shards import ShardCorpus, is_shard
 
 FORMS = (
     "a COCO-style folder (images/ and captions.json, perhaps instances.json), a LLaVA list (a .json file of [{id, image, "
-    "conversations}], its pictures in images/ beside it, or beside it), or webdataset shards (a .tar file or a folder of them, "
-    "with members like 000123.jpg and 000123.txt or 000123.json), or scenes for generated ones"
+    "conversations}], or a .jsonl file with one a line, its pictures in images/ beside it, or beside it, or in image_root), or "
+    "webdataset shards (a .tar file or a folder of them, not compressed, with members like 000123.jpg and 000123.txt or "
+    "000123.json), or scenes for generated ones"
 )
+# endings of what would have to be unpacked
+PACKED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip")
 
 
 def open_corpus(
@@ -26,6 +29,7 @@ def open_corpus(
     held_out: float = 0.0,
     prompt: str = CAPTION_PROMPT,
     index_folder: str | os.PathLike | None = None,
+    image_root: str | os.PathLike | None = None,
     views: int = 0,
     seed: int = 0,
 ) -> Corpus:
@@ -41,12 +45,14 @@ def open_corpus(
             always a fifth; of scenes it is a number of their own.
         prompt: what a caption in shards is asked for with.
         index_folder: see :class:`pargo_mllm.data.sources.shards.ShardCorpus`.
+        image_root: of a LLaVA list, the folder that pictures are named from, in place of the one beside it; names may then be
+            absolute paths too, of files in it or below it.
         views: of a COCO-style folder, ``train_views`` of
             :class:`~pargo_mllm.data.sources.photographs_folder.PhotographFolder`; 0 for each photograph once.
         seed: of those views, and of the questions.
 
     Raises:
-        CorpusError: if nothing of these forms is there, or it is damaged.
+        CorpusError: if nothing of these forms is there, it is damaged, or ``image_root`` is given for another form than a list.
         FolderError: for a damaged COCO-style folder.
         ValueError: for another stage or split.
     """
@@ -54,18 +60,49 @@ def open_corpus(
         raise ValueError(f"stage={stage!r} must be 1 or 2.")
     scenes = Scenes.parse(source) if isinstance(source, str) else source
     if isinstance(scenes, Scenes):
+        _refuse(image_root, str(scenes))
         return SceneCorpus(scenes, stage, split)
     path = Path(source)  # type: ignore[arg-type]
-    is_coco, has_shards = (path / "captions.json").is_file(), any(path.glob("*.tar"))
-    if is_coco or ((path / "images").is_dir() and not has_shards):
-        return PhotographCorpus(PhotographFolder(path, EVERY_PHOTOGRAPH, views, seed=seed), stage, split)
-    if has_shards or (path.suffix == ".tar" and path.is_file()):
-        return ShardCorpus(path, prompt, split, held_out, index_folder)
-    if path.suffix == ".json" and path.is_file():
+    try:
+        return _at(path, stage, split, held_out, prompt, index_folder, image_root, views, seed)
+    except OSError as error:
+        raise CorpusError(f"{path} cannot be read: {error}") from error
+
+
+def is_list(path: Path) -> bool:
+    """Whether a path is that of a LLaVA list."""
+    return path.suffix.lower() in (".json", ".jsonl") and not path.is_dir()
+
+
+def _at(path: Path, stage, split, held_out, prompt, index_folder, image_root, views, seed) -> Corpus:
+    if is_list(path) and os.path.lexists(path):
         images = path.parent / "images"
-        return LlavaCorpus(path, images if images.is_dir() else path.parent, split, held_out)
-    found = "does not exist" if not path.exists() else "is none of them"
+        beside = images if images.is_dir() else path.parent
+        if image_root is not None and not Path(image_root).is_dir():
+            raise CorpusError(f"image_root={image_root} is no folder; give the one that the names in {path} lead from.")
+        return LlavaCorpus(path, image_root or beside, split, held_out, absolute=image_root is not None)
+    _refuse(image_root, str(path))
+    has_captions = os.path.lexists(path / "captions.json")
+    has_shards = path.is_dir() and any(map(is_shard, path.iterdir()))
+    if has_captions or ((path / "images").is_dir() and not has_shards):
+        return PhotographCorpus(PhotographFolder(path, EVERY_PHOTOGRAPH, views, seed=seed), stage, split)
+    if has_shards or (is_shard(path) and os.path.lexists(path)):
+        return ShardCorpus(path, prompt, split, held_out, index_folder)
+    found = "is none of them"
+    if not path.exists():
+        found = "is a link that leads to nothing" if path.is_symlink() else "does not exist"
+    elif not path.is_dir() and not path.is_file():
+        found = "is no file and no folder"
+    elif path.is_dir() and any(file.suffix.lower() in PACKED for file in path.iterdir()):
+        found = "holds compressed files alone, and samples are read from their places: unpack them"
+    elif path.suffix.lower() in PACKED:
+        found = "is compressed, and samples are read from their places: unpack it"
     if str(path) == NAME:
         # a path forgets the "./" that told the folder from the generated scenes
         raise CorpusError(f"the folder ./{NAME} {found}; write {NAME} without ./ for generated scenes. Data must be {FORMS}.")
     raise CorpusError(f"{path} {found}; data must be {FORMS}.")
+
+
+def _refuse(image_root: str | os.PathLike | None, source: str) -> None:
+    if image_root is not None:
+        raise CorpusError(f"image_root={image_root} says where a LLaVA list has its pictures; {source} is none: leave it out.")

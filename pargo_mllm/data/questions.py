@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
-from pargo_mllm.data.corpus import PICTURE_LENGTH, Example, about_image
+from pargo_mllm.data.corpus import PICTURE_LENGTH, Example, Tally, about_image, all_skipped
 
 # what a stage learns: captions, then answers
 WHAT = {1: "captions", 2: "questions"}
@@ -34,9 +34,14 @@ class QuestionCorpus(ABC):
     """
 
     @property
+    def tallies(self) -> Mapping[str, Tally]:
+        """See :class:`pargo_mllm.data.corpus.Corpus`: all pictures are used, unless a subclass says otherwise."""
+        return {"pictures": Tally(len(self), len(self))}
+
+    @property
     def skipped(self) -> Counter[str]:
         """See :class:`pargo_mllm.data.corpus.Corpus`."""
-        return Counter()
+        return all_skipped(self.tallies)
 
     @property
     def parts(self) -> Sequence[int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
-from pargo_mllm.data.corpus import Corpus, CorpusError, Example
+from pargo_mllm.data.corpus import Corpus, CorpusError, Example, Tally
 from pargo_mllm.data.pictures import PictureError
 from pargo_mllm.data.questions import QuestionCorpus
 from pargo_mllm.files import whole_file
@@ -98,6 +98,11 @@ class EncodedCorpus:
     def parts(self) -> Sequence[int]:
         """See :class:`pargo_mllm.data.corpus.Corpus`."""
         return self.corpus.parts
+
+    @property
+    def tallies(self) -> Mapping[str, Tally]:
+        """See :class:`pargo_mllm.data.corpus.Corpus`."""
+        return self.corpus.tallies
 
     @property
     def skipped(self) -> Counter[str]:

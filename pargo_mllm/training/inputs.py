@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from pargo_mllm.data.corpus import Corpus
+from pargo_mllm.data.corpus import Corpus, counted, shown
 from pargo_mllm.data.feeding.collation import RowCollator
 from pargo_mllm.data.feeding.encoding import ExampleEncoder, TrainingSet
 from pargo_mllm.data.feeding.order import LengthGrouped, SampleOrder
-from pargo_mllm.data.open_corpus import open_corpus
+from pargo_mllm.data.open_corpus import is_list, open_corpus
 from pargo_mllm.processing import ParGoProcessor
-from pargo_mllm.training.recipes import Recipe, RecipeError
+from pargo_mllm.training.recipes import DataPart, Recipe, RecipeError
 
 # positions that are looked at before training starts
 PROBE = 64
@@ -29,11 +31,13 @@ class OpenedData:
         train: what is trained on.
         weights: how often each is drawn from; None for in proportion to their sizes.
         held_out: what training never sees; empty where nothing is held out.
+        names: of what is trained on, as it was asked for.
     """
 
     train: tuple[Corpus, ...]
     weights: tuple[float, ...] | None
     held_out: tuple[Corpus, ...]
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Examples of one epoch."""
@@ -42,6 +46,43 @@ class OpenedData:
     def settings(self) -> list[dict[str, Any]]:
         """What the content depends on."""
         return [corpus.settings() for corpus in self.train]
+
+    def counts(self) -> list[dict[str, Any]]:
+        """What became of every entry of each source, as JSON: ``used + held_out + skipped = entries`` for each kind."""
+        return [
+            {
+                "source": name,
+                "entries": {
+                    kind: {
+                        "entries": tally.entries,
+                        "used": tally.used,
+                        "held_out": tally.other_side,
+                        "skipped": dict(tally.skipped),
+                    }
+                    for kind, tally in corpus.tallies.items()
+                },
+            }
+            for name, corpus in zip(self.names, self.train, strict=True)
+        ]
+
+    def describe(self) -> str:
+        """The same in lines: how many are used, and a line for each reason."""
+        lines = []
+        for source in self.counts():
+            name = shown(source["source"])
+            for number, (kind, counts) in enumerate(source["entries"].items()):
+                # of the others only what is left out
+                if number and not counts["skipped"]:
+                    continue
+                held_out = f", {counts['held_out']:,} held out" if counts["held_out"] else ""
+                skipped = sum(counts["skipped"].values())
+                lines.append(f"{name}: of {counts['entries']:,} {kind} {counts['used']:,} used{held_out}, {skipped:,} skipped")
+            lines += [
+                f"skipped {count:,} entries of {name}: {reason}"
+                for counts in source["entries"].values()
+                for reason, count in counts["skipped"].items()
+            ]
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -58,11 +99,13 @@ def open_data(recipe: Recipe) -> OpenedData:
 
     Raises:
         CorpusError, FolderError: if it cannot be opened.
+        RecipeError: for ``eval_steps`` where nothing is held out, or ``image_root`` without a LLaVA list.
     """
     assert recipe.data is not None
     train, held_out = [], []
     for part in recipe.data:
         settings: dict[str, Any] = {"held_out": recipe.held_out, "views": recipe.views, "seed": recipe.seed}
+        settings["image_root"] = part.image_root or (recipe.image_root if _is_list(part) else None)
         train.append(open_corpus(part.source, recipe.stage, "train", **settings))
         if recipe.eval_steps is not None:
             held_out += _opened_test(part.source, recipe, settings)
@@ -71,8 +114,17 @@ def open_data(recipe: Recipe) -> OpenedData:
             f"eval_steps={recipe.eval_steps}, but nothing is held out of the data; give held_out: 0.01, say; of scenes, "
             "scenes:held_out=400."
         )
+    if recipe.image_root is not None and not any(map(_is_list, recipe.data)):
+        raise RecipeError(
+            f"image_root={recipe.image_root} says where LLaVA lists have their pictures, and data has none; leave it out."
+        )
     weights = None if recipe.data[0].weight is None else tuple(part.weight for part in recipe.data)
-    return OpenedData(tuple(train), weights, tuple(held_out))  # type: ignore[arg-type]
+    names = tuple(map(str, recipe.data))
+    return OpenedData(tuple(train), weights, tuple(held_out), names)  # type: ignore[arg-type]
+
+
+def _is_list(part: DataPart) -> bool:
+    return isinstance(part.source, Path) and is_list(part.source)
 
 
 def _opened_test(source, recipe: Recipe, settings: dict[str, Any]) -> list[Corpus]:
@@ -131,5 +183,6 @@ def tokens_an_example(inputs: TrainingInputs) -> float:
     usable = [len(item["packed"]) for item in items if "skipped" not in item]
     if not usable:
         name, reason = items[0]["skipped"]
-        raise RecipeError(f"--data: none of the first {len(items)} examples can be used; {name}: {reason}")
+        reasons = counted(Counter(item["why"] for item in items))
+        raise RecipeError(f"--data: none of the first {len(items)} examples can be used{reasons}; {name}: {reason}")
     return sum(usable) / len(usable)

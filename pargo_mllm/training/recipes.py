@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import types
 import typing
 from collections.abc import Mapping
@@ -56,10 +57,13 @@ class _EachKeyOnce(yaml.SafeLoader):
 
 @dataclass(frozen=True)
 class DataPart:
-    """One part of the training data: what it is, and how often it is drawn from, relative to the others."""
+    """One part of the training data: what it is, how often it is drawn from, relative to the others, and where a LLaVA list has
+    its pictures, if not where the recipe says.
+    """
 
     source: Path | Scenes
     weight: float | None = None
+    image_root: Path | None = None
 
     def __str__(self) -> str:
         return str(self.source)
@@ -133,7 +137,8 @@ class Recipe(RecipeKeys):
         """What decides the weights that training ends with, as JSON."""
         paths = {
             "model": None if self.model is None else str(self.model.resolve()),
-            "data": [[_place(part.source), part.weight] for part in self.data or ()],
+            "data": [[_place(part.source), part.weight, *_resolved(part.image_root)] for part in self.data or ()],
+            "image_root": next(iter(_resolved(self.image_root)), None),
         }
         decisive = {**asdict(self), **paths}
         for name in NOT_DECISIVE:
@@ -174,13 +179,16 @@ def _read(file: Path, called: str) -> dict[str, Any]:
         raise RecipeError(f"{called} is neither a recipe ({', '.join(names())}) nor a file.")
     try:
         own = yaml.load(file.read_text(), _EachKeyOnce)
-    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
+    # YAML's numbers and dates raise ValueError
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise RecipeError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(own, dict):
         raise RecipeError(f"{file} must hold keys and values, one a line.")
     extends = own.pop("extends", [])
+    if not isinstance(extends, (str, list)):
+        raise RecipeError(f"extends={extends!r} must be the name of a packaged recipe, or a list of names.")
     settings: dict[str, Any] = {}
-    for part in extends if isinstance(extends, list) else [extends]:
+    for part in [extends] if isinstance(extends, str) else extends:
         # packaged files alone: a part leads to no file of the user's, and to no circle
         if part not in [*names(), *(f"parts/{path.stem}" for path in PACKAGED.glob("parts/*.yaml"))]:
             raise RecipeError(f"extends: {part!r} is no packaged recipe; there are {', '.join(names())}.")
@@ -214,11 +222,12 @@ def _data(value: Any) -> tuple[DataPart, ...] | None:
     for one in value if isinstance(value, list) else [alone]:
         if not isinstance(one, dict) or one.get("path") is None:
             raise RecipeError(f"data={one!r} must be a path, scenes:key=number,…, or a list of {{path: …, weight: …}}.")
-        options = {key: value for key, value in one.items() if key not in ("path", "weight")}
+        options = {key: value for key, value in one.items() if key not in ("path", "weight", "image_root")}
         weight = None if one.get("weight") is None else _typed("data weight", one["weight"], float)
         if weight is not None and not 0 < weight < math.inf:
             raise RecipeError(f"data: weight={weight} of {one['path']} must be positive.")
-        parts.append(DataPart(_source(one["path"], options), weight))
+        image_root = _typed("data image_root", one.get("image_root"), Path | None)
+        parts.append(DataPart(_source(one["path"], options), weight, image_root))
     if not parts:
         raise RecipeError("data=[] must name at least one path.")
     if len({part.weight is None for part in parts}) > 1:
@@ -231,11 +240,18 @@ def _source(path: Any, options: dict[str, Any]) -> Path | Scenes:
     scenes = Scenes.parse(path) if isinstance(path, str) else None
     if scenes is None:
         if options:
-            raise RecipeError(f"data: {next(iter(options))!r} is no key of {path}; a path has a weight, scenes have options.")
+            raise RecipeError(
+                f"data: {next(iter(options))!r} is no key of {path}; a path has a weight and, if it is a LLaVA file, an "
+                "image_root; scenes have options."
+            )
         return _typed("data path", path, Path)
     if options and ":" in path:
         raise RecipeError(f"data: {path} has options in its name and as keys ({', '.join(options)}); give them once.")
     return Scenes.of(options) if options else scenes
+
+
+def _resolved(path: Path | None) -> list[str]:
+    return [] if path is None else [str(path.resolve())]
 
 
 def _place(source: Path | Scenes) -> str:
@@ -277,9 +293,16 @@ def _projector(value: Any) -> dict[str, Any] | None:
 def _value(key: str, text: str) -> Any:
     try:
         return yaml.load(text, _EachKeyOnce)
-    except (RecursionError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         problem = getattr(error, "problem", None)
         raise RecipeError(f"{key}={text!r} cannot be read as a value" + (f": {problem}." if problem else ".")) from error
+
+
+def _can_be_path(text: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def _typed(key: str, value: Any, kind: Any) -> Any:
@@ -289,6 +312,8 @@ def _typed(key: str, value: Any, kind: Any) -> Any:
         return None
     if optional:
         kind = kind.__args__[0]
+    if kind is Path and isinstance(value, str) and not _can_be_path(value):
+        raise RecipeError(f"{key}={value!r} must be a path; it holds what no path can.")
     if kind in (Path, str) and isinstance(value, (str, int, float, Path)) and not isinstance(value, bool):
         return Path(str(value)).expanduser() if kind is Path else str(value)
     if kind is float and not isinstance(value, bool):

@@ -76,8 +76,12 @@ def run_recipe(
         # a dry run needs neither
         if getattr(recipe, name) is None and not dry_run:
             raise RecipeError(f"--{name} is missing.")
+    if recipe.output is not None:
+        _check_place(recipe.output)
     start = start or start_of(recipe, dry_run)
     data = None if recipe.data is None else open_data(recipe)
+    if data is not None:
+        say(data.describe())
     settings = recipe.settings(None if data is None else len(data), device, processes.size)
     config = start.config()
     check_projector_options(recipe.projector or {}, config.projector_config.projector_type)
@@ -104,9 +108,6 @@ def run_recipe(
         return
     assert data is not None
     assert recipe.output is not None
-    for part, corpus in zip(recipe.data or (), data.train, strict=True):
-        for reason, count in corpus.skipped.items():
-            say(f"skipped {count:,} entries of {part}: {reason}")
     say(_division(settings))
     if processes.size == 1 and "ACCELERATE_MIXED_PRECISION" in os.environ:
         say("accelerate's launcher started one process; to train with several, use torchrun")
@@ -170,7 +171,7 @@ def _train(
     else:
         _, log = stage2(model, processor, stage, recipe.lora(), folder, say)
     if processes.is_first:
-        (folder / LOG).write_text(json.dumps(log))
+        (folder / LOG).write_text(json.dumps([*log[:-1], {**log[-1], "data": data.counts()}]))
 
 
 def _encoding(
@@ -271,6 +272,23 @@ def _planned(recipe: Recipe, config: ParGoConfig):
             return add_lora(model, recipe.lora())
     except ValueError as error:
         raise RecipeError(f"lora_target_modules: {error}") from error
+
+
+def _check_place(output: Path) -> None:
+    """Refuse what no folder can be renamed to; found now, not when training is over."""
+    try:
+        if output.name in ("", ".."):
+            raise RecipeError(f"--output: {output} has no name of its own; give the folder's, as in {output / 'stage1'}.")
+        for part in (output, *output.parents):
+            if part.is_symlink() and not part.exists():
+                raise RecipeError(f"--output: {part} is a link that leads to nothing; remove it, or choose another folder.")
+        os.lstat(output.with_name(f".{output.name}.partial"))
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        if isinstance(error, RecipeError):
+            raise
+        raise RecipeError(f"--output: {str(output)!r} cannot be a folder: {error}") from error
 
 
 def _is_finished(output: Path, identity: dict[str, Any]) -> bool:

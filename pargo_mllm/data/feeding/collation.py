@@ -62,9 +62,9 @@ class RowCollator:
             batch = self._documents(sequences)
             times = [len(of_one) for of_one in documents]
         batch |= self._pictures(shown, times)
-        skipped = [item["skipped"] for item in items if "skipped" in item]
+        skipped, why = ([item[key] for item in items if key in item] for key in ("skipped", "why"))
         tiles = [count for item in items for count in item["tile_counts"].tolist()]
-        return {**batch, "contents": count_contents(sequences, tiles, "vision_features" in batch, skipped)}
+        return {**batch, "contents": count_contents(sequences, tiles, "vision_features" in batch, skipped, why)}
 
     def _rows(self, items: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
         if not self.pack or self.layout == "documents":

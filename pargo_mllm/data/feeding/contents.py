@@ -20,6 +20,7 @@ class BatchContents:
         pictures: how many pictures of how many tiles: ``{tiles: pictures}``.
         encoded: whether they come as features, which took no operations.
         skipped: names of examples that could not be used, with the reasons.
+        why: of these, the kind of the reason, which is counted.
     """
 
     tokens: int
@@ -28,6 +29,7 @@ class BatchContents:
     pictures: dict[int, int]
     encoded: bool = False
     skipped: tuple[tuple[str, str], ...] = ()
+    why: tuple[str, ...] = ()
 
     @property
     def num_pictures(self) -> int:
@@ -40,6 +42,7 @@ def count_contents(
     tile_counts: Sequence[int],
     encoded: bool = False,
     skipped: Sequence[tuple[str, str]] = (),
+    why: Sequence[str] = (),
 ) -> BatchContents:
     """Count ``rows`` (sequences of one or more documents) and pictures of ``tile_counts`` tiles each."""
     return BatchContents(
@@ -49,6 +52,7 @@ def count_contents(
         pictures=dict(Counter(tile_counts)),
         encoded=encoded,
         skipped=tuple(skipped),
+        why=tuple(why),
     )
 
 

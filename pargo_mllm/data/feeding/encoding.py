@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch.utils.data import Dataset
 
-from pargo_mllm.data.corpus import Corpus, CorpusError, Example
+from pargo_mllm.data.corpus import Conversation, Corpus, CorpusError, Example, is_text
 from pargo_mllm.data.feeding.conversations import ConversationEncoder, ConversationError
 from pargo_mllm.data.feeding.packing import IGNORED, SHARED, PackedSequence, pack
 from pargo_mllm.data.pictures import PictureError
 
 # what is wrong with one example, and no reason to end a run
 UNUSABLE = (PictureError, CorpusError, ConversationError, OSError)
+# what examples are skipped for, each kind counted
+PICTURE = "pictures that cannot be read"
+RECORD = "records that are damaged"
+CONVERSATION = "conversations that cannot be encoded"
+LONG = "examples of more than max_length tokens"
+SILENT = "examples in which the assistant says nothing"
+WHY_SKIPPED = (PICTURE, RECORD, CONVERSATION, LONG, SILENT)
 
 
 class ExampleEncoder:
@@ -26,8 +33,9 @@ class ExampleEncoder:
     ``kinds`` where the example has them.
 
     An example that cannot be used gives an item that contributes nothing: one padding token, no label, no picture, and
-    ``skipped``, the pair (name, reason). That is one with a picture that cannot be read, as many pictures as its text does
-    not show, conversations that begin differently, nothing said by the assistant, or more than ``max_length`` tokens.
+    ``skipped``, the pair (name, reason), and ``why``, the kind of the reason in :data:`WHY_SKIPPED`. That is one with a picture
+    that cannot be read, as many pictures as its text does not show, conversations that begin differently or hold what is no
+    text, nothing said by the assistant, or more than ``max_length`` tokens.
 
     Args:
         processor: a ParGoProcessor.
@@ -52,9 +60,9 @@ class ExampleEncoder:
         try:
             return self._encode(example)
         except UNUSABLE as error:
-            return self.skip(example.name, str(error))
+            return self.skip(example.name, str(error), _kind(error))
 
-    def skip(self, name: str, reason: str) -> dict[str, Any]:
+    def skip(self, name: str, reason: str, kind: str = RECORD) -> dict[str, Any]:
         """An item that contributes nothing."""
         columns = ([self.processor.tokenizer.pad_token_id], [0], [0], [SHARED], [IGNORED])
         return {
@@ -62,16 +70,19 @@ class ExampleEncoder:
             "tile_counts": torch.empty(0, dtype=torch.int64),
             "name": name,
             "skipped": (name, reason),
+            "why": kind,
         }
 
     def _encode(self, example: Example) -> dict[str, Any]:
+        if not all(map(is_text, map(_texts, example.conversations))):
+            raise ConversationError("a text holds half a character (a lone surrogate), which no tokenizer reads.")
         visual, tile_counts = self._pictures(example)
         encoded = self.conversations.encode_conversations(example.conversations, tile_counts.tolist())
         packed = pack(encoded, self.processor.image_token_id)
         if self.max_length is not None and len(packed) > self.max_length:
-            return self.skip(example.name, f"{len(packed)} tokens are more than max_length={self.max_length}")
+            return self.skip(example.name, f"{len(packed)} tokens are more than max_length={self.max_length}", LONG)
         if not (packed.labels != IGNORED).any():
-            return self.skip(example.name, "the assistant says nothing")
+            return self.skip(example.name, "the assistant says nothing", SILENT)
         kinds = {} if example.kinds is None else {"kinds": example.kinds}
         return {"packed": packed, **visual, "tile_counts": tile_counts, "name": example.name, **kinds}
 
@@ -118,3 +129,17 @@ class TrainingSet(Dataset):
         except (CorpusError, OSError) as error:
             return self.encoder.skip(f"example {index} of corpus {corpus}", str(error))
         return self.encoder(example)
+
+
+def _kind(error: Exception) -> str:
+    if isinstance(error, ConversationError):
+        return CONVERSATION
+    return RECORD if isinstance(error, CorpusError) else PICTURE
+
+
+def _texts(conversation: Conversation) -> Iterator[str]:
+    """What is said in a conversation."""
+    for message in conversation:
+        content = message["content"]
+        for part in [{"text": content}] if isinstance(content, str) else content:
+            yield part.get("text", "")

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from pargo_mllm.data.corpus import CorpusError
+from pargo_mllm.data.corpus import CorpusError, shown
 from pargo_mllm.data.held_out import SPLITS
 from pargo_mllm.data.questions import WHAT, Question, QuestionCorpus
 from pargo_mllm.data.scenes.layout import captions, scene_and_picture, scene_layout, scene_questions
@@ -17,6 +17,7 @@ from pargo_mllm.data.scenes.layout import captions, scene_and_picture, scene_lay
 NAME = "scenes"
 # what is said about scenes is drawn again where it is asked for again later than that
 KEPT = 1 << 13
+_MAX_DIGITS = 18
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,10 @@ class Scenes:
         options: dict[str, Any] = {}
         for part in rest.split(",") if colon else ():
             key, equals, value = (piece.strip() for piece in part.partition("="))
-            if not equals or not value.isdecimal():
-                raise CorpusError(f"{text}: {part!r} must be key=whole number, as in {NAME}:seed=1,train=5000,held_out=400.")
+            if not equals or not value.isdecimal() or len(value) > _MAX_DIGITS:
+                raise CorpusError(
+                    f"{shown(text)}: {shown(part)!r} must be key=whole number, as in {NAME}:seed=1,train=5000,held_out=400."
+                )
             if key in options:
                 raise CorpusError(f"{text}: {key} is given twice.")
             options[key] = int(value)

@@ -1,11 +1,13 @@
-"""JSON that strangers wrote: the rows of a long list one at a time, in flat memory."""
+"""JSON that strangers wrote: the rows of a long list, or lines, one at a time, in flat memory."""
 
 from __future__ import annotations
 
 import codecs
+import io
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -13,6 +15,8 @@ from typing import IO, Any
 from tqdm.auto import tqdm
 
 from pargo_mllm.data.corpus import CorpusError
+from pargo_mllm.data.sources.opening import open_regular
+from pargo_mllm.errors import UserError
 
 # characters
 CHUNK = 2**20
@@ -20,6 +24,9 @@ MAX_ROW = 2**24
 _WHITE = " \t\n\r"
 # the empty text is in it as well: the end of the window
 _OF_NUMBERS = "0123456789.eE+-"
+_MARK_OF_ORDER = "\ufeff"
+# the value of a line that is no JSON
+DAMAGED = object()
 
 
 @dataclass(frozen=True)
@@ -37,21 +44,48 @@ def json_rows(file: str | os.PathLike) -> Iterator[JsonRow]:
     Raises:
         CorpusError: if the file cannot be read, is no JSON list in UTF-8, or an element is longer than :data:`MAX_ROW`.
     """
-    path = Path(file)
+    with _reading(Path(file), "a JSON list") as (opened, bar):
+        for row in _elements(_Text(opened)):
+            yield row
+            bar.update(row.start + len(row.text) - bar.n)
+
+
+def json_lines(file: str | os.PathLike) -> Iterator[JsonRow]:
+    """The lines of a JSON Lines file; a line that is no JSON in UTF-8 has the value :data:`DAMAGED`, an empty one is none.
+
+    Raises:
+        CorpusError: if the file cannot be read, or a line is longer than :data:`MAX_ROW`.
+    """
+    with _reading(Path(file), "JSON Lines") as (opened, bar):
+        start = number = 0
+        while line := opened.readline(MAX_ROW + 1):
+            if len(line) > MAX_ROW:
+                raise ValueError(f"line {number} is longer than {MAX_ROW:,} bytes")
+            if line.strip():
+                try:
+                    value = json.loads(line.decode("utf-8-sig" if start == 0 else "utf-8"))
+                except (ValueError, RecursionError):
+                    value = DAMAGED
+                yield JsonRow(start, line, value)
+            start, number = start + len(line), number + 1
+            bar.update(len(line))
+
+
+@contextmanager
+def _reading(path: Path, what: str) -> Iterator[tuple[IO[bytes], tqdm]]:
+    """A file that is read through with a bar, and whose errors name it."""
     try:
         with (
-            open(path, "rb") as opened,
+            io.BufferedReader(open_regular(path)) as opened,
             tqdm(
                 total=path.stat().st_size, desc=f"reading {path.name}", unit="B", unit_scale=True, delay=2, dynamic_ncols=True
             ) as bar,
         ):
-            for row in _elements(_Text(opened)):
-                yield row
-                bar.update(row.start + len(row.text) - bar.n)
+            yield opened, bar
     except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, CorpusError):
+        if isinstance(error, UserError):
             raise
-        raise CorpusError(f"{path} cannot be read as a JSON list: {error}") from error
+        raise CorpusError(f"{path} cannot be read as {what}: {error}") from error
 
 
 def parse_json(text: bytes, name: str) -> Any:
@@ -68,8 +102,11 @@ def parse_json(text: bytes, name: str) -> Any:
 
 def _elements(text: _Text) -> Iterator[JsonRow]:
     opening = text.next_mark()
+    if opening == _MARK_OF_ORDER:
+        opening = text.next_mark()
     if opening != "[":
-        raise ValueError(f"it begins with {opening!r}, not with '['")
+        lines = "; where each line is a record of its own, end the file's name with .jsonl" if opening == "{" else ""
+        raise ValueError(f"it begins with {opening!r}, not with '['{lines}")
     number = 0
     while True:
         mark = text.next_mark(consume=False)

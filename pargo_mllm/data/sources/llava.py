@@ -1,4 +1,4 @@
-"""LLaVA JSON: a list of conversations about pictures that lie in a folder."""
+"""LLaVA JSON: a list (or lines) of conversations about pictures that lie in a folder."""
 
 from __future__ import annotations
 
@@ -8,17 +8,28 @@ import posixpath
 import re
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from pargo_mllm.data.corpus import PICTURE_LENGTH, Conversation, CorpusError, Example
+from pargo_mllm.data.corpus import (
+    PICTURE_LENGTH,
+    Conversation,
+    CorpusError,
+    Example,
+    Tally,
+    all_skipped,
+    counted,
+    is_text,
+    shown,
+)
 from pargo_mllm.data.held_out import Split
-from pargo_mllm.data.pictures import PictureError, load_picture
-from pargo_mllm.data.sources.json_rows import json_rows, parse_json
+from pargo_mllm.data.pictures import load_picture
+from pargo_mllm.data.sources.json_rows import DAMAGED, json_lines, json_rows, parse_json
+from pargo_mllm.data.sources.opening import leads_inside, named_file, open_regular
 
 MARK = "<image>"
 _ROLES = {"human": "user", "gpt": "assistant"}
@@ -34,43 +45,61 @@ class LlavaCorpus:
     Of each record its place in the file is kept, 17 bytes; its text is read again when it is asked for.
 
     Args:
-        file: the JSON list.
-        images: the folder that pictures are named from. No name leads out of it; links to other folders are followed, but a
-            picture is no link itself.
+        file: the JSON list; a name that ends with ``.jsonl`` is that of JSON Lines, a record each.
+        images: the folder that pictures are named from. No name leads out of it; a link that lies in it is followed.
         split: "train", or "test" for the share that is held out.
         held_out: this share of the records is held out, chosen by a hash of the name of their (first) picture without folder
             and suffix; of their id where they have no picture.
+        absolute: names may be absolute paths too, of files in ``images`` or below it.
 
     Attributes:
-        skipped: counts records that cannot be used, by reason.
+        tallies: what became of the "records".
 
     Raises:
         CorpusError: if the file is no such list, or leaves no record for the split.
         ValueError: see :class:`pargo_mllm.data.held_out.Split`.
     """
 
-    def __init__(self, file: str | os.PathLike, images: str | os.PathLike, split: str = "train", held_out: float = 0.0):
+    def __init__(
+        self,
+        file: str | os.PathLike,
+        images: str | os.PathLike,
+        split: str = "train",
+        held_out: float = 0.0,
+        absolute: bool = False,
+    ):
         self.file, self.images = Path(file), Path(images)
         self.split = Split(split, held_out)
-        self.skipped: Counter[str] = Counter()
+        self._root = os.path.abspath(self.images) if absolute else None
         self._starts, self._sizes, self._pictures = array("q"), array("q"), array("B")
         digest = hashlib.sha256()
-        for number, row in enumerate(json_rows(self.file)):
+        entries = other_side = 0
+        skipped: Counter[str] = Counter()
+        for number, row in enumerate((json_lines if self.file.suffix.lower() == ".jsonl" else json_rows)(self.file)):
+            entries += 1
             digest.update(row.text)
-            problem = _problem(row.value)
+            problem = _problem(row.value, self._root)
             if problem is not None:
-                self.skipped[problem] += 1
-            elif _split_name(row.value, number) in self.split:
+                skipped[problem] += 1
+            elif _split_name(row.value, number) not in self.split:
+                other_side += 1
+            else:
                 self._starts.append(row.start)
                 self._sizes.append(len(row.text))
                 self._pictures.append(len(_names(row.value)))
         self._digest = digest.hexdigest()
+        self.tallies: Mapping[str, Tally] = {"records": Tally(entries, len(self._starts), other_side, skipped)}
         if not self._starts:
             raise CorpusError(
-                f"{self.file} has no record for split={split!r} with held_out={held_out}"
-                + "".join(f"; {count:,} skipped: {reason}" for reason, count in self.skipped.items())
-                + ". A record is {id, image, conversations: [{from: human or gpt, value}]}."
+                f"{self.file} has no record for split={split!r} with held_out={held_out}: of {entries:,} records "
+                f"{other_side:,} are on the other side{counted(skipped)}. "
+                "A record is {id, image, conversations: [{from: human or gpt, value}]}."
             )
+
+    @property
+    def skipped(self) -> Counter[str]:
+        """Records that cannot be used, counted by reason."""
+        return all_skipped(self.tallies)
 
     @property
     def parts(self) -> Sequence[int]:
@@ -86,9 +115,9 @@ class LlavaCorpus:
             raise IndexError(f"index={index} must be from 0 to {len(self) - 1}.")
         start, size = self._starts[index], self._sizes[index]
         record = parse_json(_read(self.file, start, size), f"{self.file}, byte {start:,}")
-        if _problem(record) is not None:
+        if _problem(record, self._root) is not None:
             raise CorpusError(f"{self.file} has changed since it was opened: byte {start:,} is no record any more.")
-        name = f"{self.file.name}: {record['id']}" if "id" in record else f"{self.file.name}, byte {start:,}"
+        name = f"{self.file.name}: {shown(str(record['id']))}" if "id" in record else f"{self.file.name}, byte {start:,}"
         names = _names(record)
         conversation = llava_conversation(record, len(names), name)
         return Example(name, (conversation,), tuple(partial(self._picture, picture) for picture in names))
@@ -102,27 +131,21 @@ class LlavaCorpus:
         return {"corpus": "llava", "content": self._digest, "split": self.split.name, "held_out": self.split.held_out}
 
     def _picture(self, name: str) -> Image.Image:
-        path = self.images / name
-        try:
-            # folders may be links, put there by whoever arranged them; a file that is one came with the data
-            inside = path.resolve().parent == path.parent.resolve()
-        except (OSError, RuntimeError) as error:
-            raise PictureError(f"{path} cannot be read as a picture: {error}") from error
-        if not inside:
-            raise PictureError(f"{path} is a link that leads out of its folder; put the picture itself there.")
-        return load_picture(path)
+        return load_picture(named_file(self.images, name))
 
 
 def llava_conversation(record: dict[str, Any], pictures: int, name: str) -> Conversation:
     """The messages of a record with ``pictures`` pictures. White space around a text and beside ``<image>`` is left out.
 
     Raises:
-        CorpusError: naming the record, if its turns are none, do not alternate from human to gpt, say nothing, or hold another
-            number of ``<image>`` than there are pictures.
+        CorpusError: naming the record, if its turns are none, do not alternate from human to gpt, say nothing, hold half a
+            character, or another number of ``<image>`` than there are pictures.
     """
     turns = _turns(record)
     if turns is None:
         raise CorpusError(f"{name} has no conversations: [{{from: human or gpt, value: text}}].")
+    if not is_text(turn["value"] for turn in turns):
+        raise CorpusError(f"{name} has a text with half a character (a lone surrogate, such as \\ud83d).")
     marks = sum(turn["value"].count(MARK) for turn in turns)
     if marks != pictures:
         raise CorpusError(f"{name} has {pictures} pictures and {marks} {MARK} in its turns; there must be one for each.")
@@ -131,7 +154,7 @@ def llava_conversation(record: dict[str, Any], pictures: int, name: str) -> Conv
         expected = ("human", "gpt")[number % 2]
         if turn["from"] != expected:
             raise CorpusError(
-                f"{name}: turn {number} is from {turn['from']!r}, not {expected!r}; they alternate from human on."
+                f"{name}: turn {number} is from {shown(turn['from'])!r}, not {expected!r}; they alternate from human on."
             )
         parts = [
             {"type": "image"} if piece == MARK else {"type": "text", "text": piece.strip()}
@@ -146,10 +169,15 @@ def llava_conversation(record: dict[str, Any], pictures: int, name: str) -> Conv
     return messages
 
 
-def _problem(record: Any) -> str | None:
-    """Why a record cannot be used, or None."""
-    if not isinstance(record, dict) or _turns(record) is None:
+def _problem(record: Any, root: str | None) -> str | None:
+    """Why a record cannot be used, or None; ``root`` is where absolute names may lead."""
+    if record is DAMAGED:
+        return "lines that are no JSON"
+    turns = _turns(record) if isinstance(record, dict) else None
+    if turns is None:
         return "records without conversations: [{from, value}]"
+    if not is_text(turn["value"] for turn in turns):
+        return "records with a text that holds half a character (a lone surrogate)"
     if not isinstance(record.get("id", ""), (str, int)):
         return "records whose id is neither text nor number"
     names = record.get("image")
@@ -157,9 +185,18 @@ def _problem(record: Any) -> str | None:
         return "records whose image is neither a name nor a list of names"
     if len(_names(record)) > 255:
         return "records with more than 255 pictures"
-    if not all(map(_stays_inside, _names(record))):
+    inside = [_below(root, name) for name in _names(record)]
+    if root is None and any(name.startswith("/") for name in inside):
+        return "records whose image names are absolute paths (image_root says where they may lead)"
+    if not all(map(leads_inside, inside)):
         return "records whose image names are none or lead out of the images"
     return None
+
+
+def _below(root: str | None, name: str) -> str:
+    """An absolute name as one from ``root`` on, if it leads there; any other as it is."""
+    start = None if root is None else os.path.join(root, "")
+    return name[len(start) :] if start is not None and name.startswith(start) else name
 
 
 def _turns(record: dict[str, Any]) -> list[dict[str, str]] | None:
@@ -177,15 +214,6 @@ def _names(record: dict[str, Any]) -> list[str]:
     return [names] if isinstance(names, str) else names or []
 
 
-def _stays_inside(name: str) -> bool:
-    try:
-        os.fsencode(name)
-    except UnicodeEncodeError:
-        return False
-    pieces = name.split("/")
-    return pieces[0] != "" and pieces[-1] not in ("", ".") and ".." not in pieces and "\0" not in name
-
-
 def _split_name(record: dict[str, Any], number: int) -> str:
     names = _names(record)
     # no pathlib: it interns every name
@@ -194,8 +222,7 @@ def _split_name(record: dict[str, Any], number: int) -> str:
 
 def _read(file: Path, start: int, size: int) -> bytes:
     try:
-        with open(file, "rb") as opened:
-            opened.seek(start)
-            return opened.read(size)
+        with open_regular(file) as opened:
+            return os.pread(opened.fileno(), size, start)
     except OSError as error:
         raise CorpusError(f"{file} cannot be read: {error}") from error

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from pargo_mllm.data.corpus import CorpusError
+from pargo_mllm.data.corpus import CorpusError, Tally, counted, shown
 from pargo_mllm.data.pictures import load_picture
 from pargo_mllm.data.questions import WHAT, Question, QuestionCorpus
 from pargo_mllm.data.sources.coco import Box, CocoFolder, CocoImage, CocoObject, FolderError, read_coco_folder
@@ -67,8 +69,9 @@ class PhotographFolder:
     seed: int = 0
 
     def __post_init__(self):
-        if len(self._photographs) < 5:
-            raise FolderError(f"{self.root} holds {len(self._photographs)} captioned photographs; at least 5 are needed.")
+        if len(self._names) < 5:
+            reasons = counted(self.folder.skipped)
+            raise FolderError(f"{self.root} holds {len(self._names)} captioned photographs; at least 5 are needed{reasons}.")
 
     @cached_property
     def folder(self) -> CocoFolder:
@@ -77,11 +80,12 @@ class PhotographFolder:
 
     def photographs(self, split: str) -> list[CocoImage]:
         """The photographs of a split: "train", or "test" (the held-out fifth)."""
-        count = max(1, len(self._photographs) // 5)
-        parts = {"train": slice(count, None), "test": slice(0, count)}
+        count = max(1, len(self._names) // 5)
+        parts = {"train": self._names[count:], "test": self._names[:count]}
         if split not in parts:
             raise ValueError(f"split={split!r} is unknown; it must be one of {', '.join(parts)}.")
-        return self._photographs[parts[split]]
+        names = set(parts[split])
+        return [image for image in self._photographs if image.name in names]
 
     def views(self, split: str) -> list[View]:
         """What is shown of a split's photographs."""
@@ -101,8 +105,9 @@ class PhotographFolder:
             file = self.root / name
             digest.update(file.read_bytes() if file.is_file() else b"absent")
         for image in self._photographs:
-            status = image.path.stat() if image.path.is_file() else None
-            digest.update(f"{image.path.name} {status and (status.st_size, status.st_mtime_ns)}".encode())
+            # unlike Path's, it takes a path that is too long for that of no file
+            status = image.path.stat() if os.path.isfile(image.path) else None
+            digest.update(f"{image.name} {status and (status.st_size, status.st_mtime_ns)}".encode())
         numbers = {name: getattr(self, name) for name in ("limit", "train_views", "questions_per_kind", "seed")}
         return {"source": "folder", "content": digest.hexdigest(), **numbers}
 
@@ -114,8 +119,13 @@ class PhotographFolder:
     @cached_property
     def _photographs(self) -> list[CocoImage]:
         # by a hash of the name: the split does not depend on what else the folder holds
-        ordered = sorted(self.folder.images, key=lambda image: hashlib.sha256(image.path.name.encode()).hexdigest())
+        ordered = sorted(self.folder.images, key=lambda image: hashlib.sha256(image.name.encode()).hexdigest())
         return ordered[: self.limit]
+
+    @cached_property
+    def _names(self) -> list[str]:
+        """Each once: a file that several rows name is on one side."""
+        return list(dict.fromkeys(image.name for image in self._photographs))
 
     @cached_property
     def _train_views(self) -> list[View]:
@@ -143,7 +153,7 @@ class PhotographFolder:
 class PhotographCorpus(QuestionCorpus):
     """Captions (stage 1) of a folder's photographs, or questions about their objects (stage 2).
 
-    Photographs about which nothing is said are left out.
+    Photographs and views about which nothing is said are left out, and counted.
 
     Raises:
         CorpusError: if nothing is said about any of them.
@@ -162,13 +172,16 @@ class PhotographCorpus(QuestionCorpus):
         ]
         self._kept = [index for index, questions in enumerate(said) if questions]
         self._said = [said[index] for index in self._kept]
+        self._tallies = _tallies(folder, split, [self._views[index] for index in self._kept], len(self._views))
         if not self._kept:
-            raise CorpusError(f"none of the {len(self._views)} pictures of {folder.root} has {self.what}.")
+            raise CorpusError(
+                f"none of the {len(self._views)} pictures of {folder.root} has {self.what}{counted(self.skipped)}."
+            )
 
     @property
-    def skipped(self) -> Counter[str]:
-        """See :class:`pargo_mllm.data.corpus.Corpus`."""
-        return self.folder.folder.skipped
+    def tallies(self) -> Mapping[str, Tally]:
+        """See :class:`pargo_mllm.data.corpus.Corpus`. A caption and an object count as used where their photograph is."""
+        return self._tallies
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -176,7 +189,7 @@ class PhotographCorpus(QuestionCorpus):
     def name(self, index: int) -> str:
         """See :class:`pargo_mllm.data.questions.QuestionCorpus`."""
         view = self._kept[index]
-        return f"{self._views[view].image.path.name} (view {view})"
+        return f"{shown(self._views[view].image.name)} (view {view})"
 
     def said(self, index: int) -> tuple[Question, ...]:
         """See :class:`pargo_mllm.data.questions.QuestionCorpus`."""
@@ -198,6 +211,34 @@ class PhotographCorpus(QuestionCorpus):
             said = [[question.text, question.answer] for question in self._said[index]]
             digest.update(json.dumps([self.name(index), said]).encode())
         return {"corpus": "folder", "what": self.what, "content": digest.hexdigest(), "source": self._source}
+
+
+def _tallies(folder: PhotographFolder, split: str, kept: list[View], views: int) -> dict[str, Tally]:
+    """Those of the folder, as one side of its split uses them: something is said about the ``kept`` of its views."""
+    asked = {id(view.image) for view in kept}
+    here, there = folder.photographs(split), folder.photographs("test" if split == "train" else "train")
+    within = {id(image) for image in (*here, *there)}
+    groups = {
+        "photographs about which nothing is asked": [image for image in here if id(image) not in asked],
+        "photographs beyond the limit": [image for image in folder.folder.images if id(image) not in within],
+    }
+    tallies = dict(folder.folder.tallies)
+    counts: dict[str, Callable[[CocoImage], int]] = {
+        "images": lambda image: 1,
+        "captions": lambda image: len(image.captions),
+        "objects": lambda image: len(image.annotated),
+    }
+    for kind in counts.keys() & tallies.keys():
+        whole, count = tallies[kind], counts[kind]
+        left = {
+            reason if kind == "images" else f"{kind} of {reason}": sum(map(count, found)) for reason, found in groups.items()
+        }
+        used = sum(count(image) for image in here if id(image) in asked)
+        skipped = whole.skipped + Counter(left)
+        tallies[kind] = Tally(whole.entries, used, sum(map(count, there)), skipped)
+    if views != len(here):
+        tallies["views"] = Tally(views, len(kept), skipped=+Counter({"views about which nothing is asked": views - len(kept)}))
+    return tallies
 
 
 def captions_of(image: CocoImage) -> tuple[Question, ...]:

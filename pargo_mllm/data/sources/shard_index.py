@@ -1,7 +1,8 @@
 """What lies where in a tar shard: scanned once, kept beside it, mapped into memory afterwards.
 
-An index is one NumPy array, a row a sample, sorted by the hash of the samples' keys; row 0 describes the shard itself. It is
-only used as long as the shard's size and time of modification are the ones it was made from.
+An index is one NumPy array. Row 0 describes the shard; then comes a row for each sample that can be used, sorted by the hash of
+their keys; then a row for each reason for which samples or members are left out, with their number. It is only used as long as
+the shard's size and time of modification, and the rules by which it was made, are the ones that it was made from.
 """
 
 from __future__ import annotations
@@ -10,43 +11,47 @@ import hashlib
 import io
 import os
 import random
-import re
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from pargo_mllm.data.corpus import CorpusError
 from pargo_mllm.data.held_out import name_hash
+from pargo_mllm.data.sources.opening import open_regular
+from pargo_mllm.data.sources.shard_samples import (
+    EXTENSION,
+    OF_SAMPLES,
+    OTHER,
+    REASONS,
+    RULES,
+    UNUSED,
+    Member,
+    Sample,
+    samples_of,
+)
 from pargo_mllm.files import whole_file
 
-VERSION = 1
-MAX_PICTURES = 32
+# of this format, and of what makes members a sample
+VERSION = int.from_bytes(hashlib.sha256(f"2 {RULES}".encode()).digest()[:6], "little")
 # bytes: what a tar may spend on the headers of one member, on filling up behind its end, and what is kept of a key (its end)
 _MAX_HEADER, _MAX_FILLING, _MAX_KEY = 2**20, 2**20, 200
 _BLOCK = 512
-
-# the key ends at the first dot of the file's name, as webdataset has it
-_MEMBER = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)
-_PICTURE = re.compile(r"(?:(\d{1,9})\.)?(?:jpe?g|png|webp|bmp|gif|tiff?)")
-
-# why a sample cannot be used, by what its row says
-PROBLEMS = {
-    1: "two members have the same name",
-    2: f"there are more than {MAX_PICTURES} pictures",
-    3: "a member is no regular file",
-}
+# how many extensions are told apart
+_MAX_EXTENSIONS = 64
 
 
 def index_dtype(pictures: int, key: int) -> np.dtype:
     """A row: the places of members are (offset in the shard, bytes), both 0 for what a sample lacks.
 
-    In row 0, ``json`` holds the shard's size and time of modification in ns, ``txt`` the version of this format, and ``hash`` a
-    hash of all other rows.
+    In row 0, ``json`` holds the shard's size and time of modification in ns, ``txt`` the version of this format and the number
+    of samples, ``pictures`` first (members, members of these samples), and ``hash`` the :func:`content_hash`. Behind the
+    samples, ``problem`` is the number of a reason for which some are left out, from 1 on; ``json`` begins with how many these
+    are, and ``key`` is the extension where the reason is one.
 
     Args:
         pictures: the most that a sample has.
@@ -94,7 +99,8 @@ def indexes(shards: Sequence[Path], folder: Path | None) -> Iterator[tuple[int, 
     random.Random(os.getpid()).shuffle(numbers)
     for number in tqdm(numbers, desc="indexing shards", unit="shard", delay=1, dynamic_ncols=True):
         rows = find_index(shards[number], folder)
-        if rows is None:
+        # once, not whenever a shard is opened again: a disk that lost some bytes must not give other texts
+        if rows is None or int(rows[0]["hash"]) != content_hash(rows):
             rows = scan_shard(shards[number])
             _write_somewhere(shards[number], folder, rows)
         yield number, rows
@@ -106,24 +112,71 @@ def scan_shard(shard: Path) -> np.ndarray:
     Raises:
         CorpusError: naming the shard, if it is no tar, is compressed, truncated or damaged.
     """
+    samples: list[Sample] = []
+    left: Counter[tuple[str, str]] = Counter()
+    members = used = 0
     try:
-        with open(shard, "rb", buffering=0) as raw:
+        with open_regular(shard) as raw:
             status = os.fstat(raw.fileno())
-            runs = groupby(_members(raw, status.st_size), lambda member: member.key)
-            samples = [sample for sample in (_sample(key, members) for key, members in runs) if sample is not None]
+            # a run is what webdataset takes for one sample, which may be several here
+            for _, run in groupby(_members(raw, status.st_size), lambda member: member.run):
+                for found in samples_of(run):
+                    members += found.members
+                    if isinstance(found, Sample):
+                        samples.append(found)
+                        used += found.members
+                    elif found.reason in OF_SAMPLES:
+                        left[found.reason, ""] += 1
+                        left[UNUSED, ""] += found.members
+                    else:
+                        why = (found.reason, found.extension)
+                        # a stranger can invent any number of them
+                        is_told = not found.extension or why in left or len(left) < _MAX_EXTENSIONS
+                        left[why if is_told else (OTHER, "")] += found.members
     # the parser meets a stranger's bytes, and its errors are of every kind
     except Exception as error:
         raise CorpusError(f"{shard} cannot be read as a tar shard (uncompressed, complete): {error}") from error
+    reasons = [(1 + REASONS.index(reason), count, end.encode()) for (reason, end), count in sorted(left.items())]
+    keys = [sample.key.encode("utf-8", "surrogateescape").replace(b"\0", b"?")[-_MAX_KEY:] for sample in samples]
     most = max((len(sample.pictures) for sample in samples), default=0)
-    rows = np.zeros(1 + len(samples), index_dtype(most, max((len(sample.key) for sample in samples), default=0)))
+    longest = max(map(len, (*keys, *(end for _, _, end in reasons))), default=0)
+    rows = np.zeros(1 + len(samples) + len(reasons), index_dtype(most, longest))
     absent = [(0, 0)] * rows["pictures"].shape[1]
-    for row, sample in enumerate(samples, start=1):
+    for row, (sample, key) in enumerate(zip(samples, keys, strict=True), start=1):
         places = [*sample.pictures, *absent[len(sample.pictures) :]]
-        rows[row] = (sample.hash, sample.json, sample.txt, places, sample.problem, sample.key)
-    rows[1:] = rows[1:][np.argsort(rows["hash"][1:], kind="stable")]
-    content = int.from_bytes(hashlib.sha256(rows[1:].tobytes()).digest()[:8], "little")
-    rows[0]["hash"], rows[0]["json"], rows[0]["txt"] = content, (status.st_size, status.st_mtime_ns), (VERSION, 0)
+        # the folder inside the tar says nothing about a sample
+        rows[row] = (name_hash(sample.key.rsplit("/", 1)[-1]), sample.json, sample.txt, places, 0, key)
+    end = 1 + len(samples)
+    rows[1:end] = rows[1:end][np.argsort(rows["hash"][1:end], kind="stable")]
+    for row, (reason, count, extension) in enumerate(reasons, start=end):
+        rows[row] = (0, (count, 0), (0, 0), absent, reason, extension)
+    rows[0]["json"], rows[0]["txt"] = (status.st_size, status.st_mtime_ns), (VERSION, len(samples))
+    rows[0]["pictures"][0] = members, used
+    rows[0]["hash"] = content_hash(rows)
     return rows
+
+
+def content_hash(rows: np.ndarray) -> int:
+    """64 bits of what an index says of a shard's content, wherever that lies and however old it is."""
+    digest = hashlib.sha256(f"{num_samples(rows)} {rows[0]['pictures'][0].tolist()}".encode())
+    digest.update(np.ascontiguousarray(rows[1:]).view(np.uint8).data)
+    return int.from_bytes(digest.digest()[:8], "little")
+
+
+def num_samples(rows: np.ndarray) -> int:
+    """How many samples an index holds, in rows 1, 2, …."""
+    return int(rows[0]["txt"][1])
+
+
+def left_out(rows: np.ndarray) -> tuple[Counter[str], Counter[str]]:
+    """Samples, and members, that are left out, by reason."""
+    samples: Counter[str] = Counter()
+    members: Counter[str] = Counter()
+    for row in rows[1 + num_samples(rows) :]:
+        reason = REASONS[int(row["problem"]) - 1]
+        told = reason.format(row["key"].decode("ascii", "replace")) if reason == EXTENSION else reason
+        (samples if reason in OF_SAMPLES else members)[told] += int(row["json"][0])
+    return samples, members
 
 
 def _places(shard: Path, folder: Path | None) -> list[Path]:
@@ -142,11 +195,14 @@ def _load(file: Path, status: os.stat_result) -> np.ndarray | None:
         rows = np.load(file, mmap_mode="r", allow_pickle=False)
         pictures, key = rows.dtype["pictures"].shape[0], rows.dtype["key"].itemsize
         fits = rows.ndim == 1 and len(rows) > 0 and rows.dtype == index_dtype(pictures, key)
-        known = [rows[0]["json"].tolist(), rows[0]["txt"].tolist()] if fits else None
+        known = [*rows[0]["json"].tolist(), int(rows[0]["txt"][0])] if fits else None
+        fits = fits and 0 <= num_samples(rows) < len(rows)
+        # behind the samples, reasons that there are
+        fits = fits and bool(((rows["problem"][1 + num_samples(rows) :] - 1) < len(REASONS)).all())
     # a file from a stranger: NumPy raises whatever its parser stumbles over
     except Exception:
         return None
-    return rows if known == [[status.st_size, status.st_mtime_ns], [VERSION, 0]] else None
+    return rows if fits and known == [status.st_size, status.st_mtime_ns, VERSION] else None
 
 
 def _write_somewhere(shard: Path, folder: Path | None, rows: np.ndarray) -> None:
@@ -165,27 +221,8 @@ def _write(file: Path, rows: np.ndarray) -> None:
         np.save(opened, rows, allow_pickle=False)
 
 
-class _Member(NamedTuple):
-    """A member of a sample; what is no regular file has no place."""
-
-    key: str
-    suffix: str
-    place: tuple[int, int] | None
-
-
-class _Sample(NamedTuple):
-    """A row of the index."""
-
-    hash: int
-    json: tuple[int, int]
-    txt: tuple[int, int]
-    pictures: list[tuple[int, int]]
-    problem: int
-    key: bytes
-
-
-def _members(raw: io.FileIO, size: int) -> Iterator[_Member]:
-    """The members that can belong to a sample."""
+def _members(raw: io.FileIO, size: int) -> Iterator[Member]:
+    """The members in their order."""
     file = _Headers(raw)
     with tarfile.TarFile(fileobj=file, encoding="utf-8", errors="surrogateescape") as tar:
         end = 0
@@ -200,10 +237,9 @@ def _members(raw: io.FileIO, size: int) -> Iterator[_Member]:
             if member.size < 0 or member.offset < end:
                 raise tarfile.ReadError(f"member {member.name!r} ends before it begins")
             end = member.offset_data
-            matched = _MEMBER.fullmatch(member.name)
-            if matched and not member.isdir():
-                regular = member.isreg() and member.sparse is None
-                yield _Member(matched[1], matched[2].lower(), (member.offset_data, member.size) if regular else None)
+            regular = member.isreg() and member.sparse is None
+            place = (member.offset_data, member.size) if regular else None
+            yield Member(member.name, place, member.isdir())
         _check_end(raw, tar.offset, size)
 
 
@@ -225,30 +261,3 @@ class _Headers(io.BufferedReader):
             raise tarfile.ReadError(f"the headers of a member take more than {_MAX_HEADER:,} bytes")
         self.budget -= size
         return super().read(size)
-
-
-def _sample(key: str, members: Iterable[_Member]) -> _Sample | None:
-    """What the index says of a sample, or None if no member of it means anything here."""
-    texts: dict[str, tuple[int, int]] = {}
-    pictures: list[tuple[int, tuple[int, int]]] = []
-    problem = 0
-    seen = set()
-    for _, suffix, place in members:
-        matched = _PICTURE.fullmatch(suffix)
-        if suffix not in ("json", "txt") and not matched:
-            continue
-        problem = problem or (1 if suffix in seen else 3 if place is None else 0)
-        seen.add(suffix)
-        if matched:
-            pictures.append((int(matched[1] or -1), place or (0, 0)))
-        else:
-            texts[suffix] = place or (0, 0)
-    if not seen:
-        return None
-    if len(pictures) > MAX_PICTURES:
-        problem, pictures = 2, []
-    places = [place for _, place in sorted(pictures)]
-    kept = key.encode("utf-8", "surrogateescape").replace(b"\0", b"?")[-_MAX_KEY:]
-    # the folder inside the tar says nothing about a sample
-    name = key.rsplit("/", 1)[-1]
-    return _Sample(name_hash(name), texts.get("json", (0, 0)), texts.get("txt", (0, 0)), places, problem, kept)

@@ -19,13 +19,25 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pargo_mllm.data.corpus import PICTURE_LENGTH, Conversation, CorpusError, Example, about_image
+from pargo_mllm.data.corpus import (
+    PICTURE_LENGTH,
+    Conversation,
+    CorpusError,
+    Example,
+    Tally,
+    about_image,
+    all_skipped,
+    counted,
+    is_text,
+    shown,
+)
 from pargo_mllm.data.held_out import Split
 from pargo_mllm.data.pictures import PictureError, decode_picture
 from pargo_mllm.data.sources.json_rows import parse_json
 from pargo_mllm.data.sources.llava import MARK, TURNS, llava_conversation
+from pargo_mllm.data.sources.opening import open_regular
 from pargo_mllm.data.sources.photographs_folder import CAPTION_PROMPT
-from pargo_mllm.data.sources.shard_index import PROBLEMS, find_index, indexes
+from pargo_mllm.data.sources.shard_index import find_index, indexes, left_out, num_samples
 from pargo_mllm.files import whole_file
 
 # shards that a process keeps open: a window of the order, and some more
@@ -36,13 +48,15 @@ MAX_PICTURE = 2**28
 
 
 class ShardCorpus:
-    """Samples of tar shards. A sample is the run of members whose names are equal up to the first dot of the file's name::
+    """Samples of tar shards. A sample is what follows each other in a tar under one key, its names without their extensions::
 
         000123.jpg  000123.json            {"conversations": ...} as LLaVA has them, or {"caption": "..."}
-        000124.jpg  000124.txt             the caption
-        000125.0.jpg  000125.1.jpg  ...    several pictures, by number
+        000124.jpg  000124.txt             the caption; .text and .caption are as good
+        000125.0.jpg  000125.1.jpg  ...    several pictures, by number, beside 000125.json
 
-    Names inside the tar and inside the JSON are only names; nothing is opened by them. Other members are left alone.
+    A key may hold dots: ``a.0.jpg`` beside ``a.0.txt`` is a sample of its own. Names inside the tar and inside the JSON are
+    only names; nothing is opened by them. Samples that lack something, and members with other extensions, are left out and
+    counted.
 
     Headers are scanned once; what was found is kept beside each shard as ``<shard>.index``, or in ``index_folder`` where that
     cannot be written. Memory holds one number a shard, and maps the indexes of the shards in use.
@@ -74,23 +88,43 @@ class ShardCorpus:
         self.path, self.prompt, self.split = Path(path), prompt, Split(split, held_out)
         self.index_folder = None if index_folder is None else Path(index_folder)
         self.shards = _shards_of(self.path)
-        # damage is found, and named, when a sample is read
-        self.skipped: Counter[str] = Counter()
+        # damage inside a member is found, and named, when a sample is read
+        left: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
+        members, used_members, other_side = 0, 0, 0
         self._first, self._counts = np.zeros((2, len(self.shards)), dtype=np.int64)
         content = np.zeros((len(self.shards), 2), dtype="<u8")
         for number, rows in indexes(self.shards, self.index_folder):
-            samples = len(rows) - 1
             border = _count_below(rows, self.split.border)
             self._first[number] = 1 + (border if split == "train" else 0)
-            self._counts[number] = samples - border if split == "train" else border
+            self._counts[number] = num_samples(rows) - border if split == "train" else border
+            other_side += num_samples(rows) - int(self._counts[number])
+            for counter, reasons in zip(left, left_out(rows), strict=True):
+                counter.update(reasons)
+            members, used_members = members + int(rows[0]["pictures"][0, 0]), used_members + int(rows[0]["pictures"][0, 1])
             content[number] = rows[0]["json"][0], rows[0]["hash"]
         digest = hashlib.sha256("/".join(shard.name for shard in self.shards).encode("utf-8", "surrogateescape"))
         digest.update(content.tobytes())
         self._content = digest.hexdigest()
         self._ends = np.cumsum(self._counts)
         self._open: dict[int, _OpenShard] = {}
-        if not len(self):
-            raise CorpusError(f"{self.path} has no sample for split={split!r} with held_out={held_out}.")
+        used = int(self._counts.sum())
+        self.tallies: Mapping[str, Tally] = {
+            "samples": Tally(used + other_side + left[0].total(), used, other_side, left[0]),
+            # those of both sides are used
+            "members": Tally(members, used_members, skipped=left[1]),
+            "files": _files(self.path, self.shards),
+        }
+        if not used:
+            entries = self.tallies["samples"].entries
+            raise CorpusError(
+                f"{self.path} has no sample for split={split!r} with held_out={held_out}: of {entries:,} samples "
+                f"{other_side:,} are on the other side{counted(self.skipped)}."
+            )
+
+    @property
+    def skipped(self) -> Counter[str]:
+        """See :class:`pargo_mllm.data.corpus.Corpus`."""
+        return all_skipped(self.tallies)
 
     @property
     def parts(self) -> Sequence[int]:
@@ -104,9 +138,7 @@ class ShardCorpus:
         """See :class:`pargo_mllm.data.corpus.Corpus`."""
         number, row = self._find(index)
         shard = self._shard(number)
-        name = f"{shard.path.name}: {row['key'].decode('utf-8', 'replace')}"
-        if row["problem"]:
-            raise CorpusError(f"{name} cannot be used: {PROBLEMS.get(int(row['problem']), 'its index is damaged')}.")
+        name = f"{shown(shard.path.name)}: {shown(row['key'].decode('utf-8', 'replace'))}"
         places = [(int(offset), int(size)) for offset, size in row["pictures"] if offset]
         conversation = self._conversation(shard, row, len(places), name)
         pictures = tuple(partial(self._picture, number, place, f"{name}, picture {n}") for n, place in enumerate(places))
@@ -171,6 +203,8 @@ class ShardCorpus:
             raise CorpusError(
                 f"{name} has {pictures} pictures; a caption is about one, which must stand next to it in the tar."
             )
+        if not is_text([caption]):
+            raise CorpusError(f"{name} has a caption with half a character (a lone surrogate, such as \\ud83d).")
         return about_image(self.prompt, caption.strip())
 
     def _picture(self, number: int, place: tuple[int, int], name: str) -> Image.Image:
@@ -183,7 +217,7 @@ class _OpenShard:
     def __init__(self, path: Path, rows: np.ndarray):
         self.path, self.rows = path, rows
         try:
-            file = open(path, "rb", buffering=0)  # noqa: SIM115
+            file = open_regular(path)
         except OSError as error:
             raise CorpusError(f"{path} cannot be read: {error}") from error
         weakref.finalize(self, file.close)
@@ -242,15 +276,36 @@ def write_shards(
 
 
 def _shards_of(path: Path) -> list[Path]:
-    shards = sorted(file for file in path.glob("*.tar") if file.is_file()) if path.is_dir() else [path]
+    shards = sorted(file for file in path.iterdir() if is_shard(file)) if path.is_dir() else [path]
     if not shards:
-        raise CorpusError(f"{path} holds no *.tar.")
+        raise CorpusError(f"{path} holds no *.tar{counted(_files(path, []).skipped)}.")
     return shards
+
+
+def is_shard(file: Path) -> bool:
+    """Whether a name is that of a shard; whether it is one is seen when it is read."""
+    return file.suffix.lower() == ".tar" and not file.name.startswith(".")
+
+
+def _files(path: Path, shards: Sequence[Path]) -> Tally:
+    """The shards and what lies beside them."""
+    if not path.is_dir():
+        return Tally(1, 1)
+    names = {shard.name for shard in shards}
+    # indexes are ours, those too that another process is writing
+    ours = {*names, *(f"{name}.index" for name in names)}
+    others = [file.name for file in path.iterdir() if file.name not in ours and not file.name.endswith(".partial.index")]
+    packed = sum(name.lower().endswith((".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")) for name in others)
+    reasons = {
+        "compressed shards (unpack them to .tar)": packed,
+        "files and folders beside the shards": len(others) - packed,
+    }
+    return Tally(len(names) + len(others), len(names), skipped=+Counter(reasons))
 
 
 def _count_below(rows: np.ndarray, border: int) -> int:
     """How many samples have a smaller hash; few rows of the sorted index are looked at."""
-    return bisect_left(range(1, len(rows)), border, key=lambda row: int(rows[row]["hash"]))
+    return bisect_left(range(1, 1 + num_samples(rows)), border, key=lambda row: int(rows[row]["hash"]))
 
 
 def _decode(text: bytes, name: str) -> str:

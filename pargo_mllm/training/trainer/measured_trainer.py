@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
@@ -16,16 +17,21 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import Trainer
 
+from pargo_mllm.data.corpus import shown
 from pargo_mllm.data.feeding.contents import BatchContents
-from pargo_mllm.data.feeding.encoding import TrainingSet
+from pargo_mllm.data.feeding.encoding import WHY_SKIPPED, TrainingSet
 from pargo_mllm.training.trainer.flops import StepFlops
 from pargo_mllm.training.trainer.frozen_features import frozen_features
 from pargo_mllm.training.trainer.guards import TrainingStopped, not_finite
 from pargo_mllm.training.trainer.parts import part_of
 from pargo_mllm.training.trainer.throughput import ThroughputMeter
 
+# in the log's entries: examples skipped so far, by reason
+SKIPPED = "skipped_by_reason"
 # each example that is skipped is named, up to so many
 NAMED = 1000
+# of a name and a reason, in characters
+_SHOWN = 2000
 
 
 class MeasuredTrainer(Trainer):
@@ -50,7 +56,8 @@ class MeasuredTrainer(Trainer):
         self.bf16 = bf16
         self.meter = meter
         self.encode = encode
-        self.num_skipped = 0
+        self._skipped: Counter[str] = Counter()
+        self._skipped_before: dict[str, int] | None = None
         self._named: set[str] = set()
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device):
@@ -81,9 +88,15 @@ class MeasuredTrainer(Trainer):
         if not math.isfinite(logs.get("loss", 0.0)):
             raise TrainingStopped(not_finite(self.state.global_step, "the loss", Path(str(self.args.output_dir))))
         if "loss" in logs and self.meter is not None:
+            skipped = self._all_skipped()
             logs |= self.meter.report()
-            logs["skipped"] = self.num_skipped
-        super().log(logs, *args, **kwargs)
+            logs["skipped"] = sum(skipped.values())
+            super().log(logs, *args, **kwargs)
+            # kept with checkpoints; trackers take numbers alone
+            entry: dict[str, Any] = self.state.log_history[-1]
+            entry[SKIPPED] = skipped
+        else:
+            super().log(logs, *args, **kwargs)
 
     @torch.no_grad()
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
@@ -125,15 +138,32 @@ class MeasuredTrainer(Trainer):
             self.meter.restart()
         return metrics
 
+    def _all_skipped(self) -> dict[str, int]:
+        """How many examples all processes have skipped so far, by reason, before a run was interrupted too."""
+        if self._skipped_before is None:
+            self._skipped_before = skipped_of(self.state.log_history)
+        counts = torch.tensor([self._skipped[kind] for kind in WHY_SKIPPED], device=self.args.device)
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(counts)
+        found = zip(WHY_SKIPPED, counts.tolist(), strict=True)
+        both = {kind: count + self._skipped_before.get(kind, 0) for kind, count in found}
+        return {kind: count for kind, count in both.items() if count}
+
     def _count(self, batch: dict[str, Any]) -> None:
         contents: BatchContents = batch.pop("contents")
         assert self.meter is not None
         self.meter.add(contents)
-        self.num_skipped += len(contents.skipped)
+        self._skipped.update(contents.why)
         for name, reason in contents.skipped:
             if name not in self._named and len(self._named) < NAMED:
                 self._named.add(name)
-                tqdm.write(f"skipped {name}: {reason}")
+                # what cannot be printed must not end the run
+                tqdm.write(shown(f"skipped {name}: {reason}", _SHOWN))
+
+
+def skipped_of(log_history: list[dict[str, Any]]) -> dict[str, int]:
+    """How many examples were skipped until the last log of the loss, by reason."""
+    return next((entry[SKIPPED] for entry in reversed(log_history) if SKIPPED in entry), {})
 
 
 def bare_model(model: torch.nn.Module) -> Any:

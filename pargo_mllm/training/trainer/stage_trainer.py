@@ -23,7 +23,7 @@ from pargo_mllm.data.feeding.collation import RowCollator
 from pargo_mllm.training.trainer.checkpoints import ASIDE, last_checkpoint, publish, settings_of
 from pargo_mllm.training.trainer.engines import EngineError, check_engine
 from pargo_mllm.training.trainer.guards import FiniteGradients, writing
-from pargo_mllm.training.trainer.measured_trainer import MeasuredTrainer, bare_model, measurement
+from pargo_mllm.training.trainer.measured_trainer import MeasuredTrainer, bare_model, measurement, skipped_of
 from pargo_mllm.training.trainer.processes import forget_others, from_the_first, is_first_process, kept_environment
 from pargo_mllm.training.trainer.settings import StageSettings
 from pargo_mllm.training.trainer.sharding import (
@@ -217,7 +217,7 @@ class Stage:
     held_out: Dataset | None = None
 
 
-def train(model: torch.nn.Module, stage: Stage, callbacks: Sequence[TrainerCallback] = ()) -> list[dict[str, float]]:
+def train(model: torch.nn.Module, stage: Stage, callbacks: Sequence[TrainerCallback] = ()) -> list[dict[str, Any]]:
     """Train ``model`` in place, with several processes that of the first one.
 
     With ``settings.save_steps`` it goes on from the newest complete checkpoint in the stage's folder. A stage of one process
@@ -227,7 +227,7 @@ def train(model: torch.nn.Module, stage: Stage, callbacks: Sequence[TrainerCallb
         callbacks: more than those that every stage has.
 
     Returns:
-        The log: step and mean loss.
+        The log: step and mean loss; in the last entry also how many examples were "skipped", by reason.
 
     Raises:
         TrainingStopped: where going on would do harm; see :mod:`pargo_mllm.training.trainer.guards`.
@@ -271,7 +271,11 @@ def train(model: torch.nn.Module, stage: Stage, callbacks: Sequence[TrainerCallb
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         if sharded:
             take_back(trained, model)
-    return [{"step": entry["step"], "loss": float(entry["loss"])} for entry in trainer.state.log_history if "loss" in entry]
+    history = trainer.state.log_history
+    log: list[dict[str, Any]] = [{"step": entry["step"], "loss": float(entry["loss"])} for entry in history if "loss" in entry]
+    if log and isinstance(collate, RowCollator):
+        log[-1]["skipped"] = skipped_of(history)
+    return log
 
 
 def _goes_on_from(folder: Path, settings: StageSettings) -> Path | None:

@@ -114,6 +114,24 @@ def test_anything_else_is_told_what_the_forms_look_like(tmp_path, name):
         open_corpus(tmp_path / name, 1)
 
 
+@pytest.mark.parametrize("name", ["a.tar.gz", "a.TGZ", "a.json.gz"])
+def test_compressed_data_says_so(tmp_path, name):
+    (tmp_path / name).write_bytes(b"x")
+    for path in (tmp_path, tmp_path / name):
+        with pytest.raises(CorpusError, match=r"compressed.*unpack"):
+            open_corpus(path, 1)
+    write_shards([("0", {"txt": b"x", "jpg": b""})], tmp_path)
+    assert open_corpus(tmp_path, 1).tallies["files"].skipped.total() == 1
+
+
+@pytest.mark.parametrize(("before", "after"), [("a.json", "a.JSON"), ("000000.tar", "000000.TAR")])
+def test_upper_case_is_no_other_form(tmp_path, before, after):
+    (tmp_path / "a.json").write_text(records())
+    write_shards([("0", {"txt": b"x", "jpg": b""})], tmp_path)
+    (tmp_path / before).rename(tmp_path / after)
+    assert len(open_corpus(tmp_path / after, 2)) > 0
+
+
 def test_damaged_data_is_refused_by_its_own_form(tmp_path):
     (tmp_path / "a" / "images").mkdir(parents=True)
     with pytest.raises(FolderError, match="is no COCO-style folder"):

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from pargo_mllm.errors import UserError
 from pargo_mllm.training.recipes import load_recipe, names
 from tests.mllm.made.training_runs import train
 
@@ -87,11 +89,17 @@ def test_own_recipe(tmp_path):
     [
         ("stage: 1\nlerning_rate: 1.0", "lerning_rate is no key of a recipe; learning_rate?"),
         ("steps: 1", "has no stage"),
+        ("extends: 5", "extends=5 must be the name of a packaged recipe"),
+        ("extends:", "extends=None must be the name of a packaged recipe"),
+        ("steps: " + "[" * 100_000, "cannot be read as YAML"),
+        ("steps: " + "9" * 5000, "cannot be read as YAML"),
+        ("data: 2020-99-99", "cannot be read as YAML"),
+        ('extends: mini-stage1\ndata: "a\\0b"', "must be a path; it holds what no path can"),
+        ('extends: mini-stage1\ndata: "\\ud800"', "must be a path; it holds what no path can"),
+        (f"extends: mini-stage1\ndata: scenes:seed={'9' * 5000}", "must be key=whole number"),
         ("stage: [", "cannot be read as YAML"),
         ("- 1", "must hold keys and values"),
         ("[" * 3000, "cannot be read as YAML"),
-        ("extends: 5", "5 is no packaged recipe"),
-        ("extends: null\nstage: 1\nsteps: 1", "None is no packaged recipe"),
         ("extends: mini-stage1\nseed: 1\nseed: 2", "mine.yaml cannot be read as YAML: seed is given twice, in lines 2 and 3"),
         ("{stage: 1, steps: 1, stage: 1}", "stage is given twice, in line 1"),
         ("extends: vicuna-7b-stage1\narchitecture:\n  text_config:\n    a: 1\n    a: 2", "a is given twice, in lines 4 and 5"),
@@ -131,6 +139,32 @@ def test_a_key_of_its_own_beside_those_of_an_anchor_is_no_second_time(tmp_path):
 def test_what_is_said_later_takes_the_place_of_what_it_stands_for(changes, left):
     recipe = load_recipe("mini-stage1", changes)
     assert {name: getattr(recipe, name) for name in left} == left
+
+
+MIXTURE = b"""extends: vicuna-7b-stage2
+data:
+  - {path: llava/list.json, weight: 0.7, image_root: /pictures}
+  - {path: scenes, seed: 1, train: 5000, weight: 0.1}
+held_out: 0.005
+output: run/x
+"""
+
+
+@pytest.mark.parametrize("cases", [50, pytest.param(2000, marks=pytest.mark.long)])
+def test_damaged_recipes_end_in_errors_that_can_be_mended(tmp_path, cases):
+    refused = 0
+    for case in range(cases):
+        rng = np.random.default_rng([2, case])
+        content = bytearray(MIXTURE)
+        for place in rng.integers(0, len(content), rng.integers(1, 9)):
+            # half of them signs that mean something
+            content[place] = rng.integers(0, 256) if rng.integers(2) else b"[]{}:,&*!|>'\"%@`-? \n\t#0.9eE"[rng.integers(27)]
+        (tmp_path / "mine.yaml").write_bytes(content)
+        try:
+            load_recipe(str(tmp_path / "mine.yaml")).identity()
+        except UserError:
+            refused += 1
+    assert refused > cases / 3
 
 
 def test_unknown_key_on_the_command_line(capsys):

@@ -17,6 +17,8 @@ from pargo_mllm.data.feeding.collation import RowCollator
 from pargo_mllm.data.feeding.encoding import ExampleEncoder
 from pargo_mllm.data.sources.shards import ShardCorpus, write_shards
 from pargo_mllm.files import what_is_wrong
+from pargo_mllm.training.trainer.stage_trainer import StageProgress
+from tests.mllm.made.training_runs import train_on
 
 SHORT = ["--steps", "3", "--save-steps", "2", "--batch-size", "6", "--bf16", "false", "--report-to", "none"]
 # Adam's steps are nearly proportional to the gradient: rounding stays as small as it is
@@ -133,6 +135,94 @@ def test_what_cannot_be_used_is_named_and_counted(start, llava, tmp_path, capsys
     for name in ("loss", "tokens_per_second", "images_per_second", "tflops_per_device", "data_wait", "memory_gib"):
         assert len(log[f"train/{name}"]) == 3
     assert what_is_wrong(tmp_path / "out") is None
+    # 18 positions: an epoch of 11 examples, two of them broken, and 7 of the next one
+    *_, last = json.loads((tmp_path / "out" / "training_log.json").read_text())
+    assert last["skipped"]["pictures that cannot be read"] >= 2
+    assert sum(last["skipped"].values()) == log["train/skipped"][-1]
+    counts = {"entries": 11, "used": 11, "held_out": 0, "skipped": {}}
+    assert last["data"] == [{"source": str(llava), "entries": {"records": counts}}]
+    assert [entry["step"] for entry in json.loads((tmp_path / "out" / "training_log.json").read_text())] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_is_skipped_is_counted_over_processes_and_interruptions(start, tmp_path, monkeypatch, processes):
+    """Every third record has no picture: of 4 steps of 6, the positions that show one, whoever read them and when."""
+    rows = [{"id": f"{n}", "image": "no.png", "conversations": turns("<image> what", "red")} for n in range(4)]
+    rows += [{"id": f"text {n}", "conversations": turns("say yes", "yes one")} for n in range(8)]
+    rows += [7, {"conversations": turns("say", "half \ud83d")}]
+    (tmp_path / "list.json").write_text(json.dumps(rows))
+    arguments = [start / "stage2.yaml", "--data", tmp_path / "list.json", "--model", start / "model", *SHORT, "--seed", "3"]
+    # two epochs: each shows every record once
+    arguments += ["--output", tmp_path / "out", "--steps", "4", "--save-steps", "1", "--held-out", "0"]
+    if processes == 1:
+        with monkeypatch.context() as interrupted:
+            interrupted.setattr(StageProgress, "on_save", ctrl_c)
+            assert main([str(word) for word in ("train", *arguments)]) == 130
+        assert main([str(word) for word in ("train", *arguments)]) == 0
+    else:
+        assert "skipped 1 entries" in train_on(2, *arguments)
+    *_, last = json.loads((tmp_path / "out" / "training_log.json").read_text())
+    assert last["skipped"] == {"pictures that cannot be read": 8}
+    (source,) = last["data"]
+    reasons = {
+        "records without conversations: [{from, value}]": 1,
+        "records with a text that holds half a character (a lone surrogate)": 1,
+    }
+    assert source["entries"] == {"records": {"entries": 14, "used": 12, "held_out": 0, "skipped": reasons}}
+
+
+def ctrl_c(self, args, state, control, **kwargs):
+    """Behind the second checkpoint."""
+    if state.global_step == 2:
+        raise KeyboardInterrupt
+
+
+def test_pictures_may_lie_elsewhere(start, llava, tmp_path, capsys):
+    """As LLaVA's own lists: names from another folder on, or absolute ones."""
+    rows = json.loads(llava.read_text())[:5]
+    for number, row in enumerate(rows):
+        row["image"] = row["image"] if number % 2 else f"{llava.parent}/images/{row['image']}"
+    (tmp_path / "list.json").write_text(json.dumps(rows))
+    both = f"[{{path: {tmp_path}/list.json}}, {{path: 'scenes:train=4'}}]"
+    assert train(start, both, tmp_path / "out", "--image-root", llava.parent / "images", *GENTLE) == 0
+    *_, last = json.loads((tmp_path / "out" / "training_log.json").read_text())
+    assert last["skipped"] == {}
+    assert last["data"][0]["entries"]["records"]["used"] == 5
+    # of the list alone, and the same pictures
+    own = f"[{{path: {tmp_path}/list.json, image_root: {llava.parent}/images}}, {{path: 'scenes:train=4'}}]"
+    assert train(start, own, tmp_path / "own", *GENTLE) == 0
+    assert same(tmp_path / "own", tmp_path / "out")
+    # another folder is another run
+    assert train(start, both, tmp_path / "out", "--image-root", tmp_path, *GENTLE) == 2
+    capsys.readouterr()
+    for data, root, says in (
+        ("scenes:train=4", tmp_path, "says where LLaVA lists have their pictures, and data has none"),
+        (f"[{{path: 'scenes:train=4', image_root: {tmp_path}}}]", None, "says where a LLaVA list has its pictures; scenes"),
+        (tmp_path / "list.json", tmp_path / "none", "none is no folder"),
+    ):
+        assert train(start, data, tmp_path / "bad", *(("--image-root", root) if root else ())) == 2
+        assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]], ids=["train", "dry run"])
+def test_an_output_that_cannot_be_one_is_refused_at_the_start(start, llava, tmp_path, capsys, monkeypatch, more):
+    """A link that leads to nothing was found out when training was over."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_text("")
+    for output, says in (
+        ("link", "is a link that leads to nothing"),
+        ("loop", "is a link that leads to nothing"),
+        ("link/new/out", "link is a link that leads to nothing"),
+        (".", "has no name of its own"),
+        ("x/..", "has no name of its own"),
+        ("n" * 250, "cannot be a folder"),
+        ("file/out", "cannot be a folder"),
+    ):
+        assert train(start, llava, output, *more) == 2
+        assert says in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link", "loop"]
 
 
 def logged(output):

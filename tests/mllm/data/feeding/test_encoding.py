@@ -11,7 +11,7 @@ from pargo_mllm import ParGoProcessor
 from pargo_mllm.data.corpus import CorpusError, Example, about_image
 from pargo_mllm.data.feeding import conversations
 from pargo_mllm.data.feeding.conversations import ConversationEncoder, ConversationError
-from pargo_mllm.data.feeding.encoding import ExampleEncoder, TrainingSet
+from pargo_mllm.data.feeding.encoding import WHY_SKIPPED, ExampleEncoder, TrainingSet
 from pargo_mllm.data.feeding.packing import IGNORED
 from pargo_mllm.data.pictures import PictureError, load_picture
 from tests.mllm.made.miniature_families import FAMILY_NAMES, make_family
@@ -208,6 +208,7 @@ ABOUT_ONE = about_image("which", "red")
         ((ABOUT_ONE,), [lambda: Image.new("RGB", (9, 9))] * 2, "shows 1 pictures and has 2"),
         (([user("what"), assistant("red " * 40)],), [], "max_length=40"),
         (([user("what")],), [], "the assistant says nothing"),
+        (([user("half \ud83d"), assistant("red")],), [], "half a character"),
         ((), [], "no conversations to pack"),
         (
             (ABOUT_ONE, [user("which", IMAGE), assistant("red")]),
@@ -221,6 +222,7 @@ def test_what_cannot_be_used_contributes_nothing_and_says_why(processor, convers
     name, said = item["skipped"]
     assert name == item["name"] == "number 7"
     assert reason in said
+    assert item["why"] in WHY_SKIPPED
     assert item["packed"].input_ids.tolist() == [processor.tokenizer.pad_token_id]
     assert item["packed"].labels.tolist() == [IGNORED]
     assert item["tile_counts"].tolist() == []
@@ -230,6 +232,19 @@ def test_what_cannot_be_used_contributes_nothing_and_says_why(processor, convers
 def test_a_template_that_refuses_is_a_reason_too(processor):
     item = ExampleEncoder(refusing_processor(processor))(Example("it", ([user("what"), assistant("red")],)))
     assert "roles must alternate" in item["skipped"][1]
+
+
+def test_reasons_are_counted_by_kind(processor):
+    """The count is what a user reads first: a picture that is gone is no damaged record."""
+    missing, long = lambda: load_picture("missing.png"), [user("what"), assistant("red " * 40)]
+    examples = {
+        "pictures that cannot be read": Example("a", (ABOUT_ONE,), (missing,)),
+        "records that are damaged": Example("b", (ABOUT_ONE,), (failing(CorpusError("cut")),)),
+        "conversations that cannot be encoded": Example("c", (ABOUT_ONE,)),
+        "examples of more than max_length tokens": Example("d", (long,)),
+        "examples in which the assistant says nothing": Example("e", ([user("what")],)),
+    }
+    assert {ExampleEncoder(processor, max_length=40)(example)["why"]: example for example in examples.values()} == examples
 
 
 def test_the_longest_allowed_example_is_kept(processor):

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import unicodedata
 import zlib
 
 import numpy as np
@@ -51,20 +52,51 @@ def test_a_box_that_sticks_out_is_cut_at_the_picture(write):
 
 @pytest.mark.parametrize(
     "name",
-    ["../captions.json", "/etc/passwd", "..", ".", "", "a/../../x.jpg", "sub/x.jpg", "nul\0.jpg", "half\ud800.jpg", "n" * 5000],
-    ids=range(10),
+    [
+        *("../captions.json", "/etc/passwd", "..", ".", "", "a/../../x.jpg", "sub/", "nul\0.jpg"),
+        *("half\ud800.jpg", "byte\udc80.jpg", "n" * 300, "n/" * 3000 + "x.jpg"),
+    ],
+    ids=range(12),
 )
 def test_file_names_that_lead_elsewhere_are_skipped_and_counted(write, name):
     folder = read_coco_folder(write([{**IMAGE, "id": 2, "file_name": name}], [{"image_id": 2, "caption": "x"}]))
     assert [image.path.name for image in folder.images] == ["good.jpg"]
-    assert folder.skipped == {"file names that are none or lead out of images/": 1}
+    assert folder.tallies["images"].skipped == {"file names that are none or lead out of images/": 1}
+    assert folder.tallies["captions"].skipped == {"captions of images that are not used": 1}
 
 
-def test_a_link_out_of_the_folder_is_skipped(write, tmp_path):
-    root = write([{**IMAGE, "id": 2, "file_name": "link.jpg"}], [{"image_id": 2, "caption": "x"}])
-    (tmp_path / "secret").write_text("x")
-    (root / "images" / "link.jpg").symlink_to(tmp_path / "secret")
-    assert len(read_coco_folder(root).images) == 1
+def test_links_folders_and_the_other_spelling_of_accents_are_followed(tmp_path):
+    """What people have: linked files, COCO's own subfolders, names that a Mac wrote."""
+    (tmp_path / "far").mkdir()
+    (tmp_path / "data" / "images" / "val2017").mkdir(parents=True)
+    names = {1: "link.png", 2: "val2017/a.png", 3: "./b.png", 4: "linked/c.png", 5: unicodedata.normalize("NFC", "é.png")}
+    places = {1: "far/x.png", 2: "data/images/val2017/a.png", 3: "data/images/b.png", 4: "far/c.png"}
+    places[5] = unicodedata.normalize("NFD", "data/images/é.png")
+    for number, place in places.items():
+        Image.new("RGB", (8, 6), (50 * number, 0, 0)).save(tmp_path / place)
+    (tmp_path / "data" / "images" / "link.png").symlink_to(tmp_path / "far" / "x.png")
+    (tmp_path / "data" / "images" / "linked").symlink_to(tmp_path / "far")
+    rows = [{"id": number, "file_name": name} for number, name in names.items()]
+    captions = [{"image_id": number, "caption": f"thing {number}"} for number in names]
+    (tmp_path / "data" / "captions.json").write_text(json.dumps({"images": rows, "annotations": captions}))
+    folder = PhotographFolder(tmp_path / "data")
+    corpora = [PhotographCorpus(folder, 1, split) for split in ("train", "test")]
+    seen = {
+        example.conversations[0][1]["content"][0]["text"]: example.pictures[0]().getpixel((0, 0))[0]
+        for corpus in corpora
+        for example in (corpus[index] for index in range(len(corpus)))
+    }
+    assert seen == {f"thing {number}": 50 * number for number in names}
+    assert not folder.folder.skipped
+
+
+def test_one_file_under_several_ids_is_on_one_side(tmp_path):
+    (tmp_path / "images").mkdir()
+    rows = [{"id": number, "file_name": f"{number % 10}.png"} for number in range(200)]
+    captions = [{"image_id": number, "caption": "x"} for number in range(200)]
+    (tmp_path / "captions.json").write_text(json.dumps({"images": rows, "annotations": captions}))
+    train, test = ({image.name for image in PhotographFolder(tmp_path).photographs(split)} for split in ("train", "test"))
+    assert (len(train), len(test), train & test) == (8, 2, set())
 
 
 @pytest.mark.parametrize(
@@ -79,6 +111,15 @@ def test_a_link_out_of_the_folder_is_skipped(write, tmp_path):
         ([], [{"image_id": 1, "caption": "  "}], "captions that are empty or of no listed image"),
         ([], [{"image_id": 99, "caption": "x"}], "captions that are empty or of no listed image"),
         ([{**IMAGE, "id": 2, "file_name": "b.jpg"}], [], "images without a caption"),
+        ([{"id": True, "file_name": "b.jpg"}], [], "malformed rows of images"),
+        ([IMAGE], [], "images that are listed again"),
+        (
+            [{**IMAGE, "id": 2, "file_name": "b.jpg"}, {**IMAGE, "id": 2, "file_name": "c.jpg"}],
+            [],
+            "images that have one id and differ",
+        ),
+        ([], [{"image_id": 1, "caption": "half \ud83d"}], "captions that hold half a character (a lone surrogate)"),
+        ([], [{"image_id": 1, "caption": "... !"}], "captions without a word"),
     ],
 )
 def test_unusable_rows_are_skipped_and_counted(write, images, captions, reason):
@@ -148,7 +189,14 @@ def test_a_folder_that_is_none_says_what_it_should_hold(tmp_path):
 def test_a_folder_without_captions_is_refused(write):
     root = write()
     (root / "captions.json").write_text(json.dumps({"images": [IMAGE], "annotations": []}))
-    with pytest.raises(FolderError, match=r"no image that has a caption"):
+    with pytest.raises(FolderError, match=r"captions\.json leaves no photograph: of 1 images none; 1 skipped: images without"):
+        read_coco_folder(root)
+    root = write([{"id": 2, "file_name": "../x.jpg"}], [{"image_id": 2, "caption": "x"}])
+    content = json.loads((root / "captions.json").read_text())
+    (root / "captions.json").write_text(json.dumps({**content, "images": content["images"][1:]}))
+    with pytest.raises(
+        FolderError, match=r"1 skipped: file names that are none .*; 1 skipped: captions that are empty or of no"
+    ):
         read_coco_folder(root)
 
 

@@ -4,13 +4,16 @@ import json
 import pickle
 import random
 import tracemalloc
+import unicodedata
+from collections import Counter
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pargo_mllm.data.corpus import PICTURE_LENGTH, CorpusError
+from pargo_mllm.data.corpus import PICTURE_LENGTH, CorpusError, Tally
+from pargo_mllm.data.open_corpus import open_corpus
 from pargo_mllm.data.pictures import PictureError
 from pargo_mllm.data.sources import json_rows as rows_module
 from pargo_mllm.data.sources.json_rows import json_rows
@@ -113,6 +116,8 @@ TURNS, ID, IMAGE_NAME, NAME = (
     "records whose image is neither a name nor a list of names",
     "records whose image names are none or lead out of the images",
 )
+ABSOLUTE = "records whose image names are absolute paths (image_root says where they may lead)"
+HALF = "records with a text that holds half a character (a lone surrogate)"
 
 
 @pytest.mark.parametrize(
@@ -136,14 +141,16 @@ TURNS, ID, IMAGE_NAME, NAME = (
         (row(image=""), NAME),
         (row(image="."), NAME),
         (row(image="sub/"), NAME),
-        (row(image="/etc/passwd"), NAME),
+        (row(image="/etc/passwd"), ABSOLUTE),
+        (row(image="n" * 300), NAME),
+        (row(conversations=turns("<image> what?", "half \ud83d")), HALF),
         (row(image="../llava.json"), NAME),
         (row(image="sub/../../llava.json"), NAME),
         (row(image=["0.png", "sub/.."]), NAME),
         (row(image="nul\0.png"), NAME),
         (row(image="half\ud800.png"), NAME),
     ],
-    ids=range(24),
+    ids=range(26),
 )
 def test_malformed_rows_are_skipped_and_counted(write, bad, reason):
     corpus = corpus_of(write([row(), bad, row(1)]))
@@ -225,23 +232,72 @@ def test_rows_are_what_json_reads_wherever_chunks_end(tmp_path, monkeypatch, val
         assert json.loads(element.text) == element.value
 
 
-def test_pictures_that_are_links_out_of_their_folder_are_not_read(write, tmp_path):
+def colour(corpus, index):
+    return corpus[index].pictures[0]().getpixel((0, 0))
+
+
+def test_links_in_the_folder_are_followed(write, tmp_path):
     images = tmp_path / "images"
-    Image.new("RGB", (8, 6)).save(tmp_path / "secret.png")
-    (images / "link.png").symlink_to(tmp_path / "secret.png")
-    (images / "loop.png").symlink_to(images / "loop.png")
     (tmp_path / "elsewhere").mkdir()
-    Image.new("RGB", (8, 6), "green").save(tmp_path / "elsewhere" / "0.png")
+    for name, shade in (("x", "green"), ("0", "green"), (unicodedata.normalize("NFD", "é"), "blue")):
+        Image.new("RGB", (8, 6), shade).save(tmp_path / "elsewhere" / f"{name}.png")
+    (images / "link.png").symlink_to(tmp_path / "elsewhere" / "x.png")
     (images / "coco").symlink_to(tmp_path / "elsewhere")
-    names = ("link.png", "loop.png", "missing.png", "coco/0.png", "n" * 5000)
+    (images / "loop.png").symlink_to(images / "loop.png")
+    (images / "nowhere.png").symlink_to(tmp_path / "missing.png")
+    names = ("link.png", "coco/0.png", unicodedata.normalize("NFC", "coco/é.png"), "loop.png", "nowhere.png", "missing.png")
     corpus = corpus_of(write([row(image=name) for name in names]))
-    with pytest.raises(PictureError, match=r"link\.png is a link that leads out of its folder"):
-        corpus[0].pictures[0]()
-    for index, name in ((1, "loop"), (2, "missing"), (4, "nnnn")):
+    assert [colour(corpus, index) for index in range(3)] == [(0, 128, 0), (0, 128, 0), (0, 0, 255)]
+    for index, name in ((3, "loop"), (4, "nowhere"), (5, "missing")):
         with pytest.raises(PictureError, match=name):
             corpus[index].pictures[0]()
-    # the user's own arrangement
-    assert corpus[3].pictures[0]().getpixel((0, 0)) == (0, 128, 0)
+
+
+def test_where_the_user_says_pictures_lie(write, tmp_path):
+    """image_root is where names lead from; absolute names lead into it, and nowhere else."""
+    (tmp_path / "pictures" / "coco").mkdir(parents=True)
+    Image.new("RGB", (8, 6), "green").save(tmp_path / "pictures" / "coco" / "0.png")
+    (tmp_path / "pictures2").mkdir()
+    Image.new("RGB", (8, 6), "green").save(tmp_path / "pictures2" / "0.png")
+    inside = [f"{tmp_path}/pictures/coco/0.png", "coco/0.png"]
+    outside = [f"{tmp_path}/pictures2/0.png", f"{tmp_path}/pictures/../pictures2/0.png", "/etc/passwd", f"{tmp_path}/pictures"]
+    file = write([row(image=name) for name in (*inside, *outside)])
+    corpus = open_corpus(file, 2, image_root=tmp_path / "pictures")
+    assert [colour(corpus, index) for index in range(len(corpus))] == [(0, 128, 0)] * 2
+    assert corpus.skipped == {NAME: 4}
+    # whoever says "anywhere" gets it; what leads up stays out
+    assert len(open_corpus(file, 2, image_root="/")) == 5
+    # nothing is said: no absolute name
+    assert open_corpus(file, 2).skipped == {ABSOLUTE: 5}
+    with pytest.raises(CorpusError, match=r"image_root=.*missing is no folder"):
+        open_corpus(file, 2, image_root=tmp_path / "missing")
+    with pytest.raises(CorpusError, match=r"image_root=.* says where a LLaVA list has its pictures"):
+        open_corpus("scenes", 2, image_root=tmp_path)
+
+
+def test_json_lines(write, tmp_path):
+    """A record a line; a line that is none is counted, whatever stands in it, and the others are read."""
+    lines = [row(), row(1, id="größe"), row(2, conversations=turns("a", "b"), image=None)]
+    bad = [b"{", b"\xff", b"[" * 100_000, b"9" * 5000, b'{"a": 1} {"a": 2}']
+    text = b"\n\n".join([*(json.dumps(line, ensure_ascii=False).encode() for line in lines), *bad])
+    file = tmp_path / "records.JSONL"
+    for start, end in ((b"", b""), (b"\xef\xbb\xbf", b"\r\n \n")):
+        file.write_bytes(start + text + end)
+        corpus = corpus_of(file)
+        assert corpus.tallies["records"] == Tally(8, 3, 0, Counter({"lines that are no JSON": 5}))
+        assert [corpus[index].name for index in range(3)] == ["records.JSONL: 0", "records.JSONL: größe", "records.JSONL: 2"]
+        assert colour(corpus, 0) == (255, 0, 0)
+    with pytest.raises(CorpusError, match=r"llava\.json cannot be read .* end the file's name with \.jsonl"):
+        corpus_of(write(b"\n".join(json.dumps(line).encode() for line in lines)))
+
+
+def test_names_in_messages_are_one_short_line(write):
+    """A terminal prints them, whatever they hold: half a character ended a run, an escape sequence would act."""
+    corpus = corpus_of(write([row(id="half \ud800"), row(id="a\n\x1b[2Jb"), row(id="x" * 10_000)]))
+    for index in range(3):
+        name = corpus[index].name
+        assert name.isprintable()
+        assert len(name.encode()) < 300
 
 
 def test_both_sides_of_a_split(write):

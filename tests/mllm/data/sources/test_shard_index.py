@@ -13,7 +13,7 @@ import pytest
 
 from pargo_mllm.data.corpus import CorpusError
 from pargo_mllm.data.pictures import PictureError
-from pargo_mllm.data.sources.shard_index import scan_shard
+from pargo_mllm.data.sources.shard_index import content_hash, scan_shard
 from pargo_mllm.data.sources.shards import ShardCorpus, write_shards
 from tests.mllm.made.shard_files import PICTURE, names, pairs
 
@@ -111,7 +111,8 @@ def scan_peak(shard, members):
     shard.write_bytes(header("1.cls", 0) * members + END)
     tracemalloc.start()
     try:
-        assert len(scan_shard(shard)) == 1, "row 0 alone: none of them is part of a sample"
+        rows = scan_shard(shard)
+        assert rows["json"][1:, 0].tolist() == [members], "no row of a sample, and one that counts what none of them is part of"
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -162,6 +163,12 @@ def as_npy(array, **options):
     return buffer.getvalue()
 
 
+def of_version(rows, version):
+    """An index by other rules, for the same shard."""
+    rows[0]["txt"][0] = version
+    return rows
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -178,9 +185,11 @@ def as_npy(array, **options):
         lambda rows: as_npy(
             rows.astype([(name, "<i4" if name == "txt" else kind, *shape) for name, kind, *shape in rows.dtype.descr])
         ),
+        lambda rows: as_npy(rows)[:-20] + b"x" * 20,
+        lambda rows: as_npy(of_version(rows, 1)),
         lambda rows: None,
     ],
-    ids=range(12),
+    ids=range(14),
 )
 def test_an_index_that_is_none_is_made_anew(tmp_path, content):
     write_shards(pairs(5), tmp_path)
@@ -206,6 +215,7 @@ def test_places_that_a_stranger_wrote_lead_out_of_no_shard(tmp_path, place):
     for field, kind in (("txt", CorpusError), ("pictures", PictureError)):
         changed = rows.copy()
         changed[field][1] = place
+        changed[0]["hash"] = content_hash(changed)
         index.write_bytes(as_npy(changed))
         with pytest.raises(kind, match=r"000000\.tar: 00000.*(at most|not inside)"):
             ShardCorpus(tmp_path)[0].pictures[0]()

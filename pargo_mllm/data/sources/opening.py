@@ -1,0 +1,55 @@
+"""Files that a user's data name: opened only where they are files, looked for only where they may lie."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import unicodedata
+from pathlib import Path
+
+# bytes: what Linux lets a name, and a path, have
+_MAX_NAME, _MAX_PATH = 255, 4095
+
+
+def open_regular(file: str | os.PathLike) -> io.FileIO:
+    """A file, opened for reading bytes, without a buffer.
+
+    Raises:
+        OSError: if it cannot be opened, or is anything but a file: a pipe would be waited for without end.
+    """
+    # a pipe that is opened so is not waited for; to a file it means nothing
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(f"{os.fspath(file)} is no regular file, but a folder, a pipe, a socket or a device")
+    return open(descriptor, "rb", buffering=0)
+
+
+def leads_inside(name: str) -> bool:
+    """Whether a name can be that of a file in a folder or below it: relative, nowhere up, and one that a file can have."""
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        return False
+    pieces = name.split("/")
+    return (
+        pieces[0] != ""
+        and pieces[-1] not in ("", ".")
+        and ".." not in pieces
+        and "\0" not in name
+        and size <= _MAX_PATH
+        and all(len(piece.encode()) <= _MAX_NAME for piece in pieces)
+    )
+
+
+def named_file(folder: Path, name: str) -> Path:
+    """The file of a name in a folder. Accents may be spelled in two ways: that of the disk is taken where the other is absent.
+
+    A link that lies there is followed, wherever it leads: whoever made the folder put it there.
+    """
+    path = folder / name
+    if name.isascii() or os.path.lexists(path):
+        return path
+    spelled = (folder / unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
+    return next((other for other in spelled if os.path.lexists(other)), path)
