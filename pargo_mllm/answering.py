@@ -39,7 +39,7 @@ def answer(
     """
     if not conversations:
         return []
-    inputs = processor.prompts(list(conversations)).to(model.device, dtype=model.dtype)
+    inputs = processor.prompts(list(conversations)).to(model.device)
     out = model.generate(**inputs, **generation)  # type: ignore[misc]
     texts = processor.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return [text.strip() for text in texts]

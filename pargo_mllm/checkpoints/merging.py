@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from pargo_mllm.errors import UserError
 from pargo_mllm.files import whole_folder
+from pargo_mllm.language.lora import fold_in
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
 
@@ -26,7 +27,7 @@ def merge_adapter(adapter: Path, out: Path, base: Path | None = None) -> float:
     """Fold an adapter (LoRA and projector) into its base model; the result is a folder that from_pretrained loads.
 
     All happens in fp32: folding and the check of the logits, on a picture of noise and some text. What is written has the
-    base model's dtype.
+    dtypes of the base model's weights, but for the projector, which trained in fp32 and stays so.
 
     Args:
         adapter: the folder that ``PeftModel.save_pretrained`` wrote.
@@ -48,14 +49,14 @@ def merge_adapter(adapter: Path, out: Path, base: Path | None = None) -> float:
     base = base or Path(PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path or "")
     if not (base / "config.json").is_file():
         raise MergeError(f"the base model {str(base)!r} is no model folder; say where it is with --base.")
-    dtype = ParGoForConditionalGeneration.config_class.from_pretrained(base).dtype
-    model = ParGoForConditionalGeneration.from_pretrained(base, dtype=torch.float32).eval()
-    adapted = _load(model, adapter)
+    model = ParGoForConditionalGeneration.from_pretrained(base).eval()
+    dtypes = {name: tensor.dtype for name, tensor in _tensors(model) if not name.startswith("model.projector.")}
+    adapted = _load(model.float(), adapter)
 
     probe = _probe(model.config)
     with torch.inference_mode():
         before = adapted(**probe).logits
-    merged = adapted.merge_and_unload(safe_merge=True)
+    merged = fold_in(adapted)
     with torch.inference_mode():
         after = merged(**probe).logits
     difference, scale = (after - before).abs().max().item(), max(1.0, before.abs().max().item())
@@ -64,8 +65,16 @@ def merge_adapter(adapter: Path, out: Path, base: Path | None = None) -> float:
             f"the logits changed by {difference:.3g} where {TOLERANCE * scale:.3g} is allowed: {adapter} does not belong to "
             f"{base}, or its weights are too large to fold in."
         )
-    _write(merged.to(dtype or torch.float32), base, out)
+    for name, tensor in _tensors(merged):
+        tensor.data = tensor.data.to(dtypes.get(name, torch.float32))
+    _write(merged, base, out)
     return difference
+
+
+def _tensors(model: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
+    return [
+        (name, tensor) for name, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_floating_point()
+    ]
 
 
 def _load(model: ParGoForConditionalGeneration, adapter: Path) -> PeftModel:

@@ -24,6 +24,8 @@ from pargo_mllm.training.trainer.settings import StageSettings, TrainingKeys
 # what may change while a run goes on
 NOT_DECISIVE = ("output", "save_steps", "workers", "eval_steps", "eval_examples", "report_to")
 PACKAGED = Path(__file__).resolve().parent.parent / "recipes"
+# how the language model trains in stage 2
+TUNING = ("lora", "full")
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
 # of a projector's arguments, those that follow from the encoder and the language model
 FILLED_IN = ("vision_hidden_size", "output_size", "feature_grid")
@@ -72,6 +74,7 @@ class Recipe(TrainingKeys):
         eval_examples: at most so many are evaluated.
         steps, epochs: how long; one of the two.
         bf16: None for yes where the device has instructions for it.
+        tuning: of the language model in stage 2: "lora", or "full" for all its weights and its head.
         lora_rank, lora_alpha, lora_dropout, lora_target_modules: of stage 2; see :class:`LoraSettings`.
         seed: of the projector and the views too.
 
@@ -98,22 +101,25 @@ class Recipe(TrainingKeys):
     steps: int | None = None
     epochs: int | None = None
     bf16: bool | None = None
+    tuning: str = "lora"
     lora_rank: int = 256
     lora_alpha: int = 512
     lora_dropout: float = 0.05
-    lora_target_modules: str | None = None
+    lora_target_modules: str | tuple[str, ...] | None = None
 
     def __post_init__(self):
         if self.stage not in (1, 2):
             raise RecipeError(f"stage={self.stage} must be 1 or 2.")
         if (self.steps is None) == (self.epochs is None):
             raise RecipeError(f"steps={self.steps}, epochs={self.epochs}: exactly one of the two must be given.")
-        choices = {"attention": ATTENTION, "projector_attention": PROJECTOR_ATTENTION, "template": TEMPLATES}
+        choices = {"attention": ATTENTION, "projector_attention": PROJECTOR_ATTENTION, "template": TEMPLATES, "tuning": TUNING}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise RecipeError(f"{name}={getattr(self, name)!r} is unknown; it must be one of {', '.join(known)}.")
         if not 0 <= self.held_out < 1:
             raise RecipeError(f"held_out={self.held_out} must lie in [0, 1): it is a share of the data.")
+        if self.stage == 1 and self.tuning != "lora":
+            raise RecipeError(f"tuning={self.tuning!r} is for stage 2; in stage 1 the language model is frozen.")
         if self.stage == 2 and self.miniature:
             raise RecipeError("miniature is for stage 1; stage 2 starts from --model, the folder of stage 1.")
         if self.projector is not None:
@@ -124,7 +130,7 @@ class Recipe(TrainingKeys):
             if value is not None and value < least:
                 raise RecipeError(f"{name}={value} must be at least {least}.")
         try:
-            self.lora()
+            LoraSettings(self.lora_rank, self.lora_alpha, self.lora_dropout, self.lora_target_modules)
         except ValueError as error:
             raise RecipeError(f"lora_{error}") from error
         self.settings(None, "cpu")
@@ -142,8 +148,10 @@ class Recipe(TrainingKeys):
         except (TypeError, ValueError) as error:
             raise RecipeError(f"projector: {error}") from error
 
-    def lora(self) -> LoraSettings:
-        """LoRA of stage 2."""
+    def lora(self) -> LoraSettings | None:
+        """LoRA of stage 2; None where the whole language model trains."""
+        if self.tuning == "full":
+            return None
         return LoraSettings(self.lora_rank, self.lora_alpha, self.lora_dropout, self.lora_target_modules)
 
     def settings(self, pictures: int | None, device: str, processes: int = 1) -> StageSettings:
@@ -200,7 +208,7 @@ def load_recipe(recipe: str, changes: Mapping[str, str] | None = None) -> Recipe
         if key not in kinds:
             near = get_close_matches(str(key), kinds, n=1)
             raise RecipeError(f"{key} is no key of a recipe" + (f"; {near[0]}?" if near else f": {', '.join(kinds)}."))
-        own = {"data": _data, "projector": _projector}.get(key)
+        own = {"data": _data, "projector": _projector, "lora_target_modules": _targets}.get(key)
         checked[key] = own(value) if own else _typed(key, value, kinds[key])
     if "stage" not in checked:
         raise RecipeError(f"{recipe} has no stage; it must be 1 or 2.")
@@ -280,6 +288,17 @@ def _projector(value: Any) -> dict[str, Any] | None:
     if value is not None and not isinstance(value, dict):
         raise RecipeError(f"projector={value!r} must be a type ({', '.join(PROJECTORS)}), or arguments as keys and values.")
     return value
+
+
+def _targets(value: Any) -> str | tuple[str, ...] | None:
+    """A regular expression, or names of layers."""
+    if value is None or isinstance(value, str):
+        return value
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise RecipeError(
+            f"lora_target_modules={value!r} must be names of layers, such as [q_proj, v_proj], or a regular expression."
+        )
+    return tuple(value)
 
 
 def _value(key: str, text: str) -> Any:

@@ -12,23 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from tqdm.auto import tqdm
 from transformers.utils import is_flash_attn_2_available
 
 from pargo_mllm.configuration import ParGoConfig, expand_attention
 from pargo_mllm.data.corpus import Corpus
 from pargo_mllm.files import MANIFEST, default_cache, sync, what_is_wrong, write_manifest, write_whole
-from pargo_mllm.language.lora import add_lora
+from pargo_mllm.language.lora import describe_adapted
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
 from pargo_mllm.training.feature_store import FeatureStore, encode_corpus
 from pargo_mllm.training.inputs import OpenedData, open_data, tokens_an_example, training_inputs
 from pargo_mllm.training.memory import estimate_memory, meta_model
 from pargo_mllm.training.recipes import Recipe, RecipeError
-from pargo_mllm.training.stages import stage1, stage2
+from pargo_mllm.training.stages import prepare, stage1, stage2
 from pargo_mllm.training.start import Start, start_of
 from pargo_mllm.training.trainer.engines import EngineError, check_installed, place
-from pargo_mllm.training.trainer.parts import describe_parts, freeze_all_but
+from pargo_mllm.training.trainer.parts import describe_parts
 from pargo_mllm.training.trainer.processes import Processes, from_all
 from pargo_mllm.training.trainer.settings import StageSettings
 from pargo_mllm.training.trainer.stage_trainer import Stage
@@ -79,7 +80,8 @@ def run_recipe(
     model = _planned(recipe, start.config())
     if recipe.model is not None and recipe.projector is not None:
         say(f"the projector is fresh, in place of the one in {recipe.model}")
-    say(f"stage {recipe.stage}: {_story(recipe)}\n{describe_parts(model)}")
+    adapted = f"\n{describe_adapted(model)}" if isinstance(model, PeftModel) else ""
+    say(f"stage {recipe.stage}: {_story(recipe)}\n{describe_parts(model)}{adapted}")
     _say_memory(recipe, model, processes, dry_run, say)
     _check_packages(recipe, dry_run, say)
     if data is not None and recipe.output is not None:
@@ -146,8 +148,6 @@ def _train(
 ) -> None:
     device = "cpu" if settings.use_cpu else "cuda"
     model, processor = start.load({**expand_attention(recipe.attention), "projector_config": recipe.projector_attention})
-    # with bf16, what trains is in fp32 and what is frozen as it was saved; else all is fp32
-    (model.model.projector if settings.bf16 else model).float()
     place(model, recipe.engine, device)
     encode = _encoding(recipe, model, processor, settings.bf16, processes, cache)
     inputs = training_inputs(recipe, data, processor, settings.steps, encode)
@@ -220,7 +220,9 @@ def _say_nothing(line: str) -> None:
 
 
 def _story(recipe: Recipe) -> str:
-    trains = "the projector learns from captions" if recipe.stage == 1 else "projector and LoRA learn to answer questions"
+    trains = "the projector learns from captions"
+    if recipe.stage == 2:
+        trains = f"projector and {'LoRA' if recipe.lora() else 'language model'} learn to answer questions"
     length = f"{recipe.steps:,} steps" if recipe.steps is not None else f"{recipe.epochs} epochs"
     return f"{trains}; {length} of {recipe.batch_size} examples, learning rate {recipe.learning_rate:g}"
 
@@ -231,11 +233,8 @@ def _planned(recipe: Recipe, config: ParGoConfig):
         model = meta_model(config)
     except ValueError as error:
         raise RecipeError(f"projector: {error}" if recipe.projector else str(error)) from error
-    freeze_all_but(model, "projector")
-    if recipe.stage == 1:
-        return model
     try:
-        return add_lora(model, recipe.lora())
+        return prepare(model, recipe.stage, recipe.lora())
     except ValueError as error:
         raise RecipeError(f"lora_target_modules: {error}") from error
 

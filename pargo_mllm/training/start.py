@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
 from pargo_mllm.assembly import with_projector
 from pargo_mllm.configuration import ParGoConfig
 from pargo_mllm.loading import ModelFolderError, check_model_folder, open_model
@@ -56,7 +58,7 @@ class FolderStart:
             check_model_folder(self.folder, weights=True)
         except ModelFolderError as error:
             raise RecipeError(f"--model: {error}") from error
-        return changed_config(ParGoConfig.from_pretrained(self.folder), self.projector)
+        return changed_config(_trainable(ParGoConfig.from_pretrained(self.folder), self.folder), self.projector)
 
     def prepare(self) -> None:
         """See :class:`Start`: nothing."""
@@ -89,6 +91,15 @@ class PlannedStart:
     def load(self, attention: dict[str, Any]) -> tuple[ParGoForConditionalGeneration, ParGoProcessor]:
         """See :class:`Start`: there is nothing to load."""
         raise RecipeError("--model is missing: give the folder of a model and its processor to start from.")
+
+
+def _trainable(config: ParGoConfig, folder: Path) -> ParGoConfig:
+    if config.dtype_of("text_config") == torch.float16:
+        raise RecipeError(
+            f"--model: the language model of {folder} is in float16, in which gradients on their way to the projector vanish; "
+            "save it in bfloat16 or float32: ParGoForConditionalGeneration.from_pretrained(DIR, dtype=torch.bfloat16)."
+        )
+    return config
 
 
 def changed_config(config: ParGoConfig, projector: dict[str, Any] | None) -> ParGoConfig:
