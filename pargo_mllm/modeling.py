@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -89,7 +90,7 @@ class ParGoPreTrainedModel(PreTrainedModel):
         return plan | {rf"^(?:model\.)?(?:{modules[part]})\.": self.config.dtype_of(part) for part in own}
 
     def _parts(self) -> dict[str, nn.Module]:
-        model = self.base_model
+        model: Any = self.base_model
         return {"vision_config": model.vision_tower, "projector_config": model.projector, "text_config": model.language_model}
 
     def set_attn_implementation(self, attn_implementation, *args, **kwargs):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -58,7 +59,7 @@ class Targets:
     transposed: bool
 
 
-def linear_maps(model: nn.Module) -> dict[str, nn.Module]:
+def linear_maps(model: nn.Module) -> dict[str, nn.Linear | Conv1D]:
     """The linear maps of a ParGo model's language model, by name: torch's, and GPT-2's with transposed weights."""
     return {
         name: module
@@ -114,7 +115,7 @@ def _ends(name: str, end: str) -> bool:
     return name.endswith(f".{end}")
 
 
-def _matched(model: nn.Module, expression: str, maps: dict[str, nn.Module], experts: dict[str, nn.Parameter]) -> Targets:
+def _matched(model: nn.Module, expression: str, maps: Mapping[str, nn.Module], experts: dict[str, nn.Parameter]) -> Targets:
     try:
         pattern = re.compile(expression)
     except re.error as error:
@@ -123,13 +124,13 @@ def _matched(model: nn.Module, expression: str, maps: dict[str, nn.Module], expe
     chosen = tuple(name for name in experts if pattern.fullmatch(name))
     if outside := [name for name in found if not name.startswith(LANGUAGE_MODEL)]:
         raise ValueError(
-            f"target_modules={expression!r} matches {outside[0]} and {len(outside) - 1} more outside of the language model; begin "
-            f"it with {re.escape(LANGUAGE_MODEL)!r}."
+            f"target_modules={expression!r} matches {outside[0]} and {len(outside) - 1} more outside of the language model; "
+            f"begin it with {re.escape(LANGUAGE_MODEL)!r}."
         )
     if not found and not chosen:
         raise ValueError(
-            f"target_modules={expression!r} matches no module: it must match whole names, such as {next(iter(maps))}; give a list "
-            "for names of layers alone."
+            f"target_modules={expression!r} matches no module: it must match whole names, such as {next(iter(maps))}; give a "
+            "list for names of layers alone."
         )
     transposed = bool(found) and all(isinstance(maps.get(name), Conv1D) for name in found)
     return Targets(expression if found else None, chosen, transposed)
@@ -166,7 +167,7 @@ def add_lora(model: nn.Module, settings: LoraSettings) -> PeftModel:
     return adapted
 
 
-def fold_in(adapted: PeftModel) -> nn.Module:
+def fold_in(adapted: PeftModel) -> Any:
     """The model with LoRA folded in: each weight's sum is taken in fp32 and rounded once, to the weight's own dtype.
 
     Raises:
@@ -232,4 +233,5 @@ def _lora_layers(adapted: nn.Module) -> Iterator[LoraLayer]:
 
 
 def _adapted_weight(module: LoraLayer) -> nn.Parameter:
-    return module.get_param() if isinstance(module, ParamWrapper) else module.get_base_layer().weight
+    weight: Any = module.get_param() if isinstance(module, ParamWrapper) else module.get_base_layer().weight
+    return weight

@@ -130,7 +130,7 @@ class Recipe(TrainingKeys):
             if value is not None and value < least:
                 raise RecipeError(f"{name}={value} must be at least {least}.")
         try:
-            LoraSettings(self.lora_rank, self.lora_alpha, self.lora_dropout, self.lora_target_modules)
+            self.lora()
         except ValueError as error:
             raise RecipeError(f"lora_{error}") from error
         self.settings(None, "cpu")
@@ -148,10 +148,8 @@ class Recipe(TrainingKeys):
         except (TypeError, ValueError) as error:
             raise RecipeError(f"projector: {error}") from error
 
-    def lora(self) -> LoraSettings | None:
-        """LoRA of stage 2; None where the whole language model trains."""
-        if self.tuning == "full":
-            return None
+    def lora(self) -> LoraSettings:
+        """LoRA of stage 2, where ``tuning`` is "lora"."""
         return LoraSettings(self.lora_rank, self.lora_alpha, self.lora_dropout, self.lora_target_modules)
 
     def settings(self, pictures: int | None, device: str, processes: int = 1) -> StageSettings:

@@ -19,12 +19,12 @@ from transformers.utils import is_flash_attn_2_available
 from pargo_mllm.configuration import ParGoConfig, expand_attention
 from pargo_mllm.data.corpus import Corpus
 from pargo_mllm.files import MANIFEST, default_cache, sync, what_is_wrong, write_manifest, write_whole
-from pargo_mllm.language.lora import describe_adapted
+from pargo_mllm.language.lora import LoraSettings, describe_adapted
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
 from pargo_mllm.training.feature_store import FeatureStore, encode_corpus
 from pargo_mllm.training.inputs import OpenedData, open_data, tokens_an_example, training_inputs
-from pargo_mllm.training.memory import estimate_memory, meta_model
+from pargo_mllm.training.memory import MemoryEstimate, estimate_memory, meta_model
 from pargo_mllm.training.recipes import Recipe, RecipeError
 from pargo_mllm.training.stages import prepare, stage1, stage2
 from pargo_mllm.training.start import Start, start_of
@@ -82,7 +82,7 @@ def run_recipe(
         say(f"the projector is fresh, in place of the one in {recipe.model}")
     adapted = f"\n{describe_adapted(model)}" if isinstance(model, PeftModel) else ""
     say(f"stage {recipe.stage}: {_story(recipe)}\n{describe_parts(model)}{adapted}")
-    _say_memory(recipe, model, processes, dry_run, say)
+    _say_memory(recipe, model, settings.bf16, processes, dry_run, say)
     _check_packages(recipe, dry_run, say)
     if data is not None and recipe.output is not None:
         identity = {**recipe.identity(), "content": data.settings()}
@@ -161,7 +161,7 @@ def _train(
     if recipe.stage == 1:
         log = stage1(model, processor, stage, folder, say)
     else:
-        _, log = stage2(model, processor, stage, recipe.lora(), folder, say)
+        _, log = stage2(model, processor, stage, _lora(recipe), folder, say)
     if processes.is_first:
         (folder / LOG).write_text(json.dumps(log))
 
@@ -189,12 +189,23 @@ def _division(settings: StageSettings) -> str:
     )
 
 
-def _say_memory(recipe: Recipe, model, processes: Processes, dry_run: bool, say: Callable[[str], None]) -> None:
+def _say_memory(recipe: Recipe, model, bf16: bool, processes: Processes, dry_run: bool, say: Callable[[str], None]) -> None:
+    estimate: MemoryEstimate | None = None
+    before = 0
     for gpus in (1, 32) if dry_run else (processes.size,):
         micro_batch = recipe.micro_batch_size or max(1, recipe.batch_size // gpus)
         estimate = estimate_memory(
-            model, gpus, micro_batch, recipe.max_length, recipe.gradient_checkpointing, engine=recipe.engine
+            model,
+            gpus,
+            micro_batch,
+            recipe.max_length,
+            recipe.gradient_checkpointing,
+            recipe.engine,
+            bf16=bf16,
+            accumulation=max(1, recipe.batch_size // (micro_batch * gpus)),
+            like=estimate if micro_batch == before else None,
         )
+        before = micro_batch
         length = recipe.max_length
         say(f"memory under {recipe.engine}, {micro_batch} sequences of {length} tokens at once\n{estimate.describe()}")
 
@@ -222,9 +233,13 @@ def _say_nothing(line: str) -> None:
 def _story(recipe: Recipe) -> str:
     trains = "the projector learns from captions"
     if recipe.stage == 2:
-        trains = f"projector and {'LoRA' if recipe.lora() else 'language model'} learn to answer questions"
+        trains = f"projector and {'LoRA' if recipe.tuning == 'lora' else 'language model'} learn to answer questions"
     length = f"{recipe.steps:,} steps" if recipe.steps is not None else f"{recipe.epochs} epochs"
     return f"{trains}; {length} of {recipe.batch_size} examples, learning rate {recipe.learning_rate:g}"
+
+
+def _lora(recipe: Recipe) -> LoraSettings | None:
+    return recipe.lora() if recipe.tuning == "lora" else None
 
 
 def _planned(recipe: Recipe, config: ParGoConfig):
@@ -234,7 +249,7 @@ def _planned(recipe: Recipe, config: ParGoConfig):
     except ValueError as error:
         raise RecipeError(f"projector: {error}" if recipe.projector else str(error)) from error
     try:
-        return prepare(model, recipe.stage, recipe.lora())
+        return prepare(model, recipe.stage, _lora(recipe))
     except ValueError as error:
         raise RecipeError(f"lora_target_modules: {error}") from error
 

@@ -101,7 +101,7 @@ def prepare(
     return trained
 
 
-def save(model: torch.nn.Module, processor: ParGoProcessor, folder: Path) -> None:
+def save(model: ParGoForConditionalGeneration, processor: ParGoProcessor, folder: Path) -> None:
     """Write model and processor into one folder that from_pretrained loads."""
-    model.save_pretrained(folder)  # type: ignore[operator]
+    model.save_pretrained(folder)
     processor.save_pretrained(folder)

@@ -67,7 +67,8 @@ class StepFlops:
             # the counter hangs hooks on whatever wants a gradient, learned tokens themselves too
             model = ParGoForConditionalGeneration(config).requires_grad_(False)
         text = config.text_config
-        weights = {f"{name}.weight": module.weight for name, module in linear_maps(model).items()} | expert_weights(model)
+        weights: dict[str, torch.Tensor] = {**expert_weights(model)}
+        weights |= {f"{name}.weight": module.weight for name, module in linear_maps(model).items()}
         # the frozen weights pass gradients on, LoRA's have gradients of their own
         work = TRAINED if whole else PASSED_THROUGH
         self._per_token = 2 * (work * weights_a_token(config, weights) + TRAINED * lora_parameters)

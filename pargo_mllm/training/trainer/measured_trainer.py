@@ -109,7 +109,7 @@ class MeasuredTrainer(Trainer):
         for turn, batch in enumerate(loader):
             contents = batch.pop("contents")
             # deepspeed's autocast is not around the bare model
-            with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.bf16):
+            with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=False):
                 loss = model(**self._prepare_inputs(batch), num_items_in_batch=one, skip_logits=True).loss
             if turn * processes + self.args.process_index < len(batches) and contents.labels:
                 sums += torch.tensor([loss.item(), contents.labels], dtype=torch.float64)
@@ -145,9 +145,7 @@ def measurement(model: torch.nn.Module, device: torch.device, bf16: bool) -> dic
     """Arguments of :class:`MeasuredTrainer` for a ParGo model, bare or inside PEFT's, that trains on ``device``."""
     bare = bare_model(model)
     trained = {
-        name: weight
-        for name, weight in model.named_parameters()
-        if weight.requires_grad and part_of(name) == "language_model"
+        name: weight for name, weight in model.named_parameters() if weight.requires_grad and part_of(name) == "language_model"
     }
     whole = bool(trained) and not isinstance(model, PeftModel)
     flops = StepFlops(bare.config, 0 if whole else weights_a_token(bare.config, trained), whole)
