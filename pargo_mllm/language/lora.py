@@ -108,7 +108,7 @@ def lora_targets(model: nn.Module, asked: str | tuple[str, ...] | list[str] | No
     ends = "|".join(map(re.escape, used))
     found = [module for name, module in maps.items() if any(_ends(name, end) for end in used)]
     expression = rf"{re.escape(LANGUAGE_MODEL)}{but}(?:.*\.)?(?:{ends})" if used else None
-    return Targets(expression, tuple(chosen), all(isinstance(module, Conv1D) for module in found))
+    return Targets(expression, tuple(chosen), bool(found) and all(isinstance(module, Conv1D) for module in found))
 
 
 def _ends(name: str, end: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,9 @@ from torch.utils._pytree import tree_leaves
 from pargo_mllm.language.lora import expert_weights
 from pargo_mllm.loss import summed_loss
 from pargo_mllm.modeling import ParGoForConditionalGeneration
+
+# layers that alike ones are followed through: what each further one adds, one more tells
+FEW = 2
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,65 @@ def step_memory(
         bf16: under autocast.
         copies_kept: until the backward pass autocast keeps the copies of trained weights that it makes.
     """
-    bare = model.get_base_model() if isinstance(model, PeftModel) else model
+    bare: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    gradients = sum(4 * weight.numel() for weight in bare.parameters() if weight.requires_grad)
+    layers = _alike(bare.model.language_model)
+    follow = partial(
+        _follow,
+        bare,
+        batch=batch,
+        length=length,
+        labels=labels,
+        checkpointing=checkpointing,
+        bf16=bf16,
+        copies_kept=copies_kept,
+    )
+    if layers is None or len(layers) <= 4 * FEW:
+        found = follow(None)
+    else:
+        few, more = follow(FEW), follow(FEW + 1)
+        found = replace(few, peak=few.peak + (len(layers) - FEW) * (more.peak - few.peak))
+    logits = min(found.logits, found.peak - found.projector)
+    parts = {
+        "vision_tower": max(found.features, found.encoder - found.peak),
+        "projector": found.projector,
+        "language_model": found.peak - found.projector - logits,
+        "lm_head": logits,
+    }
+    return StepMemory(parts, max(0, min(gradients, found.peak) - found.both))
+
+
+@dataclass(frozen=True)
+class _Followed:
+    """Bytes: the encoder's most, its features, what the projector keeps, the head's most, the most of all but gradients; and
+    of a step that begins without gradients, what it takes beyond these or the gradients, whichever are more."""
+
+    encoder: int
+    features: int
+    projector: int
+    logits: int
+    peak: int
+    both: int
+
+
+def _alike(language_model: nn.Module) -> nn.ModuleList | None:
+    """The layers of a language model that has nothing but layers of one shape, of which each keeps what another does."""
+    lists = [module for name, module in language_model.named_children() if isinstance(module, nn.ModuleList)]
+    if len(lists) != 1:
+        return None
+    shapes = {
+        tuple((name, weight.shape, weight.dtype, weight.requires_grad) for name, weight in layer.named_parameters())
+        for layer in lists[0]
+    }
+    return lists[0] if len(shapes) == 1 else None
+
+
+def _follow(
+    model: Any, layers: int | None, *, batch: int, length: int, labels: int, checkpointing: bool, bf16: bool, copies_kept: bool
+) -> _Followed:
+    """The step, through so many layers of the language model; through all of them when None."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    copied = _without_memory(bare, mode)
+    copied = _without_memory(model, mode, layers)
     if checkpointing:
         # drawing random numbers again takes none
         copied.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
@@ -76,7 +135,7 @@ def step_memory(
         with _Held(weights) as held, torch.no_grad(), autocast:
             pixels = torch.empty(batch, vision.num_channels, vision.image_size, vision.image_size)
             features = inner.get_vision_features(pixels).clone()
-        encoder, features_bytes = held.peak, features.nbytes
+        encoder = held.peak
         with _Held([*weights, *gradients, features]) as held:
             hooks = [parameter.register_post_accumulate_grad_hook(held.came) for parameter in trained]
             with autocast:
@@ -95,15 +154,8 @@ def step_memory(
             with autocast:
                 loss = summed_loss(copied.lm_head, *_labelled(rows, labels), config.text_config.vocab_size)
             loss.backward()
-    logits = min(head.peak, held.peak - projector)
-    parts = {
-        "vision_tower": max(features_bytes, encoder - held.peak),
-        "projector": projector,
-        "language_model": held.peak - projector - logits,
-        "lm_head": logits,
-    }
-    whole = sum(gradient.nbytes for gradient in gradients)
-    return StepMemory(parts, whole + held.peak - max(whole, held.peak_with_coming))
+    alone = max(held.peak, sum(gradient.nbytes for gradient in gradients))
+    return _Followed(encoder, features.nbytes, projector, head.peak, held.peak, max(0, held.peak_with_coming - alone))
 
 
 def _through_language_model(model: Any, tokens: torch.Tensor, length: int) -> torch.Tensor:
@@ -144,8 +196,8 @@ def _labelled(hidden: torch.Tensor, labels: int) -> tuple[torch.Tensor, torch.Te
     return hidden.flatten(0, -2)[torch.arange(labels)], torch.zeros(labels, dtype=torch.int64)
 
 
-def _without_memory(model: nn.Module, mode: FakeTensorMode) -> Any:
-    """A copy whose tensors have shapes and dtypes and nothing else."""
+def _without_memory(model: Any, mode: FakeTensorMode, layers: int | None) -> Any:
+    """A copy whose tensors have shapes and dtypes and nothing else; with so many layers of the language model."""
     memo: dict[int, Any] = {}
     with mode:
         for weight in model.parameters():
@@ -154,6 +206,8 @@ def _without_memory(model: nn.Module, mode: FakeTensorMode) -> Any:
             for tensor in (*module._buffers.values(), *vars(module).values()):
                 if isinstance(tensor, torch.Tensor):
                     memo.setdefault(id(tensor), torch.empty(tensor.shape, dtype=tensor.dtype))
+    if layers is not None and (whole := _alike(model.model.language_model)) is not None:
+        memo[id(whole)] = nn.ModuleList([copy.deepcopy(layer, memo) for layer in whole[:layers]])
     return copy.deepcopy(model, memo)
 
 

@@ -72,11 +72,9 @@ def make_language_model(family, tokenizer, seed=0):
     return AutoModelForCausalLM.from_config(config).eval()
 
 
-def make_family(family, seed=0, **projector):
-    """(model, processor) of a family; keyword arguments go to the projector."""
-    tokenizer = make_tokenizer(family)
-    language_model = make_language_model(family, tokenizer, seed)
-    vision = SiglipVisionConfig(
+def small_encoder():
+    """One layer, 24 wide, 4 x 4 patches."""
+    return SiglipVisionConfig(
         hidden_size=24,
         intermediate_size=48,
         num_hidden_layers=1,
@@ -85,6 +83,13 @@ def make_family(family, seed=0, **projector):
         patch_size=PATCH,
         vision_use_head=False,
     )
+
+
+def make_family(family, seed=0, **projector):
+    """(model, processor) of a family; keyword arguments go to the projector."""
+    tokenizer = make_tokenizer(family)
+    language_model = make_language_model(family, tokenizer, seed)
+    vision = small_encoder()
     options = {
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
