@@ -248,6 +248,9 @@ def _planned(recipe: Recipe, config: ParGoConfig):
         model = meta_model(config)
     except ValueError as error:
         raise RecipeError(f"projector: {error}" if recipe.projector else str(error)) from error
+    # what flash-attn keeps is what torch's keeps, and is planned where it is not installed
+    attention = "sdpa" if recipe.attention == "flash_attention_2" else recipe.attention
+    model.set_attn_implementation({**expand_attention(attention), "projector_config": recipe.projector_attention})
     try:
         return prepare(model, recipe.stage, _lora(recipe))
     except ValueError as error:

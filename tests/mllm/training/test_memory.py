@@ -162,6 +162,17 @@ def test_weights_are_counted_in_the_dtypes_that_they_are_loaded_in(make_config, 
     assert {name: (weight.dtype, weight.shape) for name, weight in planned.named_parameters()} == sizes
 
 
+def test_attention_that_keeps_its_scores_is_counted(make_config):
+    found = {}
+    for attention in ("sdpa", "eager"):
+        planned = meta_model(make_config())
+        planned.set_attn_implementation({"": attention, "text_config": attention, "projector_config": "pargo"})
+        parts = by_part(estimate_memory(prepare(planned, 1), 1, 1, 1000, gradient_checkpointing=False))
+        found[attention] = parts["language_model"].activations
+    # two layers of four heads, a number of 1000 x 1000 in bf16 at least
+    assert found["eager"] - found["sdpa"] >= 2 * 2 * 4 * 1000 * 1000
+
+
 @pytest.mark.parametrize("kind", ["mixtral", "gpt_oss", "deepseek_v3"])
 def test_experts_are_followed_too(kind):
     adapted = prepare(make_mixture(kind)[0], 2, LoraSettings(2, 4, 0.0))

@@ -24,6 +24,7 @@ from pargo_mllm.training.trainer.parts import freeze_all_but
 from pargo_mllm.training.trainer.processes import Processes, ProcessesError
 from pargo_mllm.training.trainer.settings import StageSettings
 from pargo_mllm.training.trainer.stage_trainer import ParGoTrainer
+from tests.mllm.made.mixtures import make_mixture
 from tests.mllm.made.photographs import write_photographs
 from tests.mllm.made.training_runs import (
     GENTLE,
@@ -111,6 +112,20 @@ def test_a_whole_language_model_trains_alike_in_every_division(root, rounded, tm
     assert "language_model" in train_on(2, *run)
     torch.testing.assert_close(weights(tmp_path / "two"), found, rtol=0, atol=1e-5)
     torch.testing.assert_close(losses(tmp_path / "two"), losses(tmp_path / "alone"), rtol=0, atol=1e-5)
+
+
+@long
+@pytest.mark.parametrize("more", [(), ("--gradient-checkpointing", "true")], ids=["", "checkpointing"])
+@pytest.mark.parametrize("engine", ["fsdp2", "ddp"])
+def test_experts_train_alike_in_every_division(root, tmp_path, engine, more):
+    model, processor = make_mixture("mixtral")
+    model.save_pretrained(tmp_path / "start")
+    processor.save_pretrained(tmp_path / "start")
+    run = [*GENTLE, "--lora-dropout", "0.0", *more]
+    assert train(*mini2(root / "photographs", tmp_path / "start", tmp_path / "alone", *run)) == 0
+    assert any("experts" in name for name in changed(tmp_path / "start", tmp_path / "alone"))
+    train_on(2, *mini2(root / "photographs", tmp_path / "start", tmp_path / "two", *run, "--engine", engine))
+    torch.testing.assert_close(weights(tmp_path / "two"), weights(tmp_path / "alone"), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("engine", [pytest.param("fsdp2", marks=long), pytest.param("ddp", marks=long)])
