@@ -98,6 +98,11 @@ def prepare(
     freeze_all_but(model, "projector", *(("language_model", "lm_head") if whole else ()))
     trained = model if stage == 1 or lora is None else add_lora(model, lora)
     keep_trained_in_fp32(trained)
+    if whole:
+        # tensors of a folder are windows on its file: the few that are left would keep all of it in memory
+        for part in (model.model.vision_tower, model.model.projector):
+            for tensor in (*part.parameters(), *part.buffers()):
+                tensor.data = tensor.data.clone()
     return trained
 
 
