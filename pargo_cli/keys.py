@@ -86,7 +86,7 @@ class RecipeKeys(TrainingKeys):
         Path | None,
         Means(
             "DIR",
-            "where LLaVA files have their pictures; their names may then be absolute paths in it too (default: beside them)",
+            "where LLaVA files have their pictures; names may be absolute paths in it too (default: beside the files)",
         ),
     ] = None
     held_out: Annotated[
@@ -140,11 +140,15 @@ class RecipeKeys(TrainingKeys):
     bf16: Annotated[
         bool | None, Means("true|false", "compute in bfloat16 (default: where the device has instructions for it)")
     ] = None
+    tuning: Annotated[
+        str, Means("lora|full", "of the language model in stage 2: LoRA, or all its weights and its head in fp32")
+    ] = "lora"
     lora_rank: Annotated[int, Means("N", "rank of LoRA's updates, in stage 2")] = 256
     lora_alpha: Annotated[int, Means("N", "updates are multiplied by alpha / rank")] = 512
     lora_dropout: Annotated[float, Means("SHARE", "of LoRA's inputs left out at random; 0 to 1")] = 0.05
     lora_target_modules: Annotated[
-        str | None, Means("REGEX", "modules of the language model that get LoRA (default: all its linear maps)")
+        str | tuple[str, ...] | None,
+        Means("NAMES", "layers that get LoRA, '[q_proj, v_proj]', or a regular expression (default: linear maps and experts)"),
     ] = None
 
 

@@ -48,7 +48,7 @@ def answer(
     own = model.generation_config
     if not {"max_new_tokens", "max_length"} & generation.keys() and own.max_new_tokens is None and own.max_length in _NO_LENGTH:
         generation["max_new_tokens"] = MAX_NEW_TOKENS
-    inputs = processor.prompts(list(conversations)).to(model.device, dtype=model.dtype)
+    inputs = processor.prompts(list(conversations)).to(model.device)
     out = model.generate(**inputs, **generation)  # type: ignore[misc]
     texts = processor.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return [text.strip() for text in texts]

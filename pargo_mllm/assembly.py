@@ -15,7 +15,7 @@ from pargo_mllm.data.feeding.templates import IMAGE_TOKEN
 from pargo_mllm.language.families import LanguageFamily, chosen_family, prepare_tokenizer, set_end_tokens
 from pargo_mllm.language.generation import make_savable
 from pargo_mllm.language.sameness import check_same
-from pargo_mllm.modeling import ParGoForConditionalGeneration
+from pargo_mllm.modeling import ParGoForConditionalGeneration, main_dtype
 from pargo_mllm.processing import ParGoProcessor
 from pargo_mllm.projectors import build_projector
 from pargo_mllm.vision.framing import stretched
@@ -28,18 +28,31 @@ def assemble(
 ) -> ParGoForConditionalGeneration:
     """The model of ``config`` with the weights of an encoder and of a causal language model; the projector is fresh.
 
+    Encoder and language model keep the dtypes of their weights; the projector is in fp32, as it trains.
+
     Args:
         vision_tower: of the class that ``config.vision_config`` names.
         language_model: with its head, of the class that ``config.text_config`` names.
         seed: of the projector's weights.
     """
+    # so that no part is built wider than it is
+    config.vision_config.dtype, config.text_config.dtype = main_dtype(vision_tower), main_dtype(language_model)
     torch.manual_seed(seed)
     model = ParGoForConditionalGeneration(config)
-    model.model.vision_tower.load_state_dict(vision_tower.state_dict())
-    decoder = getattr(language_model, model.causal_head.decoder_name)
-    model.model.language_model.load_state_dict(decoder.state_dict())
-    model.lm_head.load_state_dict(language_model.get_output_embeddings().state_dict())
+    model.model.projector.float()
+    _take(model.model.vision_tower, vision_tower)
+    _take(model.model.language_model, getattr(language_model, model.causal_head.decoder_name))
+    _take(model.lm_head, language_model.get_output_embeddings())
     return model
+
+
+def _take(part: torch.nn.Module, given: torch.nn.Module) -> None:
+    """Give ``part`` the weights of ``given``, in their dtypes."""
+    weights = given.state_dict()
+    for name, own in (*part.named_parameters(), *part.named_buffers()):
+        if name in weights:
+            own.data = own.data.to(weights[name].dtype)
+    part.load_state_dict(weights)
 
 
 def model_and_processor(
@@ -125,6 +138,7 @@ def with_projector(
     changed.model.vision_tower, changed.model.language_model = model.model.vision_tower, model.model.language_model
     changed.lm_head = model.lm_head
     changed.model.projector = build_projector(config.projector_config)
+    changed.model.projector.float()
     changed.generation_config = model.generation_config
     return changed, ParGoProcessor(
         processor.image_processor,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import torch
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.activations import ACT2FN
 
@@ -16,6 +17,8 @@ from pargo_mllm.errors import UserError
 TOKEN_ORDERS = ("raster", "tiles")
 # what the projector's attention can run on: this package's ops, or dense baselines
 PROJECTOR_ATTENTION = ("pargo", "sdpa", "eager")
+# of weights
+DTYPES = ("float32", "bfloat16", "float16", "float64")
 # encoders whose tokens are all patches: to drop the first would lose one
 WITHOUT_CLASS_TOKEN = ("eva02_clip_vision_model", "siglip_vision_model", "siglip2_vision_model")
 # the parts of a configuration that names none, near the paper's: CLIP ViT-L/14 at 336 pixels with its 576 patches, and
@@ -275,6 +278,9 @@ class ParGoConfig(NamesItsClasses, PreTrainedConfig):
         vision_feature_layer: -1 for the encoder's last hidden state, or an index into its hidden states.
         vision_feature_select_strategy: "default" drops the encoder's first token, its class token, "full" keeps every token.
             None: "full" for encoders that give out no class token (EVA-02-CLIP, SigLIP), "default" for others.
+        part_dtypes: the dtypes of weights whose parts differ in them, by name of the part's configuration, as
+            ``{"vision_config": "bfloat16", "projector_config": "float32", "text_config": "bfloat16"}``: saving writes it, and
+            loading without a dtype obeys it. None where ``dtype`` is that of all parts.
 
     Raises:
         ValueError: if the parts do not fit: unknown model types, widths that differ, fewer features than partial tokens.
@@ -294,6 +300,7 @@ class ParGoConfig(NamesItsClasses, PreTrainedConfig):
     vision_feature_layer: int = -1
     vision_feature_select_strategy: Literal["default", "full"] | None = None
     tie_word_embeddings: bool = False
+    part_dtypes: dict[str, str] | None = None
 
     def __post_init__(self, **kwargs):
         self.vision_config = _sub_config("vision_config", self.vision_config, _CLIP_LARGE_336)
@@ -336,6 +343,11 @@ class ParGoConfig(NamesItsClasses, PreTrainedConfig):
         super().save_pretrained(save_directory, *args, **kwargs)
         name_classes(Path(save_directory), CONFIG_FILE)
 
+    def dtype_of(self, part: str) -> torch.dtype:
+        """Of a part's weights, such as that of "text_config": as they are loaded where no dtype is asked for."""
+        own = (self.part_dtypes or {}).get(part, self.dtype)
+        return torch.float32 if own is None else own if isinstance(own, torch.dtype) else getattr(torch, own)
+
     @property
     def _attn_implementation(self):
         return self._attn_implementation_internal
@@ -376,9 +388,13 @@ class ParGoConfig(NamesItsClasses, PreTrainedConfig):
         states = self.vision_config.num_hidden_layers + 1
         if not -states <= self.vision_feature_layer < states:
             raise ValueError(
-                f"vision_feature_layer={self.vision_feature_layer} is outside of the encoder's {states} hidden states; use -1 for "
-                "the last one."
+                f"vision_feature_layer={self.vision_feature_layer} is outside of the encoder's {states} hidden states; use -1 "
+                "for the last one."
             )
+        if self.part_dtypes is not None:
+            for part, dtype in self.part_dtypes.items():
+                _one_of("part_dtypes: the part", part, self.sub_configs)
+                _one_of(f"part_dtypes[{part!r}]", dtype, DTYPES)
         if not 0 <= self.image_token_id < self.text_config.vocab_size:
             raise ValueError(
                 f"image_token_id={self.image_token_id} is outside the vocabulary of {self.text_config.vocab_size} tokens; add "

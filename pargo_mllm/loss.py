@@ -40,18 +40,25 @@ def next_token_loss(
     targets = labels[:, 1:].to(hidden_states.device)
     wanted = targets != IGNORED
     rows, targets = hidden_states[:, :-1][wanted], targets[wanted]
+    total = summed_loss(lm_head, rows, targets, vocab_size)
+    count = torch.as_tensor(len(targets) if num_items_in_batch is None else num_items_in_batch, device=total.device)
+    return total / count.masked_fill(count == 0, 1)
+
+
+def summed_loss(
+    lm_head: Callable[[torch.Tensor], torch.Tensor], rows: torch.Tensor, targets: torch.Tensor, vocab_size: int
+) -> torch.Tensor:
+    """Sum of the cross-entropies of ``rows`` ``[n, C]`` against ``targets`` ``[n]``, for :func:`next_token_loss`."""
 
     def part(rows: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return cross_entropy(lm_head(rows).float(), targets, reduction="sum")
 
     at_once = max(1, LOGITS_AT_ONCE // vocab_size)
     if len(rows) <= at_once:
-        total = part(rows, targets)
-    else:
-        parts = zip(rows.split(at_once), targets.split(at_once), strict=True)
-        total = torch.stack([checkpoint(part, *one, use_reentrant=False) for one in parts]).sum()
-    count = torch.as_tensor(len(targets) if num_items_in_batch is None else num_items_in_batch, device=total.device)
-    return total / count.masked_fill(count == 0, 1)
+        return part(rows, targets)
+    parts = zip(rows.split(at_once), targets.split(at_once), strict=True)
+    # a head draws no random numbers
+    return torch.stack([checkpoint(part, *one, use_reentrant=False, preserve_rng_state=False) for one in parts]).sum()
 
 
 def share_of_labels(labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None) -> torch.Tensor | float:

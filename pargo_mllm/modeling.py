@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +59,43 @@ class ParGoPreTrainedModel(NamesItsClasses, PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The language model's; encoder and projector may have others."""
+        return self.base_model.language_model.dtype  # type: ignore[return-value, union-attr]
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, config=None, dtype=None, torch_dtype=None, **kwargs):
+        """As in transformers. Without ``dtype``, or with "auto", every part has the dtype that it was saved with."""
+        asked = torch_dtype if dtype is None else dtype
+        if asked not in (None, "auto"):
+            if isinstance(config, ParGoConfig):
+                config = copy.deepcopy(config)
+                config.part_dtypes = None
+            else:
+                kwargs["part_dtypes"] = None
+        return super().from_pretrained(pretrained_model_name_or_path, *args, config=config, dtype=asked, **kwargs)
+
+    def save_pretrained(self, *args, **kwargs):
+        """As in transformers; the parts' dtypes are noted where they differ."""
+        parts = {part: str(main_dtype(module)).removeprefix("torch.") for part, module in self._parts().items()}
+        self.config.part_dtypes = parts if len(set(parts.values())) > 1 else None
+        super().save_pretrained(*args, **kwargs)
+
+    def _get_dtype_plan(self, dtype: torch.dtype) -> dict[str, torch.dtype]:
+        """Patterns of names, of which the first one that matches decides, and dtypes other than ``dtype``."""
+        plan: dict[str, torch.dtype] = {}
+        own = self.config.part_dtypes or {}
+        for one in dict.fromkeys([dtype, *map(self.config.dtype_of, own)]):
+            # what a part always keeps in fp32
+            plan |= super()._get_dtype_plan(one)
+        modules = {"vision_config": "vision_tower", "projector_config": "projector", "text_config": "language_model|lm_head"}
+        return plan | {rf"^(?:model\.)?(?:{modules[part]})\.": self.config.dtype_of(part) for part in own}
+
+    def _parts(self) -> dict[str, nn.Module]:
+        model: Any = self.base_model
+        return {"vision_config": model.vision_tower, "projector_config": model.projector, "text_config": model.language_model}
+
     def set_attn_implementation(self, attn_implementation, *args, **kwargs):
         """A bare name is for encoder and language model ("pargo": for the projector); a dict names the parts."""
         super().set_attn_implementation(expand_attention(attn_implementation), *args, **kwargs)
@@ -82,8 +121,11 @@ class ParGoModel(ParGoPreTrainedModel):
 
     def get_vision_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """What the projector reads of a picture: ``[images, n_v, vision width]`` from pixels ``[images, 3, s, s]``."""
-        layer = self.config.vision_feature_layer
-        outputs = self.vision_tower(pixel_values, output_hidden_states=layer != -1, return_dict=True)
+        layer, dtype = self.config.vision_feature_layer, self.vision_tower.dtype
+        # fp16 beside bf16 has ops that no CPU knows; alone it is exact enough, and nothing trains here
+        own = torch.autocast(pixel_values.device.type, enabled=False) if dtype == torch.float16 else nullcontext()
+        with own:
+            outputs = self.vision_tower(pixel_values.to(dtype), output_hidden_states=layer != -1, return_dict=True)
         features = outputs.last_hidden_state if layer == -1 else outputs.hidden_states[layer]
         return features[:, 1:] if self.config.vision_feature_select_strategy == "default" else features
 
@@ -114,12 +156,16 @@ class ParGoModel(ParGoPreTrainedModel):
         if tile_counts is not None:
             self._check_tiles(tile_counts, len(vision_features))
         if tile_counts is None or not self.config.projector_config.reads_tiles_together:
-            tokens = self.projector(vision_features)
+            tokens = self._project(vision_features)
         else:
             ends = nn.functional.pad(tile_counts.cumsum(0), (1, 0)) * vision_features.shape[1]
             packed = vision_features.flatten(0, 1)[None]
-            tokens = self.projector(packed, cu_seqlens=ends.to(packed.device, torch.int32))
+            tokens = self._project(packed, cu_seqlens=ends.to(packed.device, torch.int32))
         return BaseModelOutputWithPooling(last_hidden_state=vision_features, pooler_output=tokens)
+
+    def _project(self, features: torch.Tensor, **tiles: torch.Tensor) -> torch.Tensor:
+        """The projector, in its own dtype whatever the encoder's is."""
+        return self.projector(features.to(next(self.projector.parameters()).dtype), **tiles)
 
     @staticmethod
     def _check_tiles(tile_counts: torch.Tensor, num_images: int) -> None:
@@ -243,7 +289,7 @@ class ParGoModel(ParGoPreTrainedModel):
         """
         shape = (1, self.config.num_visual_tokens, self.config.projector_config.vision_hidden_size)
         features = torch.zeros(shape, dtype=self.vision_tower.dtype, device=like.device)
-        return (0.0 * self.projector(features).sum()).to(like.dtype)
+        return (0.0 * self._project(features).sum()).to(like.dtype)
 
     def _shown(self, image_tokens: torch.Tensor, picture_index: torch.Tensor, tile_counts: torch.Tensor | None) -> torch.Tensor:
         if tile_counts is None or self.config.projector_config.reads_tiles_together:
@@ -259,6 +305,15 @@ class ParGoModel(ParGoPreTrainedModel):
         return inputs_embeds.masked_scatter(mask, image_tokens.to(inputs_embeds.dtype))
 
 
+def main_dtype(module: nn.Module) -> torch.dtype:
+    """That of most of its weights."""
+    sizes: dict[torch.dtype, int] = {}
+    for parameter in module.parameters():
+        if parameter.is_floating_point():
+            sizes[parameter.dtype] = sizes.get(parameter.dtype, 0) + parameter.numel()
+    return max(sizes, key=lambda dtype: sizes[dtype])
+
+
 class ParGoForConditionalGeneration(ParGoPreTrainedModel, PictureGenerationMixin):
     """The model with its language-modelling head: trains on labels and generates.
 
@@ -272,7 +327,7 @@ class ParGoForConditionalGeneration(ParGoPreTrainedModel, PictureGenerationMixin
         super().__init__(config)
         self.causal_head = CausalHead(config.text_config)
         self.model = ParGoModel(config)
-        self.lm_head = self.causal_head.new_head()
+        self.lm_head = self.causal_head.new_head().to(self.model.language_model.dtype)
         if self.causal_head.is_tied:
             self._tied_weights_keys = {"lm_head.weight": f"model.language_model.{self.causal_head.embeddings_name}.weight"}
         # it stands for a picture that is given, and nothing that is said

@@ -20,10 +20,10 @@ from bench.problems.training import TrainingProblem
 from bench.workloads.projector import BOUND
 from bench.workloads.trainee import DENSE, WAYS, WIDER, Trainee, TrainingWay
 from pargo_mllm.data.feeding.contents import count_contents
-from pargo_mllm.language.lora import add_lora
 from pargo_mllm.training.memory import MemoryEstimate, estimate_memory, meta_model
+from pargo_mllm.training.stages import prepare
 from pargo_mllm.training.trainer.flops import StepFlops, peak_flops
-from pargo_mllm.training.trainer.parts import count_parameters, freeze_all_but
+from pargo_mllm.training.trainer.parts import count_parameters
 
 # the whole of a step, and its parts
 STEP, PARTS = "step", ("encoder", "forward", "backward", "optimizer")
@@ -33,10 +33,9 @@ LOSS_BOUND = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
 
 def memory_estimate(problem: TrainingProblem) -> MemoryEstimate:
     """What the step is expected to take in bf16 with padded rows, before there is a model."""
-    model: Any = meta_model(problem.config)
-    freeze_all_but(model, "projector")
-    if problem.stage == 2:
-        model = add_lora(model, problem.model_size.lora)
+    config = problem.config
+    config.dtype = torch.bfloat16
+    model: Any = prepare(meta_model(config), problem.stage, problem.model_size.lora)
     longest = max(problem.example_lengths())
     return estimate_memory(model, 1, problem.pictures, longest, problem.gradient_checkpointing)
 
@@ -105,7 +104,9 @@ class Stage:
         if self.setting.place.half:
             # the estimate is for bf16
             checkpointing = self.problem.gradient_checkpointing
-            row.details["estimated_bytes"] = estimate_memory(self.trainee.model, 1, num_rows, row_length, checkpointing).total
+            row.details["estimated_bytes"] = estimate_memory(
+                self.trainee.model, 1, num_rows, row_length, checkpointing, labels=self.contents.labels
+            ).total
         bounds = way.projector == BOUND
         return Entrant(
             row,

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from pargo_mllm.auto_map import PROCESSOR_FILE
 from pargo_mllm.errors import UserError
 from pargo_mllm.files import whole_folder
+from pargo_mllm.language.lora import fold_in
 from pargo_mllm.loading import open_config, open_processor, open_weights, save_model
 from pargo_mllm.model_files import read_object, shapes, told
 from pargo_mllm.modeling import ParGoForConditionalGeneration
@@ -28,7 +29,7 @@ def merge_adapter(adapter: Path, out: Path, base: Path | None = None) -> float:
     """Fold an adapter (LoRA and projector) into its base model; the result is a folder that from_pretrained loads.
 
     All happens in fp32: folding and the check of the logits, on a picture of noise and some text. What is written has the
-    base model's dtype.
+    dtypes of the base model's weights, but for the projector, which trained in fp32 and stays so.
 
     Args:
         adapter: the folder that ``PeftModel.save_pretrained`` wrote.
@@ -53,13 +54,14 @@ def merge_adapter(adapter: Path, out: Path, base: Path | None = None) -> float:
         raise MergeError(f"the base model {str(base)!r} is no model folder; say where it is with --base.")
     config = open_config(base)
     processor = open_processor(base, config) if (base / PROCESSOR_FILE).is_file() else None
-    model = open_weights(base, dtype=torch.float32).eval()
-    adapted = _load(model, adapter, settings)
+    model = open_weights(base).eval()
+    dtypes = {name: tensor.dtype for name, tensor in _tensors(model) if not name.startswith("model.projector.")}
+    adapted = _load(model.float(), adapter, settings)
 
     probe = _probe(model.config)
     with torch.inference_mode():
         before = adapted(**probe).logits
-    merged = adapted.merge_and_unload(safe_merge=True)
+    merged = fold_in(adapted)
     with torch.inference_mode():
         after = merged(**probe).logits
     difference, scale = (after - before).abs().max().item(), max(1.0, before.abs().max().item())
@@ -68,9 +70,17 @@ def merge_adapter(adapter: Path, out: Path, base: Path | None = None) -> float:
             f"the logits changed by {difference:.3g} where {TOLERANCE * scale:.3g} is allowed: {adapter} does not belong to "
             f"{base}, or its weights are too large to fold in."
         )
+    for name, tensor in _tensors(merged):
+        tensor.data = tensor.data.to(dtypes.get(name, torch.float32))
     with whole_folder(out) as aside:
-        save_model(merged.to(config.dtype or torch.float32), processor, aside)
+        save_model(merged, processor, aside)
     return difference
+
+
+def _tensors(model: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
+    return [
+        (name, tensor) for name, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_floating_point()
+    ]
 
 
 def _adapter_settings(adapter: Path) -> LoraConfig:

@@ -1,16 +1,17 @@
 """How much memory training takes on each GPU, before it is tried.
 
-Weights, gradients and optimizer states follow from counts of parameters; activations are a rough bound for attention that
-keeps no matrix of scores. Temporary buffers, the allocator's slack and the framework itself (1 to 2 GiB) come on top.
+Weights, gradients and optimizer states follow from the parameters and their dtypes; activations from a step on tensors without
+memory (:mod:`pargo_mllm.training.activations`). The allocator's slack and the framework itself (1 to 2 GiB) come on top.
 
-What is frozen is kept in bf16, what trains in fp32. Under "ddp" every GPU holds all of it. Under "zero2" it holds all weights;
-gradients and optimizer states are divided. Under "fsdp2" weights are divided too, but for the frozen encoder; what a step
-gathers is a part of its own.
+What is frozen has the dtype that it is kept in, what trains is in fp32. Under "ddp" every GPU holds all of it. Under "zero2" it
+holds all weights; gradients and optimizer states are divided. Under "fsdp2" weights are divided too, but for the frozen
+encoder; what a step gathers is a part of its own.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -19,15 +20,15 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from pargo_mllm.configuration import ParGoConfig
 from pargo_mllm.loss import LOGITS_AT_ONCE
 from pargo_mllm.modeling import ParGoForConditionalGeneration
+from pargo_mllm.training.activations import StepMemory, step_memory
 from pargo_mllm.training.trainer.engines import ENGINES
 from pargo_mllm.training.trainer.parts import count_parameters, part_of
 from pargo_mllm.training.trainer.sharding import FROZEN_WHOLE
 
-# bytes a parameter: frozen, trained; its gradient; AdamW's two moments
-FROZEN, TRAINED, GRADIENT, MOMENTS = 2, 4, 4, 8
+# bytes a trained parameter: its gradient; AdamW's two moments
+GRADIENT, MOMENTS = 4, 8
 # DDP sends gradients from buckets, copies of them; ZeRO's optimizer works on copies of the weights
 BUCKET, COPY = 4, 4
-ACTIVATION = 2
 GIB = 2**30
 
 
@@ -51,16 +52,25 @@ class PartMemory:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """All parts on one of ``gpus`` GPUs."""
+    """All parts on one of ``gpus`` GPUs.
+
+    Args:
+        step: what a micro-batch holds beside weights and gradients.
+        in_turn: bytes that gradients and activations do not take at once.
+        bound: activations are not followed through this language model, but a rough bound.
+    """
 
     engine: str
     gpus: int
     parts: tuple[PartMemory, ...]
+    step: StepMemory
+    in_turn: int = 0
+    bound: bool = False
 
     @property
     def total(self) -> int:
-        """Bytes on one GPU."""
-        return sum(part.total for part in self.parts)
+        """The most bytes that one GPU holds at once."""
+        return sum(part.total for part in self.parts) - self.in_turn
 
     def describe(self) -> str:
         """A table in GiB (in MiB where all is less than one), a line a part."""
@@ -70,14 +80,22 @@ class MemoryEstimate:
         for part in self.parts:
             lines.append(f"  {part.part:<22}" + "".join(f"{getattr(part, kind) / size:>13.2f}" for kind in kinds))
         sums = [sum(getattr(part, kind) for part in self.parts) for kind in kinds]
-        lines.append(f"  {'all':<22}" + "".join(f"{value / size:>13.2f}" for value in sums))
+        sums[-1] = self.total
+        lines.append(f"  {'all, at once':<22}" + "".join(f"{value / size:>13.2f}" for value in sums))
+        if self.bound:
+            lines.append("  activations are a rough bound: this language model cannot be followed without its weights")
         return "\n".join(lines)
 
 
 def meta_model(config: ParGoConfig) -> ParGoForConditionalGeneration:
-    """The model of a configuration without memory for its weights."""
+    """The model of a configuration without memory for its weights, its parts in the dtypes that they are loaded in."""
     with torch.device("meta"):
-        return ParGoForConditionalGeneration(config)
+        model = ParGoForConditionalGeneration(config)
+    model.model.vision_tower.to(config.dtype_of("vision_config"))
+    model.model.projector.to(config.dtype_of("projector_config"))
+    for part in (model.model.language_model, model.lm_head):
+        part.to(config.dtype_of("text_config"))
+    return model
 
 
 def estimate_memory(
@@ -87,30 +105,41 @@ def estimate_memory(
     sequence_length: int = 1024,
     gradient_checkpointing: bool = True,
     engine: str = "ddp",
+    labels: int | None = None,
+    bf16: bool = True,
+    accumulation: int = 1,
+    like: MemoryEstimate | None = None,
 ) -> MemoryEstimate:
-    """Memory of training on one GPU of several, in bf16 with AdamW.
+    """Memory of training on one GPU of several, with AdamW.
 
     Args:
-        model: a ParGoForConditionalGeneration, bare or inside PEFT's, on any device ("meta" too); what trains is what
-            requires a gradient.
+        model: a ParGoForConditionalGeneration, bare or inside PEFT's, on any device ("meta" too), in the dtypes that it trains
+            in; what trains is what requires a gradient.
         micro_batch: sequences a GPU and step, with one picture each.
         sequence_length: tokens of a sequence, those of the picture included.
         gradient_checkpointing: layers keep their input alone and are computed again.
         engine: "ddp", "zero2" or "fsdp2".
+        labels: tokens of a micro-batch that give loss, on which alone the head runs; all but the pictures' when None.
+        bf16: computed under autocast.
+        accumulation: micro-batches a step; from the second one on, gradients are there before it.
+        like: an estimate for other ``gpus`` with the same micro-batch: its activations are these.
 
     Raises:
         ValueError: for numbers that are not positive, or another engine.
     """
-    for name, value in (("gpus", gpus), ("micro_batch", micro_batch), ("sequence_length", sequence_length)):
+    counts = {"gpus": gpus, "micro_batch": micro_batch, "sequence_length": sequence_length, "accumulation": accumulation}
+    for name, value in counts.items():
         if value < 1:
             raise ValueError(f"{name}={value} must be at least 1.")
     if engine not in ENGINES:
         raise ValueError(f"engine={engine!r} is unknown; it must be one of {', '.join(ENGINES)}.")
-    config: ParGoConfig = model.config  # type: ignore[assignment]
-    activations = _activations(config, micro_batch, sequence_length, gradient_checkpointing)
+    if like is None:
+        step, bound = _step(model, micro_batch, sequence_length, labels, gradient_checkpointing, bf16, engine)
+    else:
+        step, bound = like.step, like.bound
     parts = []
     for part, (parameters, trained) in count_parameters(model).items():
-        weights = FROZEN * (parameters - trained) + TRAINED * (trained + _untrained_copy(model, part))
+        weights = sum(_bytes(weight) for name, weight in model.named_parameters() if part_of(name) == part)
         gradients, optimizer = GRADIENT * trained, MOMENTS * trained
         if engine == "ddp" and gpus > 1:
             gradients += BUCKET * trained
@@ -119,20 +148,29 @@ def estimate_memory(
         if engine == "fsdp2":
             gradients, optimizer = _share(gradients, gpus), _share(optimizer, gpus)
             weights = weights if part == FROZEN_WHOLE else _share(weights, gpus)
-        parts.append(PartMemory(part, parameters, trained, weights, gradients, optimizer, activations.get(part, 0)))
+        parts.append(PartMemory(part, parameters, trained, weights, gradients, optimizer, step.parts.get(part, 0)))
     if engine == "fsdp2" and gpus > 1:
         parts.append(PartMemory("gathered", 0, 0, _gathered(model), 0, 0, 0))
-    return MemoryEstimate(engine, gpus, tuple(parts))
+    alone = gpus == 1 and engine != "zero2" and accumulation == 1
+    return MemoryEstimate(engine, gpus, tuple(parts), step, step.in_turn if alone else 0, bound)
+
+
+def _step(
+    model: Any, batch: int, length: int, labels: int | None, checkpointing: bool, bf16: bool, engine: str
+) -> tuple[StepMemory, bool]:
+    config: ParGoConfig = model.config
+    length = max(length, config.num_image_tokens + 1)
+    rows = batch * (length - config.num_image_tokens) if labels is None else max(1, min(labels, batch * length))
+    try:
+        # deepspeed's autocast is its own
+        return step_memory(model, batch, length, rows, checkpointing, bf16, copies_kept=engine == "zero2"), False
+    except Exception:
+        # a family may compute with numbers, where there are only shapes
+        return _bound(config, batch, length, rows, checkpointing), True
 
 
 def _share(count: int, gpus: int) -> int:
     return -(-count // gpus)
-
-
-def _untrained_copy(model: torch.nn.Module, part: str) -> int:
-    """Parameters of the copy that PEFT keeps of a module it trains in full."""
-    of_part = ((name, p) for name, p in model.named_parameters() if part_of(name) == part)
-    return sum(p.numel() for name, p in of_part if "original_module" in name.split("."))
 
 
 def _gathered(model: torch.nn.Module) -> int:
@@ -148,23 +186,20 @@ def _gathered(model: torch.nn.Module) -> int:
 
 
 def _bytes(parameter: torch.nn.Parameter) -> int:
-    return (TRAINED if parameter.requires_grad else FROZEN) * parameter.numel()
+    return parameter.numel() * parameter.element_size()
 
 
-def _activations(config: ParGoConfig, batch: int, length: int, checkpointing: bool) -> dict[str, int]:
-    """Bytes by part. The encoder is frozen and keeps nothing; what stands behind the projector lets gradients through."""
+def _bound(config: ParGoConfig, batch: int, length: int, rows: int, checkpointing: bool) -> StepMemory:
+    """As :func:`step_memory`, for attention that keeps no matrix of scores: numbers of two bytes."""
     vision, projector, text = config.vision_config, config.projector_config, config.text_config
-    visual = batch * config.num_visual_tokens * _layer_width(vision)
-    tokens = batch * config.num_image_tokens
-    sequence = batch * length
-    # logits in bf16, in fp32 for the loss, and their gradient; so many at once
-    logits = min(sequence * text.vocab_size, LOGITS_AT_ONCE) * (ACTIVATION + 4 + 4)
-    return {
-        "vision_tower": ACTIVATION * visual,
-        "projector": ACTIVATION * _kept(projector, tokens, checkpointing),
-        "language_model": ACTIVATION * _kept(text, sequence, checkpointing),
-        "lm_head": logits,
+    parts = {
+        "vision_tower": 2 * batch * config.num_visual_tokens * _layer_width(vision),
+        "projector": 2 * _kept(projector, batch * config.num_image_tokens, checkpointing),
+        "language_model": 2 * _kept(text, batch * length, checkpointing),
+        # in fp32, their logarithms and two gradients
+        "lm_head": 4 * 4 * min(rows * text.vocab_size, LOGITS_AT_ONCE),
     }
+    return StepMemory(parts, 0)
 
 
 def _kept(config, tokens: int, checkpointing: bool) -> int:
@@ -175,4 +210,5 @@ def _kept(config, tokens: int, checkpointing: bool) -> int:
 
 def _layer_width(config) -> int:
     """Numbers a token that a layer's maps keep: input, two norms, query, key, value, output, residual; the feed-forward's."""
-    return 8 * config.hidden_size + 3 * config.intermediate_size
+    inside = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    return 8 * config.hidden_size + 3 * inside

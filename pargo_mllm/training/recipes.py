@@ -28,6 +28,8 @@ from pargo_mllm.training.trainer.settings import StageSettings
 NOT_DECISIVE = ("output", "save_steps", "workers", "eval_steps", "eval_examples", "report_to")
 # keys that take each other's place: how long, how the rate rises, what training starts from
 ALTERNATIVES = (("steps", "epochs"), ("warmup", "warmup_steps"), ("model", "miniature", "architecture"))
+# how the language model trains in stage 2
+TUNING = ("lora", "full")
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
 # of a projector's arguments, those that follow from the encoder and the language model
 FILLED_IN = ("vision_hidden_size", "output_size", "feature_grid")
@@ -85,12 +87,14 @@ class Recipe(RecipeKeys):
             raise RecipeError(f"stage={self.stage} must be 1 or 2.")
         if (self.steps is None) == (self.epochs is None):
             raise RecipeError(f"steps={self.steps}, epochs={self.epochs}: exactly one of the two must be given.")
-        choices = {"attention": ATTENTION, "projector_attention": PROJECTOR_ATTENTION, "template": TEMPLATES}
+        choices = {"attention": ATTENTION, "projector_attention": PROJECTOR_ATTENTION, "template": TEMPLATES, "tuning": TUNING}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise RecipeError(f"{name}={getattr(self, name)!r} is unknown; it must be one of {', '.join(known)}.")
         if not 0 <= self.held_out < 1:
             raise RecipeError(f"held_out={self.held_out} must lie in [0, 1): it is a share of the data.")
+        if self.stage == 1 and self.tuning != "lora":
+            raise RecipeError(f"tuning={self.tuning!r} is for stage 2; in stage 1 the language model is frozen.")
         if self.stage == 2 and self.miniature:
             raise RecipeError("miniature is for stage 1; stage 2 starts from --model, the folder of stage 1.")
         if self.projector is not None:
@@ -111,7 +115,7 @@ class Recipe(RecipeKeys):
         self.settings(None, "cpu")
 
     def lora(self) -> LoraSettings:
-        """LoRA of stage 2."""
+        """LoRA of stage 2, where ``tuning`` is "lora"."""
         return LoraSettings(self.lora_rank, self.lora_alpha, self.lora_dropout, self.lora_target_modules)
 
     def settings(self, pictures: int | None, device: str, processes: int = 1) -> StageSettings:
@@ -164,7 +168,7 @@ def load_recipe(recipe: str, changes: Mapping[str, str] | None = None) -> Recipe
         if key not in kinds:
             near = get_close_matches(str(key), kinds, n=1)
             raise RecipeError(f"{key} is no key of a recipe" + (f"; {near[0]}?" if near else f": {', '.join(kinds)}."))
-        own = {"data": _data, "projector": _projector}.get(key)
+        own = {"data": _data, "projector": _projector, "lora_target_modules": _targets}.get(key)
         checked[key] = own(value) if own else _typed(key, value, kinds[key])
     if "stage" not in checked:
         raise RecipeError(f"{recipe} has no stage; it must be 1 or 2.")
@@ -288,6 +292,17 @@ def _projector(value: Any) -> dict[str, Any] | None:
     if value is not None and not isinstance(value, dict):
         raise RecipeError(f"projector={value!r} must be a type ({', '.join(PROJECTORS)}), or arguments as keys and values.")
     return value
+
+
+def _targets(value: Any) -> str | tuple[str, ...] | None:
+    """A regular expression, or names of layers."""
+    if value is None or isinstance(value, str):
+        return value
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise RecipeError(
+            f"lora_target_modules={value!r} must be names of layers, such as [q_proj, v_proj], or a regular expression."
+        )
+    return tuple(value)
 
 
 def _value(key: str, text: str) -> Any:

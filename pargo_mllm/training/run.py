@@ -12,26 +12,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from tqdm.auto import tqdm
 from transformers.utils import is_flash_attn_2_available
 
 from pargo_mllm.configuration import ParGoConfig, expand_attention
 from pargo_mllm.data.corpus import Corpus
 from pargo_mllm.files import MANIFEST, default_cache, sync, what_is_wrong, write_manifest, write_whole
-from pargo_mllm.language.lora import add_lora
+from pargo_mllm.language.lora import LoraSettings, describe_adapted
 from pargo_mllm.language.rows import what_rows_mix_up
 from pargo_mllm.model_files import told
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
 from pargo_mllm.training.feature_store import FeatureStore, encode_corpus
 from pargo_mllm.training.inputs import OpenedData, open_data, tokens_an_example, training_inputs
-from pargo_mllm.training.memory import estimate_memory, meta_model
+from pargo_mllm.training.memory import MemoryEstimate, estimate_memory, meta_model
 from pargo_mllm.training.needs import check_lengths, check_projector_options, memory_problem, workers_problem
 from pargo_mllm.training.recipes import Recipe, RecipeError
-from pargo_mllm.training.stages import stage1, stage2
+from pargo_mllm.training.stages import prepare, stage1, stage2
 from pargo_mllm.training.start import Start, start_of
 from pargo_mllm.training.trainer.engines import EngineError, check_installed, place
-from pargo_mllm.training.trainer.parts import describe_parts, freeze_all_but
+from pargo_mllm.training.trainer.parts import describe_parts
 from pargo_mllm.training.trainer.processes import Processes, from_all
 from pargo_mllm.training.trainer.settings import StageSettings
 from pargo_mllm.training.trainer.stage_trainer import Stage
@@ -89,8 +90,9 @@ def run_recipe(
     model = _planned(recipe, config)
     if recipe.model is not None and recipe.projector is not None:
         say(f"the projector is fresh, in place of the one in {recipe.model}")
-    say(f"stage {recipe.stage}: {_story(recipe)}\n{describe_parts(model)}")
-    _say_memory(recipe, model, processes, dry_run, device, say)
+    adapted = f"\n{describe_adapted(model)}" if isinstance(model, PeftModel) else ""
+    say(f"stage {recipe.stage}: {_story(recipe)}\n{describe_parts(model)}{adapted}")
+    _say_memory(recipe, model, settings.bf16, processes, dry_run, device, say)
     _check_workers(recipe, dry_run, say)
     _check_packages(recipe, dry_run, say)
     if data is not None and recipe.output is not None:
@@ -154,8 +156,6 @@ def _train(
 ) -> None:
     device = "cpu" if settings.use_cpu else "cuda"
     model, processor = start.load({**expand_attention(recipe.attention), "projector_config": recipe.projector_attention})
-    # with bf16, what trains is in fp32 and what is frozen as it was saved; else all is fp32
-    (model.model.projector if settings.bf16 else model).float()
     place(model, recipe.engine, device)
     encode = _encoding(recipe, model, processor, settings.bf16, processes, cache)
     inputs = training_inputs(recipe, data, processor, settings.steps, encode, _layout(recipe, model, say))
@@ -169,7 +169,7 @@ def _train(
     if recipe.stage == 1:
         log = stage1(model, processor, stage, folder, say)
     else:
-        _, log = stage2(model, processor, stage, recipe.lora(), folder, say)
+        _, log = stage2(model, processor, stage, _lora(recipe), folder, say)
     if processes.is_first:
         (folder / LOG).write_text(json.dumps([*log[:-1], {**log[-1], "data": data.counts()}]))
 
@@ -210,12 +210,25 @@ def _division(settings: StageSettings) -> str:
     )
 
 
-def _say_memory(recipe: Recipe, model, processes: Processes, dry_run: bool, device: str, say: Callable[[str], None]) -> None:
+def _say_memory(
+    recipe: Recipe, model, bf16: bool, processes: Processes, dry_run: bool, device: str, say: Callable[[str], None]
+) -> None:
+    estimate: MemoryEstimate | None = None
+    before = 0
     for gpus in (1, 32) if dry_run else (processes.size,):
         micro_batch = recipe.micro_batch_size or max(1, recipe.batch_size // gpus)
         estimate = estimate_memory(
-            model, gpus, micro_batch, recipe.max_length, recipe.gradient_checkpointing, engine=recipe.engine
+            model,
+            gpus,
+            micro_batch,
+            recipe.max_length,
+            recipe.gradient_checkpointing,
+            recipe.engine,
+            bf16=bf16,
+            accumulation=max(1, recipe.batch_size // (micro_batch * gpus)),
+            like=estimate if micro_batch == before else None,
         )
+        before = micro_batch
         length = recipe.max_length
         say(f"memory under {recipe.engine}, {micro_batch} sequences of {length} tokens at once\n{estimate.describe()}")
         problem = memory_problem(estimate.total, device) if gpus == processes.size else None
@@ -254,9 +267,15 @@ def _say_nothing(line: str) -> None:
 
 
 def _story(recipe: Recipe) -> str:
-    trains = "the projector learns from captions" if recipe.stage == 1 else "projector and LoRA learn to answer questions"
+    trains = "the projector learns from captions"
+    if recipe.stage == 2:
+        trains = f"projector and {'LoRA' if recipe.tuning == 'lora' else 'language model'} learn to answer questions"
     length = f"{recipe.steps:,} steps" if recipe.steps is not None else f"{recipe.epochs} epochs"
     return f"{trains}; {length} of {recipe.batch_size} examples, learning rate {recipe.learning_rate:g}"
+
+
+def _lora(recipe: Recipe) -> LoraSettings | None:
+    return recipe.lora() if recipe.tuning == "lora" else None
 
 
 def _planned(recipe: Recipe, config: ParGoConfig):
@@ -264,12 +283,13 @@ def _planned(recipe: Recipe, config: ParGoConfig):
     # whatever the layers of a family object to
     with told("projector" if recipe.projector else "the model's configuration", RecipeError):
         model = meta_model(config)
-    freeze_all_but(model, "projector")
-    if recipe.stage == 1:
-        return model
+    # what flash-attn keeps is what torch's keeps, and is planned where it is not installed
+    attention = "sdpa" if recipe.attention == "flash_attention_2" else recipe.attention
+    with told("attention", RecipeError):
+        model.set_attn_implementation({**expand_attention(attention), "projector_config": recipe.projector_attention})
     try:
         with torch.device("meta"):
-            return add_lora(model, recipe.lora())
+            return prepare(model, recipe.stage, _lora(recipe))
     except ValueError as error:
         raise RecipeError(f"lora_target_modules: {error}") from error
 

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
 from pargo_mllm.assembly import with_projector
 from pargo_mllm.configuration import ParGoConfig
 from pargo_mllm.loading import check_model_folder, open_config, open_model, open_processor
@@ -64,7 +66,7 @@ class FolderStart:
             open_processor(self.folder, config)
         except ModelFolderError as error:
             raise RecipeError(f"--model: {error}") from error
-        return changed_config(config, self.projector)
+        return changed_config(_trainable(config, self.folder), self.projector)
 
     def tiles(self) -> int:
         """See :class:`Start`."""
@@ -115,6 +117,15 @@ class PlannedStart:
 def most_tiles(max_tiles: int, overview_tile: bool) -> int:
     """What a picture becomes at most, by the arguments of :class:`pargo_mllm.processing.ParGoProcessor`."""
     return max_tiles + (max_tiles > 1 and overview_tile)
+
+
+def _trainable(config: ParGoConfig, folder: Path) -> ParGoConfig:
+    if config.dtype_of("text_config") == torch.float16:
+        raise RecipeError(
+            f"--model: the language model of {folder} is in float16, in which gradients on their way to the projector vanish; "
+            "save it in bfloat16 or float32: ParGoForConditionalGeneration.from_pretrained(DIR, dtype=torch.bfloat16)."
+        )
+    return config
 
 
 def changed_config(config: ParGoConfig, projector: dict[str, Any] | None) -> ParGoConfig:

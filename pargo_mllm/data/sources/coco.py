@@ -190,7 +190,10 @@ def _captions(content: dict[str, Any], listed: set[Any], skipped: Counter[str]) 
 def _objects(
     content: dict[str, Any], images: dict[Any, dict], skipped: Counter[str], lists: dict[str, Tally]
 ) -> tuple[dict[Any, list[CocoObject]], dict[Any, tuple[float, float]]]:
-    """Objects, and the width and height that their boxes are shares of, by the id of their image; ``lists`` gets tallies of the lists that only serve to know them."""
+    """Objects, and the width and height that their boxes are shares of, by the id of their image.
+
+    ``lists`` gets tallies of the lists that only serve to know them.
+    """
     known: dict[str, dict[Any, dict]] = {}
     for name, types, said in (("images", _SIZE, ("width", "height")), ("categories", _CATEGORY, ("name",))):
         problems: Counter[str] = Counter()

@@ -7,10 +7,10 @@ are two.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import pargo_kernels.cascaded_partial_attention
@@ -18,11 +18,15 @@ import pargo_kernels.partial_global_attention  # noqa: F401 (both register their
 from pargo_kernels.intervals import window_bounds
 from pargo_mllm.configuration import ParGoConfig
 from pargo_mllm.data.feeding.contents import BatchContents
+from pargo_mllm.language.lora import expert_weights, linear_maps
 from pargo_mllm.modeling import ParGoForConditionalGeneration
-from pargo_mllm.training.trainer.parts import part_of
 
-# forward; gradients of the inputs and of the weights take as much each
-FORWARD, TRAINED, PASSED_THROUGH = 1, 3, 2
+# a forward; gradients of the inputs and of the weights take as much each
+TRAINED, PASSED_THROUGH = 3, 2
+
+# what families call the number of experts, and of those that a token goes through
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+_CHOSEN = ("num_experts_per_tok", "moe_k", "moe_topk")
 
 # FLOP/s of dense bf16 tensor cores, from the makers' data sheets; the first name found in the device's name counts
 PEAKS = {
@@ -53,20 +57,22 @@ class StepFlops:
 
     Args:
         config: of the model.
-        lora_parameters: trained weights inside the language model.
+        lora_parameters: weights of LoRA that a token of the language model meets (:func:`weights_a_token`).
+        whole: the language model trains itself, and its head.
     """
 
-    def __init__(self, config: ParGoConfig, lora_parameters: int):
+    def __init__(self, config: ParGoConfig, lora_parameters: int, whole: bool = False):
         self.config = config
         with torch.device("meta"):
             # the counter hangs hooks on whatever wants a gradient, learned tokens themselves too
             model = ParGoForConditionalGeneration(config).requires_grad_(False)
         text = config.text_config
-        linear = {name: module.weight.numel() for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-        self._per_token = FORWARD * 2 * sum(size for name, size in linear.items() if part_of(name) == "language_model")
+        weights: dict[str, torch.Tensor] = {**expert_weights(model)}
+        weights |= {f"{name}.weight": module.weight for name, module in linear_maps(model).items()}
         # the frozen weights pass gradients on, LoRA's have gradients of their own
-        self._per_token = PASSED_THROUGH * self._per_token + TRAINED * 2 * lora_parameters
-        self._per_label = PASSED_THROUGH * 2 * text.hidden_size * text.vocab_size
+        work = TRAINED if whole else PASSED_THROUGH
+        self._per_token = 2 * (work * weights_a_token(config, weights) + TRAINED * lora_parameters)
+        self._per_label = 2 * work * text.hidden_size * text.vocab_size
         # scores and their product with the values, and twice that for their gradients
         width = text.num_attention_heads * (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
         self._per_pair = TRAINED * 2 * 2 * width * text.num_hidden_layers
@@ -80,6 +86,14 @@ class StepFlops:
     def picture(self, tiles: int, encoded: bool) -> int:
         """Operations for one picture of so many tiles: the encoder's, unless it ran before, and the projector's."""
         return _picture(self._model, tiles, encoded)
+
+
+def weights_a_token(config: ParGoConfig, weights: Mapping[str, torch.Tensor]) -> int:
+    """How many weights of linear maps a token meets, by their names: of experts, those that the router chooses for it."""
+    text = config.text_config
+    chosen, there = (next((n for name in names if (n := getattr(text, name, None))), 1) for names in (_CHOSEN, _EXPERTS))
+    whole = sum(weight.numel() for name, weight in weights.items() if "experts" not in name.split("."))
+    return whole + sum(weight.numel() for name, weight in weights.items() if "experts" in name.split(".")) * chosen // there
 
 
 @lru_cache(maxsize=256)

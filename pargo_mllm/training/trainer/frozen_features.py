@@ -15,6 +15,6 @@ def frozen_features(model: ParGoModel, pixels: torch.Tensor, bf16: bool) -> torc
     """
     device = model.device
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        features = model.get_vision_features(pixels.to(device, model.vision_tower.dtype))
+        features = model.get_vision_features(pixels.to(device))
     # a tensor of inference mode cannot be kept for a backward pass
     return features.clone()

@@ -20,7 +20,7 @@ from transformers import Trainer
 from pargo_mllm.data.corpus import shown
 from pargo_mllm.data.feeding.contents import BatchContents
 from pargo_mllm.data.feeding.encoding import WHY_SKIPPED, TrainingSet
-from pargo_mllm.training.trainer.flops import StepFlops
+from pargo_mllm.training.trainer.flops import StepFlops, weights_a_token
 from pargo_mllm.training.trainer.frozen_features import frozen_features
 from pargo_mllm.training.trainer.guards import TrainingStopped, not_finite
 from pargo_mllm.training.trainer.parts import part_of
@@ -122,7 +122,7 @@ class MeasuredTrainer(Trainer):
         for turn, batch in enumerate(loader):
             contents = batch.pop("contents")
             # deepspeed's autocast is not around the bare model
-            with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.bf16):
+            with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=False):
                 loss = model(**self._prepare_inputs(batch), num_items_in_batch=one, skip_logits=True).loss
             if turn * processes + self.args.process_index < len(batches) and contents.labels:
                 sums += torch.tensor([loss.item(), contents.labels], dtype=torch.float64)
@@ -174,13 +174,13 @@ def bare_model(model: torch.nn.Module) -> Any:
 def measurement(model: torch.nn.Module, device: torch.device, bf16: bool) -> dict[str, Any]:
     """Arguments of :class:`MeasuredTrainer` for a ParGo model, bare or inside PEFT's, that trains on ``device``."""
     bare = bare_model(model)
-    lora_parameters = sum(
-        weight.numel()
-        for name, weight in model.named_parameters()
-        if weight.requires_grad and part_of(name) == "language_model"
-    )
+    trained = {
+        name: weight for name, weight in model.named_parameters() if weight.requires_grad and part_of(name) == "language_model"
+    }
+    whole = bool(trained) and not isinstance(model, PeftModel)
+    flops = StepFlops(bare.config, 0 if whole else weights_a_token(bare.config, trained), whole)
     return {
-        "meter": ThroughputMeter(StepFlops(bare.config, lora_parameters), device),
+        "meter": ThroughputMeter(flops, device),
         # under autocast as the model is trained
         "encode": partial(frozen_features, bare.model, bf16=bf16),
         "bf16": bf16,

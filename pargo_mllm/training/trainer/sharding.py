@@ -54,8 +54,8 @@ def take_back(sharded: nn.Module, model: nn.Module) -> None:
 
 def trained_state(model: nn.Module) -> dict[str, torch.Tensor]:
     """Whole tensors of what is not frozen, and buffers, on the CPU. All processes take part; the first one gets them."""
-    frozen = {name for name, parameter in model.named_parameters(remove_duplicate=False) if not parameter.requires_grad}
-    return _gathered({name: tensor for name, tensor in model.state_dict().items() if name not in frozen})
+    left_out = _left_out(model)
+    return _gathered({name: tensor for name, tensor in model.state_dict().items() if name not in left_out})
 
 
 def load_trained_state(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
@@ -65,10 +65,16 @@ def load_trained_state(model: nn.Module, state: dict[str, torch.Tensor]) -> None
         ValueError: if the model does not train exactly these tensors.
     """
     own = model.state_dict()
-    frozen = {name for name, parameter in model.named_parameters(remove_duplicate=False) if not parameter.requires_grad}
-    if different := (own.keys() - frozen) ^ state.keys():
+    if different := (own.keys() - _left_out(model)) ^ state.keys():
         raise ValueError(f"{min(different)} is not in both, the trained tensors that were saved and those of the model.")
     model.load_state_dict({name: _shard_like(tensor, own[name]) for name, tensor in state.items()}, strict=False)
+
+
+def _left_out(model: nn.Module) -> set[str]:
+    """Names of frozen parameters, and further names of those that have several, as tied embeddings do."""
+    first = dict(model.named_parameters())
+    every = model.named_parameters(remove_duplicate=False)
+    return {name for name, parameter in every if name not in first or not parameter.requires_grad}
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

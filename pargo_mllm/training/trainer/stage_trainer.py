@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import AutocastKwargs
 from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset, SequentialSampler
@@ -90,8 +91,10 @@ class ParGoTrainer(MeasuredTrainer):
         super().__init__(*args, **kwargs)
 
     def create_accelerator_and_postprocess(self):
-        """What is sharded is not wrapped in another engine."""
+        """What is sharded is not wrapped in another engine; what autocast copies of a weight goes with its layer."""
         super().create_accelerator_and_postprocess()
+        # kept until the end of a forward pass, copies in bf16 would be half a trained language model more
+        self.accelerator.autocast_handler = AutocastKwargs(cache_enabled=False)
         if self.settings.engine == "fsdp2":
             prepare = self.accelerator.prepare_model
             self.accelerator.prepare_model = lambda model, **_: prepare(model, device_placement=False, evaluation_mode=True)

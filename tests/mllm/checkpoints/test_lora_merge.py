@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from pargo_mllm.checkpoints import merging
 from pargo_mllm.cli import main
 from pargo_mllm.configuration import PROJECTORS
-from pargo_mllm.language.lora import LoraSettings, add_lora, language_model_linears
+from pargo_mllm.language.lora import LoraSettings, add_lora, lora_targets
 from pargo_mllm.training.trainer.parts import part_of
 from tests.mllm.made.miniature_families import FAMILY_NAMES, make_family
 
@@ -45,7 +45,7 @@ def test_targets_outside_of_the_language_model_are_refused():
     with pytest.raises(ValueError, match=r"matches model\.vision_tower.*outside of the language model.*begin it with"):
         add_lora(model, LoraSettings(rank=2, alpha=4, target_modules=r".*\.q_proj"))
     with pytest.raises(ValueError, match=r"Linear has no linear map below model\.language_model"):
-        language_model_linears(torch.nn.Linear(2, 2))
+        lora_targets(torch.nn.Linear(2, 2))
 
 
 @pytest.fixture
@@ -107,10 +107,13 @@ def test_a_merge_that_changes_the_logits_is_an_error(trained, capsys, monkeypatc
     assert not (trained / "out").exists()
 
 
-def test_the_merged_model_keeps_the_dtype_of_its_base(trained):
+def test_the_merged_model_keeps_the_dtypes_of_its_base(trained, capsys):
     config = trained / "base" / "config.json"
     weights = trained / "base" / "model.safetensors"
     save_file({name: tensor.bfloat16() for name, tensor in load_file(weights).items()}, weights, metadata={"format": "pt"})
     config.write_text(json.dumps({**json.loads(config.read_text()), "dtype": "bfloat16"}))
     assert merge(trained) == 0
-    assert {tensor.dtype for tensor in load_file(trained / "out" / "model.safetensors").values()} == {torch.bfloat16}
+    assert "rounded to bfloat16, the dtype of its base" in capsys.readouterr().out
+    dtypes = {("projector" in name, tensor.dtype) for name, tensor in load_file(trained / "out" / "model.safetensors").items()}
+    # the projector trained in fp32
+    assert dtypes == {(True, torch.float32), (False, torch.bfloat16)}

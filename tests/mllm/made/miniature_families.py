@@ -72,6 +72,19 @@ def make_language_model(family, tokenizer, seed=0):
     return AutoModelForCausalLM.from_config(config).eval()
 
 
+def small_encoder():
+    """One layer, 24 wide, 4 x 4 patches."""
+    return SiglipVisionConfig(
+        hidden_size=24,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=SIDE,
+        patch_size=PATCH,
+        vision_use_head=False,
+    )
+
+
 def make_family(family, seed=0, **projector):
     """(model, processor) of a family; keyword arguments go to the projector."""
     tokenizer = make_tokenizer(family)
@@ -85,15 +98,7 @@ def make_family_around(tokenizer, family=None):
 
 def around(language_model, tokenizer, seed=0, family=None, **projector):
     """(model, processor) with a language model behind pictures."""
-    vision = SiglipVisionConfig(
-        hidden_size=24,
-        intermediate_size=48,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        image_size=SIDE,
-        patch_size=PATCH,
-        vision_use_head=False,
-    )
+    vision = small_encoder()
     options = {
         "num_hidden_layers": 2,
         "num_attention_heads": 2,

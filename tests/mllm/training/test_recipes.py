@@ -33,7 +33,9 @@ def test_paper_settings():
         assert second.settings(100_000, "cpu").steps == 2 * 782
 
 
-@pytest.mark.parametrize("model", PAPER)
+@pytest.mark.parametrize(
+    "model", [model if model == "vicuna-7b" else pytest.param(model, marks=pytest.mark.long) for model in PAPER]
+)
 def test_dry_run_at_paper_size(model, capsys):
     for stage in (1, 2):
         assert train(f"{model}-stage{stage}", "--dry-run") == 0

@@ -24,6 +24,7 @@ from pargo_mllm.training.trainer.parts import freeze_all_but
 from pargo_mllm.training.trainer.processes import Processes, ProcessesError
 from pargo_mllm.training.trainer.settings import StageSettings
 from pargo_mllm.training.trainer.stage_trainer import ParGoTrainer
+from tests.mllm.made.mixtures import make_mixture
 from tests.mllm.made.photographs import write_photographs
 from tests.mllm.made.training_runs import (
     GENTLE,
@@ -79,6 +80,60 @@ def one_process(root):
 
 
 ACCUMULATES = ("--micro-batch-size", "1")
+
+
+@pytest.fixture(scope="module")
+def rounded(root):
+    """What stage 2 starts from, encoder and language model in bf16, the head tied to the embeddings."""
+    model = AutoModelForImageTextToText.from_pretrained(root / "start")
+    model.config.text_config.tie_word_embeddings = model.config.tie_word_embeddings = True
+    model.tie_weights()
+    model.model.vision_tower.bfloat16()
+    model.model.language_model.bfloat16()
+    model.lm_head.bfloat16()
+    model.tie_weights()
+    model.save_pretrained(root / "rounded")
+    AutoProcessor.from_pretrained(root / "start").save_pretrained(root / "rounded")
+    return root / "rounded"
+
+
+@pytest.mark.parametrize("engine", ["fsdp2", pytest.param("ddp", marks=long)])
+def test_a_whole_language_model_trains_alike_in_every_division(root, rounded, tmp_path, engine):
+    """In fp32, of which it starts in bf16; what was killed goes on with the same."""
+    run = mini2(root / "photographs", rounded, tmp_path / "alone", *GENTLE, "--tuning", "full")
+    assert train(*run) == 0
+    found = weights(tmp_path / "alone")
+    dtypes = {name.split(".")[1]: tensor.dtype for name, tensor in found.items()}
+    assert dtypes == {"vision_tower": torch.bfloat16, "projector": torch.float32, "language_model": torch.float32}
+    start = weights(rounded)
+    moved = {name.split(".")[1] for name in found if not torch.equal(found[name], start[name].to(found[name].dtype))}
+    assert moved == {"projector", "language_model"}
+    run = mini2(root / "photographs", rounded, tmp_path / "two", *GENTLE, "--tuning", "full", "--engine", engine)
+    assert "language_model" in train_on(2, *run)
+    torch.testing.assert_close(weights(tmp_path / "two"), found, rtol=0, atol=1e-5)
+    torch.testing.assert_close(losses(tmp_path / "two"), losses(tmp_path / "alone"), rtol=0, atol=1e-5)
+
+
+@long
+@pytest.mark.parametrize("more", [(), ("--gradient-checkpointing", "true")], ids=["", "checkpointing"])
+@pytest.mark.parametrize("engine", ["fsdp2", "ddp"])
+def test_experts_train_alike_in_every_division(root, tmp_path, engine, more):
+    model, processor = make_mixture("mixtral")
+    model.save_pretrained(tmp_path / "start")
+    processor.save_pretrained(tmp_path / "start")
+    run = [*GENTLE, "--lora-dropout", "0.0", *more]
+    assert train(*mini2(root / "photographs", tmp_path / "start", tmp_path / "alone", *run)) == 0
+    assert any("experts" in name for name in changed(tmp_path / "start", tmp_path / "alone"))
+    train_on(2, *mini2(root / "photographs", tmp_path / "start", tmp_path / "two", *run, "--engine", engine))
+    torch.testing.assert_close(weights(tmp_path / "two"), weights(tmp_path / "alone"), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("engine", [pytest.param("fsdp2", marks=long), pytest.param("ddp", marks=long)])
+def test_frozen_weights_in_bf16_beside_lora_in_fp32(root, rounded, tmp_path, engine):
+    run = mini2(root / "photographs", rounded, tmp_path / "two", *GENTLE, "--engine", engine)
+    train_on(2, *run)
+    dtypes = {name.split(".")[1]: tensor.dtype for name, tensor in weights(tmp_path / "two").items()}
+    assert dtypes == {"vision_tower": torch.bfloat16, "projector": torch.float32, "language_model": torch.bfloat16}
 
 
 @pytest.mark.parametrize(
