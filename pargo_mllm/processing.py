@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from PIL import Image
 from transformers import BatchFeature
 from transformers.image_utils import make_flat_list_of_images
@@ -141,8 +142,11 @@ class ParGoProcessor(NamesItsClasses, ProcessorMixin):
         Args:
             conversations: messages in transformers' form; a picture is a part ``{"type": "image", "image": picture}``, as a
                 PIL picture or a file.
+
+        Raises:
+            ValueError: if the chat template refuses a conversation, or texts and pictures do not match.
         """
-        texts: Any = [self.apply_chat_template(messages, add_generation_prompt=True) for messages in conversations]
+        texts: Any = [self._prompt(messages) for messages in conversations]
         pictures = [
             [
                 part["image"]
@@ -162,6 +166,13 @@ class ParGoProcessor(NamesItsClasses, ProcessorMixin):
             add_special_tokens=False,
             return_tensors="pt",
         )
+
+    def _prompt(self, messages: list[dict[str, Any]]) -> str:
+        try:
+            return self.apply_chat_template(messages, add_generation_prompt=True)
+        except (TemplateError, ArithmeticError, LookupError, TypeError) as error:
+            # a template is a program, of whoever made the folder
+            raise ValueError(f"the chat template refuses the conversation: {type(error).__name__} {error}") from error
 
     def _get_num_multimodal_tokens(self, image_sizes=None, **kwargs) -> MultiModalData:
         """What serving engines ask: tokens and rows of pixels of pictures of given (height, width)."""

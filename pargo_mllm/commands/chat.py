@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import transformers
-from jinja2 import TemplateError
 from transformers import TextStreamer
 
 from pargo_mllm.answering import generation_settings
@@ -56,29 +55,28 @@ def _run(options: argparse.Namespace) -> None:
     for question in _questions():
         try:
             chat.ask(question, TextStreamer(processor.tokenizer, skip_prompt=True, skip_special_tokens=True))
-        except (ValueError, TemplateError) as error:
-            # templates refuse conversations too, such as one with a system message
+        except ValueError as error:
             print(f"pargo chat: {error}", file=sys.stderr)
             failed += 1
     if failed and not sys.stdin.isatty():
-        raise ChatError(f"{failed} questions could not be asked")
+        raise ChatError(
+            f"{failed} {'question' if failed == 1 else 'questions'} could not be asked; what was wrong stands above."
+        )
 
 
 def _questions():
     """Lines of standard input without the empty ones; a person at a keyboard gets a prompt."""
     asks = sys.stdin.isatty()
-    number = 0
     while True:
         if asks:
             print("> ", end="", flush=True)
-        number += 1
         try:
             line = sys.stdin.readline()
         except UnicodeDecodeError as error:
             raise ChatError(f"standard input holds bytes that are no {error.encoding} text ({error.reason}).") from error
         if not line:
             return
-        _check_text(line, f"line {number} of standard input")
+        _check_text(line, "standard input")
         if line.strip():
             yield line.strip()
 

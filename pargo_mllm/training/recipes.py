@@ -18,6 +18,7 @@ from pargo_mllm.data.feeding.conversations import TEMPLATES
 from pargo_mllm.data.scenes.corpus import Scenes
 from pargo_mllm.errors import UserError
 from pargo_mllm.language.lora import LoraSettings
+from pargo_mllm.model_files import told
 from pargo_mllm.training.trainer.precision import computes_bf16
 from pargo_mllm.training.trainer.settings import StageSettings, TrainingKeys
 
@@ -28,6 +29,8 @@ ATTENTION = ("sdpa", "eager", "flash_attention_2")
 # of a projector's arguments, those that follow from the encoder and the language model
 FILLED_IN = ("vision_hidden_size", "output_size", "feature_grid")
 PROJECTOR_ATTENTION = ("pargo", "sdpa", "eager")
+
+_MOST_VALUES = 10_000
 
 
 class RecipeError(UserError):
@@ -210,13 +213,13 @@ def load_recipe(recipe: str, changes: Mapping[str, str] | None = None) -> Recipe
 def _read(file: Path, called: str) -> dict[str, Any]:
     if not file.is_file():
         raise RecipeError(f"{called} is neither a recipe ({', '.join(names())}) nor a file.")
-    try:
-        own = yaml.safe_load(file.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    with told(f"{file} cannot be read as YAML", RecipeError):
+        own = _plain(file.read_text(encoding="utf-8"))
     if not isinstance(own, dict):
         raise RecipeError(f"{file} must hold keys and values, one a line.")
     extends = own.pop("extends", [])
+    if not isinstance(extends, (str, list)):
+        raise RecipeError(f"extends: {extends!r} must be the name of a packaged recipe, or a list of names.")
     settings: dict[str, Any] = {}
     for part in [extends] if isinstance(extends, str) else list(extends):
         # packaged files alone: a part leads to no file of the user's, and to no circle
@@ -283,10 +286,22 @@ def _projector(value: Any) -> dict[str, Any] | None:
 
 
 def _value(key: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{key}={text!r} cannot be read as a value.") from error
+    shown = text if len(text) <= 80 else f"{text[:80]}…"
+    with told(f"{key}={shown!r} cannot be read as a value", RecipeError):
+        return _plain(text)
+
+
+def _plain(text: str) -> Any:
+    """YAML as Python's values. Aliases let a few lines stand for billions of them, or for themselves: these are refused."""
+    loaded = yaml.safe_load(text)
+    count, waiting = 0, [loaded]
+    while waiting:
+        value = waiting.pop()
+        count += 1
+        if count > _MOST_VALUES:
+            raise ValueError(f"it holds more than {_MOST_VALUES:,} values, aliases counted as often as they are used")
+        waiting += [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, (list, set)) else []
+    return loaded
 
 
 def _typed(key: str, value: Any, kind: Any) -> Any:
@@ -302,7 +317,7 @@ def _typed(key: str, value: Any, kind: Any) -> Any:
         try:
             # YAML takes 1e-4 for a word
             return float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             pass
     elif isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
