@@ -225,6 +225,8 @@ class ParGoProjectorConfig(PreTrainedConfig):
             _at_least(name, getattr(self, name), 1)
         for name in ("num_partial_tokens", "num_global_tokens"):
             _at_least(name, getattr(self, name), 0)
+        for name in ("layer_norm_eps", "initializer_range", "query_initializer_range", "output_initializer_range"):
+            _a_number(name, getattr(self, name))
         if self.num_partial_tokens + self.num_global_tokens == 0:
             raise ValueError("num_partial_tokens=0 and num_global_tokens=0 leave nothing to project to; one must be positive.")
         if self.feature_grid is not None:
@@ -385,8 +387,9 @@ class ParGoConfig(NamesItsClasses, PreTrainedConfig):
                 f"vision_feature_select_strategy='default' would drop a patch: {self.vision_config.model_type} gives out no "
                 "class token; use 'full', or leave it out."
             )
+        _one_of("vision_feature_select_strategy", self.vision_feature_select_strategy, ("default", "full"))
         states = self.vision_config.num_hidden_layers + 1
-        if not -states <= self.vision_feature_layer < states:
+        if type(self.vision_feature_layer) is not int or not -states <= self.vision_feature_layer < states:
             raise ValueError(
                 f"vision_feature_layer={self.vision_feature_layer} is outside of the encoder's {states} hidden states; use -1 "
                 "for the last one."
@@ -438,6 +441,11 @@ def _sub_config(name: str, value, default: dict[str, Any]):
 def _one_of(name: str, value, options) -> None:
     if value not in options:
         raise ValueError(f"{name}={value!r} is unknown; it must be one of {', '.join(map(repr, options))}.")
+
+
+def _a_number(name: str, value) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+        raise ValueError(f"{name}={value!r} must be a number of at least 0.")
 
 
 def _at_least(name: str, value, minimum: int) -> None:

@@ -34,6 +34,41 @@ GENERATION_FILE, TEMPLATE_FILE = "generation_config.json", "chat_template.jinja"
 # a folder's own code is never run, and nothing is looked for elsewhere
 _HERE_ONLY: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 _OURS: dict[str, Any] = {"use_safetensors": True}
+# of the generation settings
+_SWITCHES = (
+    "do_sample",
+    "use_cache",
+    "renormalize_logits",
+    "remove_invalid_values",
+    "output_attentions",
+    "output_hidden_states",
+    "output_scores",
+    "output_logits",
+    "return_dict_in_generate",
+)
+_NUMBERS = (
+    "max_length",
+    "max_new_tokens",
+    "min_length",
+    "min_new_tokens",
+    "max_time",
+    "num_beams",
+    "num_return_sequences",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "top_h",
+    "typical_p",
+    "epsilon_cutoff",
+    "eta_cutoff",
+    "repetition_penalty",
+    "encoder_repetition_penalty",
+    "length_penalty",
+    "no_repeat_ngram_size",
+    "guidance_scale",
+    "prompt_lookup_num_tokens",
+)
 # what reads a file on its own, where it is to be found out which one is broken
 _READ_ALONE: dict[str, Callable[[Path], Any]] = {
     "tokenizer.json": lambda file: Tokenizer.from_file(str(file)),
@@ -221,11 +256,18 @@ def _is_finite(tensor: torch.Tensor) -> bool:
 
 
 def _check_generation(generation: GenerationConfig, vocabulary: int) -> None:
+    """Values that transformers loads as they are and stumbles over while it generates."""
     for name, value in generation.to_dict().items():
-        tokens = name.endswith("_token_id") or name.endswith("suppress_tokens")
-        for token in value if isinstance(value, list) else [value]:
-            if tokens and token is not None and (type(token) is not int or not token < vocabulary):
-                raise ValueError(f"{name}={value!r} must name tokens of the vocabulary, below {vocabulary}")
+        if value is None:
+            continue
+        if name.endswith("_token_id") or name.endswith("suppress_tokens"):
+            tokens = value if isinstance(value, list) else [value]
+            if not all(type(token) is int and token < vocabulary for token in tokens):
+                raise ValueError(f"{name}={value!r} must name tokens of the vocabulary, whole numbers below {vocabulary}")
+        elif name in _SWITCHES and not isinstance(value, bool):
+            raise ValueError(f"{name}={value!r} must be true or false")
+        elif name in _NUMBERS and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            raise ValueError(f"{name}={value!r} must be a number")
 
 
 def _check_fit(folder: Path, config: ParGoConfig, processor: ParGoProcessor) -> None:
@@ -244,7 +286,8 @@ def _check_fit(folder: Path, config: ParGoConfig, processor: ParGoProcessor) -> 
             f"{folder}: the tokenizer has a token {last} and the model embeddings of {config.text_config.vocab_size} tokens; "
             "they do not belong together."
         )
-    picture = {"type": "image", "image": Image.new("RGB", (side, side))}
+    # not of the encoder's size: the processor must see to that
+    picture = {"type": "image", "image": Image.new("RGB", (side + 1, side))}
     conversation: list[Any] = [{"role": "user", "content": [picture, {"type": "text", "text": "?"}]}]
     with told(f"the chat template of {folder} ({TEMPLATE_FILE})"):
         processor.apply_chat_template(conversation, add_generation_prompt=True)

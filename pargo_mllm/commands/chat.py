@@ -38,24 +38,24 @@ def run(options: argparse.Namespace) -> None:
             print(f"pargo chat: {error}", file=sys.stderr)
             failed += 1
     if failed and not sys.stdin.isatty():
-        raise ChatError(f"{failed} questions could not be asked")
+        raise ChatError(
+            f"{failed} {'question' if failed == 1 else 'questions'} could not be asked; what was wrong stands above."
+        )
 
 
 def _questions():
     """Lines of standard input without the empty ones; a person at a keyboard gets a prompt."""
     asks = sys.stdin.isatty()
-    number = 0
     while True:
         if asks:
             print("> ", end="", flush=True)
-        number += 1
         try:
             line = sys.stdin.readline()
         except UnicodeDecodeError as error:
             raise ChatError(f"standard input holds bytes that are no {error.encoding} text ({error.reason}).") from error
         if not line:
             return
-        _check_text(line, f"line {number} of standard input")
+        _check_text(line, "standard input")
         if line.strip():
             yield line.strip()
 

@@ -21,6 +21,7 @@ from pargo_mllm.data.feeding.conversations import TEMPLATES
 from pargo_mllm.data.scenes.corpus import Scenes
 from pargo_mllm.errors import UserError
 from pargo_mllm.language.lora import LoraSettings
+from pargo_mllm.model_files import told
 from pargo_mllm.training.trainer.precision import computes_bf16
 from pargo_mllm.training.trainer.settings import StageSettings
 
@@ -34,6 +35,8 @@ ATTENTION = ("sdpa", "eager", "flash_attention_2")
 # of a projector's arguments, those that follow from the encoder and the language model
 FILLED_IN = ("vision_hidden_size", "output_size", "feature_grid")
 PROJECTOR_ATTENTION = ("pargo", "sdpa", "eager")
+
+_MOST_VALUES = 10_000
 
 
 class RecipeError(UserError):
@@ -52,7 +55,7 @@ class _EachKeyOnce(yaml.SafeLoader):
             key, line = self.construct_object(key_node), key_node.start_mark.line + 1
             if key in lines:
                 where = f"in lines {lines[key]} and {line}" if line != lines[key] else f"in line {line}"
-                raise yaml.constructor.ConstructorError(None, None, f"{key} is given twice, {where}; give it once")
+                raise ValueError(f"{key} is given twice, {where}; give it once")
             lines[key] = line
         return super().construct_mapping(node, deep)
 
@@ -181,11 +184,8 @@ def load_recipe(recipe: str, changes: Mapping[str, str] | None = None) -> Recipe
 def _read(file: Path, called: str) -> dict[str, Any]:
     if not file.is_file():
         raise RecipeError(f"{called} is neither a recipe ({', '.join(names())}) nor a file.")
-    try:
-        own = yaml.load(file.read_text(), _EachKeyOnce)
-    # YAML's numbers and dates raise ValueError
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise RecipeError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    with told(f"{file} cannot be read as YAML", RecipeError):
+        own = _plain(file.read_text(encoding="utf-8"))
     if not isinstance(own, dict):
         raise RecipeError(f"{file} must hold keys and values, one a line.")
     extends = own.pop("extends", [])
@@ -306,11 +306,22 @@ def _targets(value: Any) -> str | tuple[str, ...] | None:
 
 
 def _value(key: str, text: str) -> Any:
-    try:
-        return yaml.load(text, _EachKeyOnce)
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        problem = getattr(error, "problem", None)
-        raise RecipeError(f"{key}={text!r} cannot be read as a value" + (f": {problem}." if problem else ".")) from error
+    shown = text if len(text) <= 80 else f"{text[:80]}…"
+    with told(f"{key}={shown!r} cannot be read as a value", RecipeError):
+        return _plain(text)
+
+
+def _plain(text: str) -> Any:
+    """YAML as Python's values. Aliases let a few lines stand for billions of them, or for themselves: these are refused."""
+    loaded = yaml.load(text, _EachKeyOnce)
+    count, waiting = 0, [loaded]
+    while waiting:
+        value = waiting.pop()
+        count += 1
+        if count > _MOST_VALUES:
+            raise ValueError(f"it holds more than {_MOST_VALUES:,} values, aliases counted as often as they are used")
+        waiting += [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, (list, set)) else []
+    return loaded
 
 
 def _can_be_path(text: str) -> bool:
@@ -335,7 +346,7 @@ def _typed(key: str, value: Any, kind: Any) -> Any:
         try:
             # YAML takes 1e-4 for a word
             return float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             pass
     elif isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value

@@ -65,6 +65,10 @@ class Eva02VisionConfig(PreTrainedConfig):
             raise ValueError(
                 f"patch_size={self.patch_size} does not divide image_size={self.image_size}; choose a multiple of the patch."
             )
+        for name in ("layer_norm_eps", "feature_norm_eps", "rope_theta", "rope_grid_size", "initializer_range"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+                raise ValueError(f"{name}={value!r} must be a number of at least 0.")
         if self.attention_dropout != 0:
             raise ValueError(f"attention_dropout={self.attention_dropout} is not offered by this encoder; set it to 0.")
 

@@ -107,3 +107,47 @@ def test_what_cannot_be_chatted_with_is_named(folder, capsys, monkeypatch, spoil
     monkeypatch.setattr("sys.stdin", io.StringIO("what\n"))
     assert main(["chat", "--model", str(folder / "model"), "--image", str(folder / "0.png"), "--device", "cpu"]) == 2
     assert said in capsys.readouterr().err
+
+
+def ask(folder, *more):
+    return main(["chat", "--model", str(folder / "model"), "--max-new-tokens", "2", "--device", "cpu", *more])
+
+
+@pytest.mark.parametrize(("encoding", "errors"), [("utf-8", "strict"), ("utf-8", "surrogateescape"), ("ascii", "strict")])
+def test_bytes_that_are_no_text_end_the_conversation(folder, capsys, monkeypatch, encoding, errors):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"yes\nwhat \xff\n"), encoding, errors))
+    assert ask(folder) == 2
+    said = capsys.readouterr().err
+    assert "standard input holds bytes that are no" in said
+    assert "Traceback" not in said
+
+
+def test_a_system_message_that_is_no_text_is_named(folder, capsys):
+    assert ask(folder, "--system", b"\xff".decode("utf-8", "surrogateescape")) == 2
+    assert "--system holds bytes that are no UTF-8 text" in capsys.readouterr().err
+
+
+def test_a_question_that_could_not_be_asked_counts_in_the_end(folder, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("what is <image>\nwhat\n"))
+    assert ask(folder) == 2
+    said = capsys.readouterr()
+    assert "1 question could not be asked" in said.err
+    assert said.out.strip(), "the next one was answered"
+
+
+@pytest.mark.parametrize("refuses", ["{{ raise_exception('no system message') }}", "{{ messages[7].role }}", "{{ 1 / 0 }}"])
+def test_a_template_that_refuses_a_conversation_says_so(folder, capsys, monkeypatch, refuses):
+    template = folder / "model" / "chat_template.jinja"
+    old = template.read_text()
+    template.write_text("{% if messages[0].role == 'system' %}" + refuses + "{% endif %}" + old)
+    monkeypatch.setattr("sys.stdin", io.StringIO("what\n"))
+    assert ask(folder, "--system", "be brief") == 2
+    assert "pargo chat: the chat template refuses" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("option", "value"), [("--max-new-tokens", "0"), ("--max-new-tokens", "x"), ("--temperature", "nan")])
+def test_impossible_numbers_are_refused(folder, capsys, option, value):
+    with pytest.raises(SystemExit) as ended:
+        ask(folder, option, value)
+    assert ended.value.code == 2
+    assert f"argument {option}" in capsys.readouterr().err

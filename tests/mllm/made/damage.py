@@ -1,5 +1,6 @@
 """Files as strangers, full disks and broken downloads leave them."""
 
+import json
 import random
 from pathlib import Path
 
@@ -22,9 +23,59 @@ _PIECES = (
     b"\\ud800",
 )
 
+_VALUES = (
+    None,
+    True,
+    False,
+    -1,
+    0,
+    1,
+    2,
+    7,
+    3.5,
+    1e-9,
+    10**6,
+    10**12,
+    10**30,
+    float("nan"),
+    "",
+    "x",
+    "0",
+    [],
+    ["x"],
+    [1, 2],
+    {},
+    {"x": 1},
+)
+
+
+def damage_value(file: Path, random_: random.Random) -> str:
+    """Give one key of a JSON file another value, or take it out; says which."""
+    content = json.loads(file.read_text())
+    places: list = []
+
+    def gather(node, path):
+        for key in node if isinstance(node, dict) else range(len(node)):
+            places.append((node, key, [*path, key]))
+            if isinstance(node[key], (dict, list)):
+                gather(node[key], [*path, key])
+
+    gather(content, [])
+    node, key, path = random_.choice(places)
+    if random_.random() < 0.1:
+        del node[key]
+        said = "nothing"
+    else:
+        node[key] = random_.choice(_VALUES)
+        said = repr(node[key])
+    file.write_text(json.dumps(content))
+    return f"{'.'.join(map(str, path))} = {said} in {file.name}"
+
 
 def damage(file: Path, random_: random.Random) -> str:
     """Change a file in one way; says which."""
+    if file.suffix == ".json" and random_.random() < 0.5:
+        return damage_value(file, random_)
     content = bytearray(file.read_bytes())
     place = random_.randrange(max(1, len(content)))
     kind = random_.choice(("flip", "flips", "cut", "insert", "replace", "delete", "digit"))

@@ -1,5 +1,6 @@
 """Recipes: the packaged ones at the paper's sizes, one's own, and what none may say."""
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import yaml
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from pargo_mllm.cli import main
 from pargo_mllm.errors import UserError
-from pargo_mllm.training.recipes import load_recipe, names
+from pargo_mllm.training.recipes import PACKAGED, RecipeError, load_recipe, names
+from tests.mllm.made.damage import damage
 from tests.mllm.made.training_runs import train
 
 PAPER = {"vicuna-7b": 6_738_415_616, "llama-3-8b": 8_030_261_248, "internlm2-7b": 7_737_708_544}
@@ -59,7 +62,7 @@ class Largest(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        kept = [leaf.numel() for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor) and leaf.device.type != "meta"]
+        kept = [leaf.numel() for leaf in tree_leaves(out) if type(leaf) is torch.Tensor and leaf.device.type != "meta"]
         self.numbers = max([self.numbers, *kept])
         return out
 
@@ -174,3 +177,75 @@ def test_unknown_key_on_the_command_line(capsys):
         train("mini-stage1", "--lerning-rate", "1")
     assert error.value.code == 2
     assert "--lerning-rate" in capsys.readouterr().err
+
+
+NOT_YAML = (
+    "2001-99-99",
+    "9" * 5000,
+    "[" * 3000,
+    "!!int x",
+    "!!timestamp x",
+    "!!python/object:x",
+    "&a [*a]",
+    "\x00",
+    "{[1]: 2}",
+    # a thousand million values in three lines
+    "[&a [" + "1," * 999 + "], &b [" + "*a," * 999 + "], [" + "*b," * 999 + "]]",
+)
+
+
+@pytest.mark.parametrize("text", NOT_YAML)
+def test_text_that_is_no_value_is_refused_on_the_command_line_and_in_a_file(tmp_path, text):
+    with pytest.raises(RecipeError, match="architecture"):
+        load_recipe("vicuna-7b-stage1", {"architecture": text})
+    (tmp_path / "own.yaml").write_text(f"extends: vicuna-7b-stage1\narchitecture: {text}\n")
+    with pytest.raises(RecipeError, match=r"own\.yaml|architecture"):
+        load_recipe(str(tmp_path / "own.yaml"))
+
+
+def test_damaged_recipes_load_or_are_refused(tmp_path):
+    packaged = sorted(PACKAGED.rglob("*.yaml"))
+    loaded = 0
+    for seed in range(1000):
+        random_ = random.Random(seed)
+        file = tmp_path / "own.yaml"
+        file.write_bytes(random_.choice(packaged).read_bytes())
+        change = damage(file, random_)
+        try:
+            load_recipe(str(file))
+            loaded += 1
+        except RecipeError:
+            continue
+        except Exception as error:
+            raise AssertionError(f"seed {seed}, {change}: {type(error).__name__} {error}") from error
+    assert 0 < loaded < 1000
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        "{text_config: {model_type: llama, num_hidden_layers: 1000000000}}",
+        "{text_config: {model_type: llama, num_hidden_layers: x}}",
+        "{text_config: {model_type: llama, num_attention_heads: 0}}",
+        "{text_config: {model_type: llama, hidden_act: sigh}}",
+        "{vision_config: {model_type: clip_vision_model, patch_size: 0}}",
+        "{vision_config: 7}",
+        "{text_config: [llama]}",
+        "{projector_config: {num_hidden_layers: 1000000000}}",
+        "{projector_config: {num_attention_heads: 0}}",
+        "{image_token_id: x}",
+        "{1: 2}",
+        "{dtype: float99}",
+    ],
+)
+def test_an_impossible_architecture_is_refused(architecture, capsys):
+    assert main(["train", "vicuna-7b-stage1", "--dry-run", "--architecture", architecture]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("pargo train: ")
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("expression", ["(", "*", "[z-a]", "(?P<x", "x{99999999999}", "(" * 5000 + ")" * 5000])
+def test_a_bad_regular_expression_is_refused(expression):
+    with pytest.raises(RecipeError, match=r"lora_target_modules=.* is no regular expression"):
+        load_recipe("vicuna-7b-stage2", {"lora_target_modules": repr(expression)})
