@@ -75,7 +75,8 @@ def step_memory(
     if layers is None or len(layers) <= 4 * FEW:
         found = follow(None)
     else:
-        few, more = follow(FEW), follow(FEW + 1)
+        few = follow(FEW)
+        more = follow(FEW + 1, encoded=few)
         found = replace(few, peak=few.peak + (len(layers) - FEW) * (more.peak - few.peak))
     logits = min(found.logits, found.peak - found.projector)
     parts = {
@@ -90,8 +91,11 @@ def step_memory(
 @dataclass(frozen=True)
 class _Followed:
     """Bytes: the encoder's most, its features, what the projector keeps, the head's most, the most of all but gradients; and
-    of a step that begins without gradients, what it takes beyond these or the gradients, whichever are more."""
+    of a step that begins without gradients, what it takes beyond these or the gradients, whichever are more. ``shape`` and
+    ``dtype`` are the features'."""
 
+    shape: torch.Size
+    dtype: torch.dtype
     encoder: int
     features: int
     projector: int
@@ -113,9 +117,19 @@ def _alike(language_model: nn.Module) -> nn.ModuleList | None:
 
 
 def _follow(
-    model: Any, layers: int | None, *, batch: int, length: int, labels: int, checkpointing: bool, bf16: bool, copies_kept: bool
+    model: Any,
+    layers: int | None,
+    *,
+    batch: int,
+    length: int,
+    labels: int,
+    checkpointing: bool,
+    bf16: bool,
+    copies_kept: bool,
+    encoded: _Followed | None = None,
 ) -> _Followed:
-    """The step, through so many layers of the language model; through all of them when None."""
+    """The step, through so many layers of the language model; through all of them when None. The encoder need not be followed
+    again where it was ``encoded`` before."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     copied = _without_memory(model, mode, layers)
     if checkpointing:
@@ -132,10 +146,13 @@ def _follow(
         for parameter in trained:
             parameter.grad = torch.empty_like(parameter)
         gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
-        with _Held(weights) as held, torch.no_grad(), autocast:
-            pixels = torch.empty(batch, vision.num_channels, vision.image_size, vision.image_size)
-            features = inner.get_vision_features(pixels).clone()
-        encoder = held.peak
+        if encoded is None:
+            with _Held(weights) as held, torch.no_grad(), autocast:
+                pixels = torch.empty(batch, vision.num_channels, vision.image_size, vision.image_size)
+                features = inner.get_vision_features(pixels).clone()
+            encoder = held.peak
+        else:
+            features, encoder = torch.empty(encoded.shape, dtype=encoded.dtype), encoded.encoder
         with _Held([*weights, *gradients, features]) as held:
             hooks = [parameter.register_post_accumulate_grad_hook(held.came) for parameter in trained]
             with autocast:
@@ -155,7 +172,8 @@ def _follow(
                 loss = summed_loss(copied.lm_head, *_labelled(rows, labels), config.text_config.vocab_size)
             loss.backward()
     alone = max(held.peak, sum(gradient.nbytes for gradient in gradients))
-    return _Followed(encoder, features.nbytes, projector, head.peak, held.peak, max(0, held.peak_with_coming - alone))
+    in_turn = max(0, held.peak_with_coming - alone)
+    return _Followed(features.shape, features.dtype, encoder, features.nbytes, projector, head.peak, held.peak, in_turn)
 
 
 def _through_language_model(model: Any, tokens: torch.Tensor, length: int) -> torch.Tensor:
