@@ -25,6 +25,7 @@ SHORTER = {
     "pargo train": "--dry-run",
     "pargo merge": "--help",
     "pargo chat": "--help",
+    "pargo assemble": "--help",
     "pargo convert-release": "--help",
     "python bench/run.py": "--dry-run --out {out}",
     "python bench/micro.py": "--rounds 2 --shapes 10",
