@@ -25,6 +25,7 @@ _WHITE = " \t\n\r"
 # the empty text is in it as well: the end of the window
 _OF_NUMBERS = "0123456789.eE+-"
 _MARK_OF_ORDER = "\ufeff"
+AS_LIST = "where it is one list of all records, end the file's name with .json"
 # the value of a line that is no JSON
 DAMAGED = object()
 
@@ -60,7 +61,8 @@ def json_lines(file: str | os.PathLike) -> Iterator[JsonRow]:
         start = number = 0
         while line := opened.readline(MAX_ROW + 1):
             if len(line) > MAX_ROW:
-                raise ValueError(f"line {number} is longer than {MAX_ROW:,} bytes")
+                hint = f"; {AS_LIST}" if number == 0 and begins_list(line) else ""
+                raise ValueError(f"line {number} is longer than {MAX_ROW:,} bytes{hint}")
             if line.strip():
                 try:
                     value = json.loads(line.decode("utf-8-sig" if start == 0 else "utf-8"))
@@ -69,6 +71,11 @@ def json_lines(file: str | os.PathLike) -> Iterator[JsonRow]:
                 yield JsonRow(start, line, value)
             start, number = start + len(line), number + 1
             bar.update(len(line))
+
+
+def begins_list(line: bytes) -> bool:
+    """Whether a file's first line opens a JSON list, of which a file of lines is none."""
+    return line.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import posixpath
-import re
 from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,30 +16,30 @@ from PIL import Image
 
 from pargo_mllm.data.corpus import (
     PICTURE_LENGTH,
-    Conversation,
     CorpusError,
     Example,
     Tally,
     all_skipped,
     counted,
-    is_text,
     shown,
 )
 from pargo_mllm.data.held_out import Split
 from pargo_mllm.data.pictures import load_picture
-from pargo_mllm.data.sources.json_rows import DAMAGED, json_lines, json_rows, parse_json
+from pargo_mllm.data.sources.json_rows import AS_LIST, DAMAGED, begins_list, json_lines, json_rows, parse_json
+from pargo_mllm.data.sources.llava_records import ID, NO_TURNS, UnusableRecord, picture_names, record_messages
 from pargo_mllm.data.sources.opening import leads_inside, named_file, open_regular
 
-MARK = "<image>"
-_ROLES = {"human": "user", "gpt": "assistant"}
-# a common LLaVA file spells it wrongly in some records
-TURNS = ("conversations", "conversatons")
+LINES = "lines that are no JSON"
+ABSOLUTE = "records whose image names are absolute paths (image_root says where they may lead)"
+OUTSIDE = "records whose image names are none or lead out of the images"
+_WANTED = "a record is {id, image, conversations: [{from: human or gpt, value}]}."
 
 
 class LlavaCorpus:
     """Records ``{"id", "image", "conversations": [{"from": "human" | "gpt", "value"}]}``.
 
-    ``image`` is a name, a list of names, or absent. ``<image>`` in a turn is where a picture stands.
+    ``image`` (or ``images``) is a name, a list of names, or absent. ``<image>`` in a turn is where a picture stands. A turn from
+    ``system`` may stand in front. Every record is checked as it will be read; one that cannot be used is counted by its reason.
 
     Of each record its place in the file is kept, 17 bytes; its text is read again when it is asked for.
 
@@ -75,25 +74,35 @@ class LlavaCorpus:
         digest = hashlib.sha256()
         entries = other_side = 0
         skipped: Counter[str] = Counter()
-        for number, row in enumerate((json_lines if self.file.suffix.lower() == ".jsonl" else json_rows)(self.file)):
+        lines, is_list = self.file.suffix.lower() == ".jsonl", False
+        for number, row in enumerate((json_lines if lines else json_rows)(self.file)):
             entries += 1
+            is_list = is_list or (lines and entries == 1 and begins_list(row.text))
             digest.update(row.text)
-            problem = _problem(row.value, self._root)
-            if problem is not None:
-                skipped[problem] += 1
-            elif _split_name(row.value, number) not in self.split:
+            if row.value is DAMAGED:
+                skipped[LINES] += 1
+                continue
+            try:
+                names = _names(row.value, self._root)
+                record_messages(row.value, len(names))
+            except UnusableRecord as problem:
+                skipped[problem.reason] += 1
+                continue
+            if _split_name(row.value, names, number) not in self.split:
                 other_side += 1
             else:
                 self._starts.append(row.start)
                 self._sizes.append(len(row.text))
-                self._pictures.append(len(_names(row.value)))
+                self._pictures.append(len(names))
         self._digest = digest.hexdigest()
         self.tallies: Mapping[str, Tally] = {"records": Tally(entries, len(self._starts), other_side, skipped)}
+        if not entries:
+            raise CorpusError(f"{self.file} holds no record; {_WANTED}")
         if not self._starts:
+            hint = f". It begins like a JSON list: {AS_LIST}" if is_list else ""
             raise CorpusError(
                 f"{self.file} has no record for split={split!r} with held_out={held_out}: of {entries:,} records "
-                f"{other_side:,} are on the other side{counted(skipped)}. "
-                "A record is {id, image, conversations: [{from: human or gpt, value}]}."
+                f"{other_side:,} are on the other side{counted(skipped)}{hint}; {_WANTED}"
             )
 
     @property
@@ -115,11 +124,14 @@ class LlavaCorpus:
             raise IndexError(f"index={index} must be from 0 to {len(self) - 1}.")
         start, size = self._starts[index], self._sizes[index]
         record = parse_json(_read(self.file, start, size), f"{self.file}, byte {start:,}")
-        if _problem(record, self._root) is not None:
-            raise CorpusError(f"{self.file} has changed since it was opened: byte {start:,} is no record any more.")
+        try:
+            names = _names(record, self._root)
+            conversation = record_messages(record, len(names))
+        except UnusableRecord as error:
+            raise CorpusError(
+                f"{self.file} has changed since it was opened: byte {start:,} is no record any more: {error}."
+            ) from error
         name = f"{self.file.name}: {shown(str(record['id']))}" if "id" in record else f"{self.file.name}, byte {start:,}"
-        names = _names(record)
-        conversation = llava_conversation(record, len(names), name)
         return Example(name, (conversation,), tuple(partial(self._picture, picture) for picture in names))
 
     def length_hint(self, index: int) -> int:
@@ -134,63 +146,19 @@ class LlavaCorpus:
         return load_picture(named_file(self.images, name))
 
 
-def llava_conversation(record: dict[str, Any], pictures: int, name: str) -> Conversation:
-    """The messages of a record with ``pictures`` pictures. White space around a text and beside ``<image>`` is left out.
-
-    Raises:
-        CorpusError: naming the record, if its turns are none, do not alternate from human to gpt, say nothing, hold half a
-            character, or another number of ``<image>`` than there are pictures.
-    """
-    turns = _turns(record)
-    if turns is None:
-        raise CorpusError(f"{name} has no conversations: [{{from: human or gpt, value: text}}].")
-    if not is_text(turn["value"] for turn in turns):
-        raise CorpusError(f"{name} has a text with half a character (a lone surrogate, such as \\ud83d).")
-    marks = sum(turn["value"].count(MARK) for turn in turns)
-    if marks != pictures:
-        raise CorpusError(f"{name} has {pictures} pictures and {marks} {MARK} in its turns; there must be one for each.")
-    messages: Conversation = []
-    for number, turn in enumerate(turns):
-        expected = ("human", "gpt")[number % 2]
-        if turn["from"] != expected:
-            raise CorpusError(
-                f"{name}: turn {number} is from {shown(turn['from'])!r}, not {expected!r}; they alternate from human on."
-            )
-        parts = [
-            {"type": "image"} if piece == MARK else {"type": "text", "text": piece.strip()}
-            for piece in re.split(f"({MARK})", turn["value"])
-            if piece.strip()
-        ]
-        if not parts:
-            raise CorpusError(f"{name}: turn {number} says nothing.")
-        messages.append({"role": _ROLES[expected], "content": parts})
-    if len(messages) % 2:
-        raise CorpusError(f"{name} ends with a turn from human; nothing is answered there.")
-    return messages
-
-
-def _problem(record: Any, root: str | None) -> str | None:
-    """Why a record cannot be used, or None; ``root`` is where absolute names may lead."""
-    if record is DAMAGED:
-        return "lines that are no JSON"
-    turns = _turns(record) if isinstance(record, dict) else None
-    if turns is None:
-        return "records without conversations: [{from, value}]"
-    if not is_text(turn["value"] for turn in turns):
-        return "records with a text that holds half a character (a lone surrogate)"
+def _names(record: Any, root: str | None) -> list[str]:
+    """The names of a record's pictures; ``root`` is where absolute ones may lead."""
+    if not isinstance(record, dict):
+        raise UnusableRecord(NO_TURNS, "it is no record")
     if not isinstance(record.get("id", ""), (str, int)):
-        return "records whose id is neither text nor number"
-    names = record.get("image")
-    if not isinstance(names, (str, list, type(None))) or not all(isinstance(name, str) for name in names or ()):
-        return "records whose image is neither a name nor a list of names"
-    if len(_names(record)) > 255:
-        return "records with more than 255 pictures"
-    inside = [_below(root, name) for name in _names(record)]
+        raise UnusableRecord(ID, "its id is neither text nor number")
+    names = picture_names(record)
+    inside = [_below(root, name) for name in names]
     if root is None and any(name.startswith("/") for name in inside):
-        return "records whose image names are absolute paths (image_root says where they may lead)"
+        raise UnusableRecord(ABSOLUTE, "its image names are absolute paths")
     if not all(map(leads_inside, inside)):
-        return "records whose image names are none or lead out of the images"
-    return None
+        raise UnusableRecord(OUTSIDE, "its image names are none or lead out of the images")
+    return names
 
 
 def _below(root: str | None, name: str) -> str:
@@ -199,23 +167,7 @@ def _below(root: str | None, name: str) -> str:
     return name[len(start) :] if start is not None and name.startswith(start) else name
 
 
-def _turns(record: dict[str, Any]) -> list[dict[str, str]] | None:
-    turns = next((record[key] for key in TURNS if key in record), None)
-    if not isinstance(turns, list) or not turns:
-        return None
-    said = [
-        isinstance(turn, dict) and isinstance(turn.get("from"), str) and isinstance(turn.get("value"), str) for turn in turns
-    ]
-    return turns if all(said) else None
-
-
-def _names(record: dict[str, Any]) -> list[str]:
-    names = record.get("image")
-    return [names] if isinstance(names, str) else names or []
-
-
-def _split_name(record: dict[str, Any], number: int) -> str:
-    names = _names(record)
+def _split_name(record: dict[str, Any], names: Sequence[str], number: int) -> str:
     # no pathlib: it interns every name
     return posixpath.splitext(posixpath.basename(names[0]))[0] if names else str(record.get("id", number))
 

@@ -34,7 +34,7 @@ from pargo_mllm.data.corpus import (
 from pargo_mllm.data.held_out import Split
 from pargo_mllm.data.pictures import PictureError, decode_picture
 from pargo_mllm.data.sources.json_rows import parse_json
-from pargo_mllm.data.sources.llava import MARK, TURNS, llava_conversation
+from pargo_mllm.data.sources.llava_records import MARK, TURNS, UnusableRecord, check_media, llava_conversation
 from pargo_mllm.data.sources.opening import open_regular
 from pargo_mllm.data.sources.photographs_folder import CAPTION_PROMPT
 from pargo_mllm.data.sources.shard_index import find_index, indexes, left_out, num_samples
@@ -114,8 +114,10 @@ class ShardCorpus:
             "members": Tally(members, used_members, skipped=left[1]),
             "files": _files(self.path, self.shards),
         }
+        entries = self.tallies["samples"].entries
+        if not entries:
+            raise CorpusError(f"{self.path} holds no sample{counted(self.skipped)}.")
         if not used:
-            entries = self.tallies["samples"].entries
             raise CorpusError(
                 f"{self.path} has no sample for split={split!r} with held_out={held_out}: of {entries:,} samples "
                 f"{other_side:,} are on the other side{counted(self.skipped)}."
@@ -199,6 +201,10 @@ class ShardCorpus:
                 f"{name} says nothing that can be learned: its .txt or .json must hold a caption, without {MARK}, or the .json "
                 "conversations. Members of a sample must follow each other."
             )
+        try:
+            check_media(record, caption)
+        except UnusableRecord as error:
+            raise CorpusError(f"{name}: {error}.") from error
         if pictures != 1:
             raise CorpusError(
                 f"{name} has {pictures} pictures; a caption is about one, which must stand next to it in the tar."

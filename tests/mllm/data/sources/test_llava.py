@@ -86,30 +86,6 @@ def test_records_become_messages(write, images, values, expected, key):
     assert example.name == "llava.json: 7"
 
 
-@pytest.mark.parametrize(
-    ("change", "problem"),
-    [
-        ({"image": None}, "has 0 pictures and 1 <image>"),
-        ({"image": ["0.png", "0.png"]}, "has 2 pictures and 1 <image>"),
-        ({"conversations": turns("what?", "a cat")}, "has 1 pictures and 0 <image>"),
-        ({"conversations": turns("<image><image>", "a cat")}, "has 1 pictures and 2 <image>"),
-        ({"conversations": turns("<image>", "a cat", "and?")}, "ends with a turn from human"),
-        ({"conversations": turns("<image>", "a cat")[1:] + turns("<image>")}, "turn 0 is from 'gpt', not 'human'"),
-        ({"conversations": turns("<image>", "a cat")[:1] * 2}, "has 1 pictures and 2 <image>"),
-        ({"conversations": turns("<image>") + turns("x")}, "turn 1 is from 'human', not 'gpt'"),
-        ({"conversations": [{"from": "system", "value": "x"}, *turns("<image>", "a")]}, "turn 0 is from 'system'"),
-        ({"conversations": turns("<image>", " \n")}, "turn 1 says nothing"),
-    ],
-    ids=range(10),
-)
-def test_records_that_cannot_be_trained_on_are_named(write, change, problem):
-    corpus = corpus_of(write([row(), {**row(), "id": "bad one", **change}, row()]))
-    assert len(corpus) == 3
-    assert corpus[0].conversations == corpus[2].conversations
-    with pytest.raises(CorpusError, match=rf"llava\.json: bad one.*{problem}"):
-        corpus[1]
-
-
 TURNS, ID, IMAGE_NAME, NAME = (
     "records without conversations: [{from, value}]",
     "records whose id is neither text nor number",
@@ -118,6 +94,24 @@ TURNS, ID, IMAGE_NAME, NAME = (
 )
 ABSOLUTE = "records whose image names are absolute paths (image_root says where they may lead)"
 HALF = "records with a text that holds half a character (a lone surrogate)"
+MARKS, SILENT, ORDER, OPEN, UNKNOWN, SYSTEM, BOTH, VIDEO = (
+    "records with more or fewer <image> in their turns than pictures",
+    "records with a turn that says nothing",
+    "records whose turns do not alternate from human to gpt",
+    "records that end with a turn from human",
+    "records with a turn from others than human, gpt and, in front of them, system",
+    "records whose system turn shows a picture",
+    "records that have both image and images",
+    "records that show a video or hold sound",
+)
+
+
+def by(*speakers):
+    return [{"from": speaker, "value": "x"} for speaker in speakers]
+
+
+def text_row(*values, **more):
+    return {"id": 1, "conversations": turns(*values), **more}
 
 
 @pytest.mark.parametrize(
@@ -149,13 +143,75 @@ HALF = "records with a text that holds half a character (a lone surrogate)"
         (row(image=["0.png", "sub/.."]), NAME),
         (row(image="nul\0.png"), NAME),
         (row(image="half\ud800.png"), NAME),
+        (row(image=None), MARKS),
+        (row(image=["0.png", "0.png"]), MARKS),
+        (row(conversations=turns("what?", "a cat")), MARKS),
+        (row(conversations=turns("<image><image>", "a cat")), MARKS),
+        (row(conversations=turns("<image>", "a cat", "and?")), OPEN),
+        (row(image=None, conversations=by("system")), OPEN),
+        (row(image=None, conversations=by("gpt", "human")), ORDER),
+        (row(image=None, conversations=by("human", "human")), ORDER),
+        (row(image=None, conversations=by("human", "gpt", "gpt")), ORDER),
+        (row(image=None, conversations=by("user", "assistant")), UNKNOWN),
+        (row(image=None, conversations=by("human", "gpt", "system", "human", "gpt")), UNKNOWN),
+        (row(image=None, conversations=by("human", "tool")), UNKNOWN),
+        (row(conversations=turns("<image>", " \n")), SILENT),
+        (row(image=None, conversations=turns(" ", "a cat")), SILENT),
+        (row(image=None, conversations=[{"from": "system", "value": " "}, *by("human", "gpt")]), SILENT),
+        (row(conversations=[{"from": "system", "value": "<image>"}, *by("human", "gpt")]), SYSTEM),
+        (row(images=["0.png"]), BOTH),
+        (row(image=None, images=7), IMAGE_NAME),
+        (row(image=None, images=["../0.png"]), NAME),
+        (text_row("what?", "a cat", video="a.mp4"), VIDEO),
+        (text_row("what?", "a cat", videos=["a.mp4"]), VIDEO),
+        (row(audio="a.wav"), VIDEO),
+        (text_row("what?", "a cat", speech=["a.wav"]), VIDEO),
+        (text_row("<video>\nwhat?", "a cat"), VIDEO),
+        (text_row("what?\n<audio>", "a cat"), VIDEO),
+        (text_row("what is said in <speech> here?", "a cat"), VIDEO),
+        (text_row("hello", "hi", "<video> what?", "a cat"), VIDEO),
     ],
-    ids=range(26),
 )
 def test_malformed_rows_are_skipped_and_counted(write, bad, reason):
     corpus = corpus_of(write([row(), bad, row(1)]))
     assert [corpus[index].name for index in range(len(corpus))] == ["llava.json: 0", "llava.json: 1"]
     assert corpus.skipped == {reason: 1}
+
+
+def test_text_about_videos_is_text(write):
+    """What names no video, and HTML, is trained on as it is."""
+    texts = ("how do I use the <video> tag?", "what is `<audio>`?", "fix: <video>\n<source>\n</video>", "a <videos> b")
+    rows = [text_row(text, "with <video> and <audio>", video=None, audio="", videos=[]) for text in texts]
+    corpus = corpus_of(write(rows))
+    assert not corpus.skipped
+    assert [corpus[index].conversations[0][0]["content"] for index in range(4)] == [[said(text)] for text in texts]
+
+
+def test_pictures_may_be_named_by_images(write):
+    same = turns("<image><image> same?", "no")
+    rows = [
+        {"id": 1, "images": ["0.png", "sub/0.png"], "conversations": same},
+        {"id": 2, "image": None, "images": ["sub/0.png", "0.png"], "conversations": same},
+        {"id": 3, "images": "0.png", "conversations": turns("<image>", "red")},
+        {"id": 4, "image": "sub/0.png", "images": None, "conversations": turns("<image>", "blue")},
+        {"id": 5, "images": [], "conversations": turns("hello", "hi")},
+    ]
+    corpus = corpus_of(write(rows))
+    assert not corpus.skipped
+    red, blue = (255, 0, 0), (0, 0, 255)
+    seen = [[show().getpixel((0, 0)) for show in corpus[index].pictures] for index in range(5)]
+    assert seen == [[red, blue], [blue, red], [red], [blue], []]
+
+
+def test_a_first_turn_from_system_is_a_system_message(write):
+    corpus = corpus_of(write([row(conversations=[{"from": "system", "value": " be brief\n"}, *turns("<image>", "a cat")])]))
+    assert corpus[0].conversations == (
+        [
+            {"role": "system", "content": "be brief"},
+            {"role": "user", "content": [IMAGE]},
+            {"role": "assistant", "content": [said("a cat")]},
+        ],
+    )
 
 
 @pytest.mark.parametrize(
@@ -187,7 +243,7 @@ def test_a_file_that_is_no_list_is_an_error_that_names_it(write, content):
 
 
 def test_a_list_that_leaves_nothing_says_why(write, tmp_path):
-    with pytest.raises(CorpusError, match=r"llava\.json has no record for split='train'"):
+    with pytest.raises(CorpusError, match=r"llava\.json holds no record; a record is"):
         corpus_of(write([]))
     with pytest.raises(CorpusError, match=r"no record .*2 skipped: records without conversations"):
         corpus_of(write([7, 8]))
@@ -289,6 +345,21 @@ def test_json_lines(write, tmp_path):
         assert colour(corpus, 0) == (255, 0, 0)
     with pytest.raises(CorpusError, match=r"llava\.json cannot be read .* end the file's name with \.jsonl"):
         corpus_of(write(b"\n".join(json.dumps(line).encode() for line in lines)))
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_list_that_is_named_as_lines_is_found_out(tmp_path, monkeypatch, indent):
+    file = tmp_path / "list.jsonl"
+    file.write_bytes(b"\xef\xbb\xbf" + json.dumps([row(), row(1)], indent=indent).encode())
+    with pytest.raises(CorpusError, match=r"list\.jsonl has no record .* end the file's name with \.json;"):
+        corpus_of(file)
+    monkeypatch.setattr(rows_module, "MAX_ROW", 50)
+    if indent is None:
+        with pytest.raises(CorpusError, match=r"line 0 is longer than 50 bytes; .* end the file's name with \.json"):
+            corpus_of(file)
+    file.write_bytes(b"\n")
+    with pytest.raises(CorpusError, match=r"list\.jsonl holds no record"):
+        corpus_of(file)
 
 
 def test_names_in_messages_are_one_short_line(write):

@@ -77,12 +77,21 @@ TURNS = "records without conversations: [{from, value}]"
 NAMES = "records whose image names are none or lead out of the images"
 WHAT = "records whose image is neither a name nor a list of names"
 HALF = "records with a text that holds half a character (a lone surrogate)"
+MARKS = "records with more or fewer <image> in their turns than pictures"
+SILENT = "records with a turn that says nothing"
+VIDEO = "records that show a video or hold sound"
 GOOD = turns("<image> what?", "a cat")
 # pictures of many names: some are on each side of a split
 NUMBERED = st.integers(0, 99).map(lambda number: ({"image": f"{number}.png", "conversations": GOOD}, USED))
 RECORDS = NUMBERED | st.sampled_from(
     [
-        ({"image": ["a.png", "sub/b.png"], "conversatons": GOOD}, USED),
+        ({"image": ["a.png", "sub/b.png"], "conversatons": turns("<image> or <image>?", "a cat")}, USED),
+        ({"images": ["a.png", "sub/b.png"], "conversations": turns("<image> or <image>?", "a cat")}, USED),
+        ({"conversations": [{"from": "system", "value": "be brief"}, *turns("what?", "a cat")]}, USED),
+        ({"image": "a.png", "conversations": turns("what?", "a cat")}, MARKS),
+        ({"image": "a.png", "conversations": turns("<image> what?", "")}, SILENT),
+        ({"video": "a.mp4", "conversations": turns("what?", "a cat")}, VIDEO),
+        ({"image": "a.png", "images": ["a.png"], "conversations": GOOD}, "records that have both image and images"),
         ({"conversations": turns("hello", "größe 😀")}, USED),
         ({"id": "a\u0000\u001b[2J", "image": "./a.png", "conversations": GOOD, "more": [1, None]}, USED),
         (None, TURNS),
