@@ -38,8 +38,9 @@ _WANTED = "a record is {id, image, conversations: [{from: human or gpt, value}]}
 class LlavaCorpus:
     """Records ``{"id", "image", "conversations": [{"from": "human" | "gpt", "value"}]}``.
 
-    ``image`` (or ``images``) is a name, a list of names, or absent. ``<image>`` in a turn is where a picture stands. A turn from
-    ``system`` may stand in front. Every record is checked as it will be read; one that cannot be used is counted by its reason.
+    ``image`` (or ``images``) is a name, a list of names, or absent. ``<image>`` in a turn is where a picture stands. A turn
+    from ``system`` may stand in front. Every record is checked as it will be read; one that cannot be used is counted by its
+    reason.
 
     Of each record its place in the file is kept, 17 bytes; its text is read again when it is asked for.
 

@@ -65,8 +65,8 @@ def record_messages(record: dict[str, Any], pictures: int) -> Conversation:
     A first turn from system becomes a system message of plain text.
 
     Raises:
-        UnusableRecord: if its turns are none, do not alternate from human to gpt, say nothing, hold half a character, or another
-            number of ``<image>`` than there are pictures; if it shows a video or holds sound.
+        UnusableRecord: if its turns are none, do not alternate from human to gpt, say nothing, hold half a character, or
+            another number of ``<image>`` than there are pictures; if it shows a video or holds sound.
     """
     turns = _turns(record)
     if turns is None:

@@ -138,6 +138,28 @@ def test_several_pictures_stand_in_the_order_of_their_numbers(write):
     assert text_of(example) == ["<image>", "and", "<image>", "and", "<image>", "?", "yes"]
 
 
+def test_a_system_turn_in_a_shard(write):
+    turns = [{"from": "system", "value": "be brief"}, {"from": "human", "value": "hello"}, {"from": "gpt", "value": "hi"}]
+    (conversation,) = ShardCorpus(write([("1.json", json.dumps({"conversations": turns}).encode())]))[0].conversations
+    assert conversation[0] == {"role": "system", "content": "be brief"}
+    assert [message["role"] for message in conversation] == ["system", "user", "assistant"]
+
+
+def test_a_caption_in_json_comes_before_one_in_txt(write):
+    members = [("1.jpg", PICTURE), ("1.json", b'{"caption": "json"}'), ("1.txt", b"txt")]
+    members += [("2.jpg", PICTURE), ("2.json", b'{"id": 2}'), ("2.txt", b"txt")]
+    corpus = ShardCorpus(write(members))
+    assert {text_of(corpus[index])[-1] for index in range(2) if "1" in corpus[index].name.split(": ")[1]} == {"json"}
+    assert {text_of(corpus[index])[-1] for index in range(2) if "2" in corpus[index].name.split(": ")[1]} == {"txt"}
+
+
+def test_a_tar_of_nothing_holds_no_sample(write):
+    with pytest.raises(CorpusError, match=r"a\.tar holds no sample"):
+        ShardCorpus(write([]))
+    with pytest.raises(CorpusError, match=r"a\.tar holds no sample; 1 skipped: members that end with \.md"):
+        ShardCorpus(write([("read.md", b"x")]))
+
+
 @pytest.mark.parametrize(
     ("members", "said"),
     [
@@ -157,8 +179,12 @@ def test_several_pictures_stand_in_the_order_of_their_numbers(write):
         ([("1.jpg", PICTURE), ("1.json", record("<image> half \ud83d", "x"))], "a text with half a character"),
         ([("1.jpg", PICTURE), ("1.json", record("no mark", "x"))], "has 1 pictures and 0 <image>"),
         ([("1.json", record("<image>", "x", image="/etc/passwd"))], "has 0 pictures and 1 <image>"),
+        ([("1.jpg", PICTURE), ("1.json", record("<image>", "x", video="a.mp4"))], "has video; only pictures and text"),
+        ([("1.json", record("<video> what?", "x"))], "has a place for <video>"),
+        ([("1.jpg", PICTURE), ("1.json", b'{"caption": "x", "audio": ["a.wav"]}')], "has audio; only pictures and text"),
+        ([("1.jpg", PICTURE), ("1.txt", b"<video> a cat")], "has a place for <video>"),
     ],
-    ids=range(16),
+    ids=range(20),
 )
 def test_damaged_records_name_shard_and_sample_and_spare_the_others(write, members, said):
     good = [("0.jpg", PICTURE), ("0.txt", b"good"), *members, ("2.jpg", PICTURE), ("2.txt", b"good")]
