@@ -217,15 +217,17 @@ def _merge(settings: dict[str, Any], changes: Mapping[str, Any]) -> None:
     settings.update(changes)
 
 
-def _data(value: Any) -> tuple[DataPart, ...] | None:
-    """A path, or a list of mappings with a path and a weight."""
-    if value is None:
-        return None
+def _data(value: Any) -> tuple[DataPart, ...]:
+    """A path, or a list of paths and of mappings with a path and a weight."""
     parts = []
-    alone = value if isinstance(value, dict) else {"path": value}
-    for one in value if isinstance(value, list) else [alone]:
-        if not isinstance(one, dict) or one.get("path") is None:
-            raise RecipeError(f"data={one!r} must be a path, scenes:key=number,…, or a list of {{path: …, weight: …}}.")
+    for given in value if isinstance(value, list) else [value]:
+        one = given if isinstance(given, dict) else {"path": given}
+        path = one.get("path")
+        if path is None or isinstance(path, (list, dict)) or not str(path).strip():
+            shown = "an empty value" if path is None or path == "" else repr(given)
+            raise RecipeError(
+                f"data: {shown} must be a path, scenes:key=number,…, or {{path: …, weight: …}}, or a list of these."
+            )
         options = {key: value for key, value in one.items() if key not in ("path", "weight", "image_root")}
         weight = None if one.get("weight") is None else _typed("data weight", one["weight"], float)
         if weight is not None and not 0 < weight < math.inf:
@@ -306,6 +308,9 @@ def _targets(value: Any) -> str | tuple[str, ...] | None:
 
 
 def _value(key: str, text: str) -> Any:
+    if not text.strip():
+        # YAML takes it for null; an unset variable of a shell is no choice
+        raise RecipeError(f"{key}={text!r} is empty; give a value, null for none, or leave it out.")
     shown = text if len(text) <= 80 else f"{text[:80]}…"
     with told(f"{key}={shown!r} cannot be read as a value", RecipeError):
         return _plain(text)
@@ -338,6 +343,8 @@ def _typed(key: str, value: Any, kind: Any) -> Any:
         return None
     if optional:
         kind = kind.__args__[0]
+    if kind is Path and isinstance(value, str) and not value.strip():
+        raise RecipeError(f"{key}={value!r} must be a path; it is empty.")
     if kind is Path and isinstance(value, str) and not _can_be_path(value):
         raise RecipeError(f"{key}={value!r} must be a path; it holds what no path can.")
     if kind in (Path, str) and isinstance(value, (str, int, float, Path)) and not isinstance(value, bool):

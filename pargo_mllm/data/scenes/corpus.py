@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
@@ -17,7 +18,8 @@ from pargo_mllm.data.scenes.layout import captions, scene_and_picture, scene_lay
 NAME = "scenes"
 # what is said about scenes is drawn again where it is asked for again later than that
 KEPT = 1 << 13
-_MAX_DIGITS = 18
+_MAX_DIGITS = 100
+_WHOLE = re.compile(r"[+-]?\d+")
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,14 @@ class Scenes:
         options: dict[str, Any] = {}
         for part in rest.split(",") if colon else ():
             key, equals, value = (piece.strip() for piece in part.partition("="))
-            if not equals or not value.isdecimal() or len(value) > _MAX_DIGITS:
+            if not equals or not _WHOLE.fullmatch(value):
                 raise CorpusError(
                     f"{shown(text)}: {shown(part)!r} must be key=whole number, as in {NAME}:seed=1,train=5000,held_out=400."
                 )
             if key in options:
                 raise CorpusError(f"{text}: {key} is given twice.")
-            options[key] = int(value)
+            # what has more digits than Python makes numbers of is out of every range
+            options[key] = int(value) if len(value) <= _MAX_DIGITS else shown(value)
         return cls.of(options)
 
     def __str__(self) -> str:

@@ -167,7 +167,9 @@ def read_coco_folder(root: str | Path) -> CocoFolder:
     }
     if not images:
         reasons = counted(all_skipped(tallies))
-        raise FolderError(f"{root / 'captions.json'} leaves no photograph: of {len(content['images']):,} images none{reasons}.")
+        count = len(content["images"])
+        found = f"leaves no photograph: of {count:,} images none" if count else "holds no image"
+        raise FolderError(f"{root / 'captions.json'} {found}{reasons}.")
     tallies["files"] = _files(root / "images", {posixpath.normpath(row["file_name"]) for row in named}, images)
     return CocoFolder(root, tuple(sorted(images, key=lambda image: image.name)), has_instances, tallies)
 

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pargo_mllm.cli import main
+from pargo_mllm.data.scenes.corpus import Scenes
 from pargo_mllm.errors import UserError
 from pargo_mllm.training.recipes import PACKAGED, RecipeError, load_recipe, names
 from tests.mllm.made.damage import damage
@@ -101,7 +102,18 @@ def test_own_recipe(tmp_path):
         ("data: 2020-99-99", "cannot be read as YAML"),
         ('extends: mini-stage1\ndata: "a\\0b"', "must be a path; it holds what no path can"),
         ('extends: mini-stage1\ndata: "\\ud800"', "must be a path; it holds what no path can"),
-        (f"extends: mini-stage1\ndata: scenes:seed={'9' * 5000}", "must be key=whole number"),
+        (f"extends: mini-stage1\ndata: scenes:seed={'9' * 5000}", "must be a whole number from 0 to"),
+        ("extends: mini-stage1\ndata:", "data: an empty value must be a path"),
+        ("extends: mini-stage1\ndata: ''", "data: an empty value must be a path"),
+        ("extends: mini-stage1\ndata: ' '", "data: ' ' must be a path"),
+        ("extends: mini-stage1\ndata: [a, ]\nmodel: ''", "model='' must be a path; it is empty"),
+        ("extends: mini-stage1\ndata: [a, '']", "data: an empty value must be a path"),
+        ("extends: mini-stage1\ndata: [{path: ''}]", "data: an empty value must be a path"),
+        ("extends: mini-stage1\ndata: [{weight: 1}]", "data: an empty value must be a path"),
+        ("extends: mini-stage1\ndata: [[a]]", "data: ['a'] must be a path"),
+        ("extends: mini-stage1\ndata: []", "data=[] must name at least one path"),
+        ("extends: mini-stage1\ndata: [true]", "data path=True must be a path"),
+        ("extends: mini-stage1\ndata: [{path: a, image_root: ''}]", "data image_root='' must be a path; it is empty"),
         ("stage: [", "cannot be read as YAML"),
         ("- 1", "must hold keys and values"),
         ("[" * 3000, "cannot be read as YAML"),
@@ -144,6 +156,19 @@ def test_a_key_of_its_own_beside_those_of_an_anchor_is_no_second_time(tmp_path):
 def test_what_is_said_later_takes_the_place_of_what_it_stands_for(changes, left):
     recipe = load_recipe("mini-stage1", changes)
     assert {name: getattr(recipe, name) for name in left} == left
+
+
+def test_a_list_of_data_takes_paths_as_they_are():
+    """What stands alone in it is a path, as if it stood alone."""
+    text = "[a/list.json, 'scenes:seed=2', 2017, {path: b}, {path: scenes, seed: 2}]"
+    sources = [part.source for part in load_recipe("mini-stage1", {"data": text}).data]
+    assert sources == [Path("a/list.json"), Scenes(seed=2), Path("2017"), Path("b"), Scenes(seed=2)]
+
+
+@pytest.mark.parametrize("key", ["data", "model", "projector", "image_root", "steps", "output"])
+def test_an_empty_value_is_no_choice(key):
+    with pytest.raises(RecipeError, match=f"{key}='' is empty; give a value"):
+        load_recipe("mini-stage1", {key: ""})
 
 
 MIXTURE = b"""extends: vicuna-7b-stage2

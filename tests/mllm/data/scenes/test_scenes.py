@@ -189,7 +189,10 @@ def test_scenes_are_named_in_one_line(text, scenes):
     [
         ("scenes:", "must be key=whole number"),
         ("scenes:train", "'train' must be key=whole number"),
-        ("scenes:train=-1", "must be key=whole number"),
+        ("scenes:train=-1", "train=-1 must be a whole number from 1 to 2147483647"),
+        ("scenes:train=1.5", "must be key=whole number"),
+        ("scenes:train=" + 20 * "9", f"train={20 * '9'} must be a whole number from 1 to 2147483647"),
+        ("scenes:seed=" + 5000 * "9", r"seed='9{200}…' must be a whole number from 0 to 2147483647"),
         ("scenes:train=0", "train=0 must be a whole number from 1"),
         ("scenes:tain=5", "'tain' is no option; there are seed, train, held_out"),
         ("scenes:train=5,train=6", "train is given twice"),
