@@ -208,7 +208,8 @@ class ParGoProcessor(NamesItsClasses, ProcessorMixin):
         """What the model takes of the pictures of a prompt, and the tiles of each."""
         if not pictures:
             return {}, []
-        images, *_ = self.prepare_inputs_layout(images=pictures)
+        # one each: a batch in a part would be pictures without a place
+        images, *_ = self.prepare_inputs_layout(images=[load_picture(picture) for picture in pictures])
         self.validate_inputs(images=images)
         processed, _ = self._process_images(images, return_tensors="pt")
         counts = processed["tile_counts"].tolist() if "tile_counts" in processed else [1] * len(pictures)
@@ -272,11 +273,11 @@ class ParGoProcessor(NamesItsClasses, ProcessorMixin):
             )
 
 
-def _opened(images: Any) -> Any:
-    """Pictures as they are shown, the nesting kept; a batch in one array is a list."""
-    if isinstance(images, (list, tuple)) or getattr(images, "ndim", 0) == 4:
-        return [_opened(image) for image in images]
-    return load_picture(images)
+def _opened(images: Any, within: int = 0) -> Any:
+    """Pictures as they are shown, the nesting kept: a picture, a list, or a list a sample; a batch in one array is a list."""
+    many = isinstance(images, (list, tuple)) or (getattr(images, "ndim", 0) == 4 and len(images) > 0)
+    # what is nested deeper, or a batch of none, is no picture: it says so
+    return [_opened(image, within + 1) for image in images] if many and within < 2 else load_picture(images)
 
 
 def _shown_in(messages: list[dict[str, Any]]) -> list[Any]:

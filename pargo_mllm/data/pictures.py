@@ -27,6 +27,8 @@ MAX_FETCHED = 2**28
 FETCH_TIMEOUT = 30
 # their frames are times or pages; others hold the same picture in other sizes
 _ANIMATED = ("GIF", "WEBP", "PNG", "AVIF", "TIFF", "FLI", "DCX")
+# what Pillow has another program draw (Ghostscript)
+_DRAWN_ELSEWHERE = ("EPS",)
 _KINDS = (
     (stat.S_ISDIR, "directory"),
     (stat.S_ISFIFO, "FIFO"),
@@ -97,7 +99,7 @@ def stored_size(path: str | os.PathLike) -> tuple[tuple[int, int], int]:
 
     def read(path, name):
         check_regular(path)
-        with Image.open(path) as picture:
+        with _open(path, name) as picture:
             check_size(picture.size, name)
             width, height = picture.size
             turn = orientation(picture)
@@ -198,8 +200,38 @@ def _read(how: Callable[[Any, str | os.PathLike], _T], source: Any, name: str | 
 
 
 def _decode(source: Any, name: str | os.PathLike) -> Image.Image:
-    with Image.open(source) as picture:
+    with _open(source, name) as picture:
         return _show(picture, name)
+
+
+def _open(source: Any, name: str | os.PathLike) -> Image.Image:
+    """What Pillow opens without another program's help."""
+    Image.init()
+    try:
+        return Image.open(source, formats=[form for form in Image.ID if form not in _DRAWN_ELSEWHERE])
+    # what it says names where in memory bytes lie
+    except Image.UnidentifiedImageError as error:
+        _refuse_drawn_elsewhere(source, name)
+        raise PictureError(f"{name} cannot be read as a picture: it is of no format that can be read, or damaged.") from error
+
+
+def _refuse_drawn_elsewhere(source: Any, name: str | os.PathLike) -> None:
+    if isinstance(source, io.BytesIO):
+        begins = source.getvalue()[:16]
+    else:
+        with open(source, "rb") as file:
+            begins = file.read(16)
+    for form in _DRAWN_ELSEWHERE:
+        accepts = Image.OPEN[form][1] if form in Image.OPEN else None
+        if accepts is not None and accepts(begins):
+            raise _drawn_elsewhere(form, name)
+
+
+def _drawn_elsewhere(form: str, name: str | os.PathLike) -> PictureError:
+    return PictureError(
+        f"{name} cannot be read as a picture: it is {form}, which takes another program to draw, and none is run here; "
+        "save it as PNG or JPEG."
+    )
 
 
 def _decode_array(array: np.ndarray, name: str | os.PathLike) -> Image.Image:
@@ -210,6 +242,9 @@ def _decode_array(array: np.ndarray, name: str | os.PathLike) -> Image.Image:
 
 def _show(picture: Image.Image, name: str | os.PathLike) -> Image.Image:
     check_size(picture.size, name)
+    # one that its owner has drawn already has no tiles to draw
+    if picture.format in _DRAWN_ELSEWHERE and getattr(picture, "tile", None):
+        raise _drawn_elsewhere(picture.format, name)
     if _is_first_of_several(picture):
         _say_first_frame(str(name))
     return as_shown(picture)

@@ -98,6 +98,33 @@ def test_arrays_and_tensors_give_the_pixels_of_their_picture(processor, pictures
         processor(text=["<image>"], images=[first / 255], do_rescale=False)
 
 
+@pytest.mark.parametrize(
+    ("images", "says"),
+    [
+        (np.zeros((2, 8, 8, 5)), r"shape is \[8, 8, 5\]"),
+        (np.zeros((0, 8, 8, 3)), r"shape is \[0, 8, 8, 3\]"),
+        (torch.zeros(0, 3, 8, 8), r"shape is \[0, 3, 8, 8\]"),
+        (np.zeros((1, 1, 8, 8, 3)), r"shape is \[1, 1, 8, 8, 3\]"),
+        ([[np.zeros((2, 8, 8, 3))]], r"shape is \[2, 8, 8, 3\]"),
+        ([[[np.zeros((8, 8, 3))]]], r"a picture is a list; give a file"),
+    ],
+    ids=range(6),
+)
+def test_what_is_no_batch_of_pictures_is_refused(processor, images, says):
+    with pytest.raises(PictureError, match=says):
+        processor(text=["<image>"], images=images)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 8, 3), (1, 8, 8, 3), (0, 8, 8, 3), (2, 8, 8, 5)])
+def test_a_part_of_a_message_is_one_picture(processor, shape):
+    """Two in one part would have a single place in the text."""
+    messages = [{"role": "user", "content": [{"type": "image", "image": np.zeros(shape)}, {"type": "text", "text": "what"}]}]
+    with pytest.raises(PictureError, match=rf"shape is \{list(shape)}".replace("]", r"\]")):
+        processor.prompts([messages])
+    with pytest.raises(PictureError, match=rf"shape is \{list(shape)}".replace("]", r"\]")):
+        processor.apply_chat_template([messages], tokenize=True, return_dict=True)
+
+
 @pytest.mark.parametrize("images", [[[], []], [], ((), ())], ids=["lists", "none", "tuples"])
 def test_samples_without_pictures_are_texts(processor, images):
     batch = processor(text=["what", "what shape"], images=images, padding=True, return_tensors="pt")

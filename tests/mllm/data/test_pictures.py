@@ -7,6 +7,7 @@ import io
 import os
 import socket
 import struct
+import subprocess
 import threading
 import warnings
 import zlib
@@ -18,7 +19,7 @@ import tifffile
 import torch
 from PIL import Image, ImageCms, ImageMode
 
-from pargo_mllm.data.pictures import FirstFrameWarning, PictureError, decode_picture, load_picture
+from pargo_mllm.data.pictures import FirstFrameWarning, PictureError, decode_picture, load_picture, stored_size
 
 SIDE = 16
 UNIT = np.linspace(0, 1, SIDE * SIDE).reshape(SIDE, SIDE)
@@ -455,6 +456,48 @@ def test_what_is_no_regular_file_is_refused_by_name(tmp_path, monkeypatch, make,
     for given in (tmp_path / "odd.png", str(tmp_path / "odd.png")):
         with pytest.raises(PictureError, match=rf"odd\.png cannot be read as a picture: it is a {kind}, no regular file"):
             load_picture(given)
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+@pytest.fixture
+def no_programs(monkeypatch):
+    """Whatever would start another program fails."""
+
+    def refuse(*command, **_):
+        raise AssertionError(f"{command} was started")
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
+
+
+def test_no_other_program_draws_a_picture(tmp_path, no_programs):
+    (tmp_path / "cat.jpg").write_bytes(EPS)
+    binary = b"\xc5\xd0\xd3\xc6" + struct.pack("<II", 30, len(EPS)) + bytes(18) + EPS
+    text = base64.b64encode(EPS).decode()
+    given = [
+        tmp_path / "cat.jpg",
+        str(tmp_path / "cat.jpg"),
+        EPS,
+        bytearray(EPS),
+        binary,
+        text,
+        f"data:image/eps;base64,{text}",
+    ]
+    for source in [*given, Image.open(io.BytesIO(EPS)), Image.open(tmp_path / "cat.jpg")]:
+        with pytest.raises(PictureError, match=r"it is EPS, which takes another program to draw.*save it as PNG"):
+            load_picture(source)
+    with pytest.raises(PictureError, match=r"cat\.jpg .* it is EPS"):
+        stored_size(tmp_path / "cat.jpg")
+
+
+@pytest.mark.parametrize("content", [b"no picture", b"", b"\x89PNG\r\n\x1a\n", b"BM" + bytes(60)])
+@pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview, lambda content: base64.b64encode(content * 60).decode()])
+def test_errors_name_no_place_in_memory(content, wrap):
+    with pytest.raises(PictureError, match="cannot be read as a picture") as caught:
+        load_picture(wrap(content or b"x"))
+    assert " at 0x" not in str(caught.value)
+    assert "BytesIO" not in str(caught.value)
 
 
 RED = saved(Image.new("RGB", (16, 16), "red"), "PNG")
