@@ -18,7 +18,7 @@ from pargo_mllm.language.sameness import check_same
 from pargo_mllm.modeling import ParGoForConditionalGeneration, main_dtype
 from pargo_mllm.processing import ParGoProcessor
 from pargo_mllm.projectors import build_projector
-from pargo_mllm.vision.framing import stretched
+from pargo_mllm.vision.framing import given_side, stretched
 
 FRAMINGS = ("stretch", "crop")
 
@@ -78,16 +78,23 @@ def model_and_processor(
         projector: arguments of :class:`ParGoProjectorConfig`; the paper's ParGo when None.
         family: where it cannot be told from the model and its vocabulary.
         seed: of the projector's weights.
-        framing: "stretch": an image processor that crops (CLIP's own), or gives other shapes than squares, is replaced by one
-            that stretches whole pictures to the encoder's size, and that is said; "crop": it is kept.
+        framing: "stretch": an image processor that crops (CLIP's own), or gives other shapes than squares of the encoder's
+            size, is replaced by one that stretches whole pictures to that size, and that is said; "crop": it is kept.
 
     Raises:
-        ValueError: if the family is unknown, or the parts do not fit.
+        ValueError: if the family is unknown, or the parts do not fit; for "crop" also if the image processor makes pictures of
+            another size than the encoder's.
     """
     if framing not in FRAMINGS:
         raise ValueError(f"framing={framing!r} must be one of {', '.join(map(repr, FRAMINGS))}.")
+    side = vision_tower.config.image_size
     if framing == "stretch":
-        image_processor = _stretched(image_processor)
+        image_processor = _stretched(image_processor, side)
+    elif (own := given_side(image_processor)) not in (side, None):
+        raise ValueError(
+            f"{type(image_processor).__name__} makes pictures of {own} pixels and the encoder takes {side}; give one with "
+            f"size={side} (and crop_size), or framing='stretch', which sees to it."
+        )
     vocabulary = prepare_tokenizer(tokenizer, chosen_family(language_model.config, tokenizer, family))
     if vocabulary > language_model.config.vocab_size:
         language_model.resize_token_embeddings(vocabulary)
@@ -109,14 +116,16 @@ def model_and_processor(
     return model, processor
 
 
-def _stretched(image_processor):
-    whole = stretched(image_processor)
+def _stretched(image_processor, side: int):
+    whole = stretched(image_processor, side)
     if whole is not image_processor:
-        cropped = getattr(image_processor, "do_center_crop", False)
+        own, cropped = given_side(image_processor), getattr(image_processor, "do_center_crop", False)
+        fits = own in (side, None)
+        why = "crops pictures, or keeps their shape" if fits else f"makes pictures of {own} pixels and the encoder takes {side}"
+        kept = "keeps it as it is" if fits else "takes one of the encoder's size alone"
         warnings.warn(
-            f"{type(image_processor).__name__} crops pictures, or keeps their shape (size={_plain(image_processor.size)}, "
-            f"do_center_crop={cropped}). They are stretched to {_plain(whole.size)} instead, so that the encoder sees all of "
-            "each; framing='crop' keeps it as it is.",
+            f"{type(image_processor).__name__} {why} (size={_plain(image_processor.size)}, do_center_crop={cropped}). Pictures "
+            f"are stretched to {_plain(whole.size)} instead, so that the encoder sees all of each; framing='crop' {kept}.",
             stacklevel=3,
         )
     return whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -79,13 +80,13 @@ _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _MOST_PIXELS = 8
 
 
-def check_model_folder(folder: Path) -> None:
+def check_model_folder(folder: str | os.PathLike) -> None:
     """Find out whether a folder holds the files of a ParGo model and its processor, without building anything.
 
     Raises:
         ModelFolderError: if it does not; it names the file.
     """
-    _check_folder(folder, (CONFIG_FILE, PROCESSOR_FILE))
+    _check_folder(Path(folder), (CONFIG_FILE, PROCESSOR_FILE))
 
 
 def chosen_device(asked: str) -> str:
@@ -101,7 +102,7 @@ def chosen_device(asked: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked
 
 
-def open_model(folder: Path, **options: Any) -> tuple[ParGoForConditionalGeneration, ParGoProcessor]:
+def open_model(folder: str | os.PathLike, **options: Any) -> tuple[ParGoForConditionalGeneration, ParGoProcessor]:
     """The model and the processor of a folder.
 
     Args:
@@ -111,17 +112,19 @@ def open_model(folder: Path, **options: Any) -> tuple[ParGoForConditionalGenerat
         ModelFolderError: if a file cannot be used, a tensor is missing, of another shape, of no layer or not finite, or model
             and processor do not fit; it names the file or the tensors.
     """
+    folder = Path(folder)
     check_model_folder(folder)
     processor = open_processor(folder, open_config(folder))
     return _load_finite(ParGoForConditionalGeneration, folder, ModelFolderError, **_OURS, **options), processor
 
 
-def open_config(folder: Path) -> ParGoConfig:
+def open_config(folder: str | os.PathLike) -> ParGoConfig:
     """The configuration of a folder; weights and generation settings fit it. No tensor is read.
 
     Raises:
         ModelFolderError: as :func:`open_model`.
     """
+    folder = Path(folder)
     _check_folder(folder, (CONFIG_FILE,))
     tensors = weight_shapes(folder)
     with told(folder / CONFIG_FILE):
@@ -138,12 +141,13 @@ def open_config(folder: Path) -> ParGoConfig:
     return config
 
 
-def open_processor(folder: Path, config: ParGoConfig) -> ParGoProcessor:
+def open_processor(folder: str | os.PathLike, config: ParGoConfig) -> ParGoProcessor:
     """The processor of a folder, which has prepared a first question for a model of this configuration.
 
     Raises:
         ModelFolderError: as :func:`open_model`.
     """
+    folder = Path(folder)
     try:
         with told(f"the tokenizer or the image processor of {folder}"):
             processor = ParGoProcessor.from_pretrained(folder, **_HERE_ONLY)
@@ -158,7 +162,7 @@ def open_processor(folder: Path, config: ParGoConfig) -> ParGoProcessor:
     return processor
 
 
-def open_weights(folder: Path, **options: Any) -> ParGoForConditionalGeneration:
+def open_weights(folder: str | os.PathLike, **options: Any) -> ParGoForConditionalGeneration:
     """The model of a folder, which needs no processor.
 
     Args:
@@ -167,11 +171,14 @@ def open_weights(folder: Path, **options: Any) -> ParGoForConditionalGeneration:
     Raises:
         ModelFolderError: as :func:`open_model`.
     """
+    folder = Path(folder)
     open_config(folder)
     return _load_finite(ParGoForConditionalGeneration, folder, ModelFolderError, **_OURS, **options)
 
 
-def load_whole(auto_class: Any, folder: Path, error_class: type[UserError] = ModelFolderError, **options: Any) -> Any:
+def load_whole(
+    auto_class: Any, folder: str | os.PathLike, error_class: type[UserError] = ModelFolderError, **options: Any
+) -> Any:
     """A model of transformers, every tensor of it out of the folder's files: where some are missing, ``from_pretrained`` itself
     goes on with random ones.
 
@@ -182,11 +189,12 @@ def load_whole(auto_class: Any, folder: Path, error_class: type[UserError] = Mod
     Raises:
         error_class: if the model cannot be loaded, or a tensor is missing, of another shape, of no layer or not finite.
     """
+    folder = Path(folder)
     _load(auto_class, folder, error_class, device_map="meta")
     return _load_finite(auto_class, folder, error_class, **options)
 
 
-def save_model(model: ParGoForConditionalGeneration, processor: ParGoProcessor | None, folder: Path) -> None:
+def save_model(model: ParGoForConditionalGeneration, processor: ParGoProcessor | None, folder: str | os.PathLike) -> None:
     """Write a model, and its processor where it has one, into one folder that :func:`open_model` opens.
 
     Generation settings that transformers does not save are left out, with a warning.

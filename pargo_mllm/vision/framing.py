@@ -13,8 +13,8 @@ OBLONG = ((128, 32), (32, 128))
 SQUARE = ((64, 64),)
 # of a side; a ramp has steps
 _EXACT = 0.02
-# what a processor makes of them is no picture, or it takes no other size
-_NO_PICTURES = (AttributeError, LookupError, TypeError, ValueError)
+# what a processor makes of them is no picture, or too large a one, or it takes no other size
+_NO_PICTURES = (AttributeError, LookupError, MemoryError, TypeError, ValueError)
 
 
 def seen_part(image_processor: Any, width: int, height: int) -> Part:
@@ -46,27 +46,39 @@ def smallest_part(image_processor: Any, sizes: tuple[tuple[int, int], ...] = OBL
     return 1.0 if min(sides) > 1 - _EXACT else min(sides)
 
 
-def stretched(image_processor: Any) -> Any:
+def given_side(image_processor: Any) -> int | None:
+    """How many pixels wide is what the encoder gets of a square picture; None where it gets no pictures."""
+    try:
+        return int(_given(image_processor, np.zeros((64, 64, 3))).shape[-1])
+    except _NO_PICTURES:
+        return None
+
+
+def stretched(image_processor: Any, side: int | None = None) -> Any:
     """The image processor itself where it shows the encoder whole pictures, all of one square size; else one like it that
     stretches them to that size.
+
+    Args:
+        side: of the encoder's pictures in pixels; the size that the image processor gives when None.
 
     Raises:
         ValueError: if it cannot.
     """
-    if _is_square_and_whole(image_processor):
+    own = given_side(image_processor)
+    side = own if side is None else side
+    if own == side and _is_square_and_whole(image_processor):
         return image_processor
-    side = int(_given(image_processor, np.zeros((64, 64, 3))).shape[-1])
     options = {"do_resize": True, "do_center_crop": False, "size": {"height": side, "width": side}}
     try:
         whole = type(image_processor).from_dict({**image_processor.to_dict(), **options})
-        if _is_square_and_whole(whole):
+        if given_side(whole) == side and _is_square_and_whole(whole):
             return whole
     except _NO_PICTURES:
         pass
     raise ValueError(
-        f"{type(image_processor).__name__} shows the encoder parts of pictures, or other shapes than squares, and takes no "
-        f"{options}; give another one, such as SiglipImageProcessorPil(size={options['size']}) with its image_mean and "
-        "image_std, or keep it with framing='crop'."
+        f"{type(image_processor).__name__} shows the encoder parts of pictures, or other shapes than squares of its size, "
+        f"and takes no {options}; give another one, such as SiglipImageProcessorPil(size={options['size']}) with its "
+        "image_mean and image_std, or keep it with framing='crop'."
     )
 
 

@@ -17,7 +17,15 @@ from pargo_mllm import ParGoForConditionalGeneration
 from pargo_mllm.answering import answer
 from pargo_mllm.cli import main
 from pargo_mllm.errors import UserError
-from pargo_mllm.loading import ModelFolderError, open_config, open_model, open_processor, open_weights
+from pargo_mllm.loading import (
+    ModelFolderError,
+    check_model_folder,
+    open_config,
+    open_model,
+    open_processor,
+    open_weights,
+    save_model,
+)
 from tests.mllm.made.damage import damage
 from tests.mllm.made.miniature_families import make_family
 
@@ -35,6 +43,23 @@ def kept(tmp_path_factory):
 @pytest.fixture
 def folder(kept, tmp_path):
     return shutil.copytree(kept, tmp_path / "model")
+
+
+def test_a_folder_may_be_named_by_text(kept, tmp_path):
+    name = str(kept)
+    check_model_folder(name)
+    config = open_config(name)
+    assert config.to_dict() == open_config(kept).to_dict()
+    processor = open_processor(name, config)
+    model, opened = open_model(name)
+    assert opened.chat_template == processor.chat_template
+    for key, tensor in open_weights(name).state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[key])
+    save_model(model, processor, str(tmp_path / "again"))
+    check_model_folder(str(tmp_path / "again"))
+    for opens in (check_model_folder, open_config, open_model, open_weights):
+        with pytest.raises(ModelFolderError, match=r"missing has no config\.json"):
+            opens(str(tmp_path / "missing"))
 
 
 def change_weights(folder, change):

@@ -105,6 +105,29 @@ def test_a_model_is_assembled_to_see_whole_pictures_and_says_so(image_processor)
     assert processor.image_processor.image_mean == image_processor.image_mean
 
 
+@pytest.mark.parametrize(
+    "image_processor",
+    [
+        CLIPImageProcessorPil(),
+        SiglipImageProcessorPil(),
+        SiglipImageProcessorPil(size={"height": SIDE - 4, "width": SIDE - 4}),
+        BitImageProcessorPil(),
+    ],
+    ids=["crops", "stretches", "smaller", "resizes and crops"],
+)
+def test_an_image_processor_of_another_size_gets_the_encoders(image_processor):
+    own = image_processor(Image.new("RGB", (9, 9)))["pixel_values"][0].shape[-1]
+    both = rf"makes pictures of {own} pixels and the encoder takes {SIDE}"
+    with pytest.warns(UserWarning, match=rf"{both}.*stretched to {{'height': {SIDE}, 'width': {SIDE}}}"):
+        model, processor = assembled(image_processor)
+    assert ends(processor) == ([1, 0, 0], [0, 0, 1])
+    assert processor.image_processor.image_mean == image_processor.image_mean
+    inputs = processor(text=["<image>"], images=[[Image.new("RGB", (30, 9))]], return_tensors="pt")
+    assert model(**inputs).logits.isfinite().all()
+    with pytest.raises(ValueError, match=both):
+        assembled(image_processor, framing="crop")
+
+
 def test_a_crop_that_is_wanted_is_kept_and_every_opening_says_so(tmp_path):
     said = r"CLIPImageProcessorPil crops: of a picture four times as long as wide the encoder sees the middle 25 %"
     with pytest.warns(UserWarning, match=said):
