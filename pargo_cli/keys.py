@@ -79,7 +79,7 @@ class RecipeKeys(TrainingKeys):
         Means(
             "PATH",
             "a COCO-style folder, a LLaVA JSON file, webdataset shards, scenes (scenes:seed=1,train=5000,held_out=400); or "
-            "several, '[{path: A, weight: 0.7}, …]', all with a weight or none",
+            "several, '[A, B]' or '[{path: A, weight: 0.7}, …]', all with a weight or none",
         ),
     ] = None
     image_root: Annotated[
