@@ -120,8 +120,9 @@ class CausalHead:
         hidden_states: torch.Tensor,
         router_logits: tuple[torch.Tensor, ...] | None,
         attention_mask: torch.Tensor | None,
-    ) -> torch.Tensor | None:
-        """What the class adds to the cross-entropy, as it weighs it: a scalar; None where it adds nothing.
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """What the class adds to the cross-entropy, as it weighs it, and what it was before that (transformers' ``aux_loss``):
+        scalars; None where it adds nothing.
 
         Args:
             hidden_states: ``[B, L, C]``.
@@ -135,7 +136,8 @@ class CausalHead:
         options = {"attention_mask": attention_mask, "output_router_logits": True, "labels": label, "use_cache": False}
         self._taken_out.router_logits = router_logits
         try:
-            return self._causal(inputs_embeds=last, return_dict=True, **options).loss
+            out = self._causal(inputs_embeds=last, return_dict=True, **options)
+            return out.loss, out.aux_loss
         finally:
             self._taken_out.router_logits = None
 
