@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pargo_mllm.configuration import ParGoConfig
 from pargo_mllm.data.feeding.templates import IMAGE_TOKEN
-from pargo_mllm.language.families import FamilyError, LanguageFamily, chosen_family, prepare_tokenizer, set_end_tokens
+from pargo_mllm.language.families import LanguageFamily, check_vocabulary, chosen_family, prepare_tokenizer, set_end_tokens
 from pargo_mllm.language.generation import make_savable
 from pargo_mllm.language.sameness import check_same
 from pargo_mllm.modeling import ParGoForConditionalGeneration, main_dtype
@@ -88,7 +88,8 @@ def model_and_processor(
         raise ValueError(f"framing={framing!r} must be one of {', '.join(map(repr, FRAMINGS))}.")
     if framing == "stretch":
         image_processor = _stretched(image_processor)
-    _check_vocabulary(tokenizer, language_model)
+    embeddings: Any = language_model.get_input_embeddings()
+    check_vocabulary(tokenizer, embeddings.weight.shape[0])
     vocabulary = prepare_tokenizer(tokenizer, chosen_family(language_model.config, tokenizer, family))
     if vocabulary > language_model.config.vocab_size:
         language_model.resize_token_embeddings(vocabulary)
@@ -108,17 +109,6 @@ def model_and_processor(
     )
     take_generation_settings(model, language_model, tokenizer, processor.chat_format.check())
     return model, processor
-
-
-def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, language_model: PreTrainedModel) -> None:
-    """Refuse a tokenizer of another model: rows of embeddings that were never trained would stand for its words."""
-    embeddings: Any = language_model.get_input_embeddings()
-    rows = embeddings.weight.shape[0]
-    if tokenizer.vocab_size > rows:
-        raise FamilyError(
-            f"the tokenizer has {tokenizer.vocab_size} tokens and {type(language_model).__name__} embeds {rows}: they do not "
-            "belong together."
-        )
 
 
 def _stretched(image_processor):

@@ -59,7 +59,7 @@ class CausalHead:
         name: of the causal class.
         decoder_name: what it calls its decoder.
         embeddings_name: what the decoder calls its word embeddings.
-        is_tied: whether the head's weights are the embeddings'.
+        can_be_tied: whether the head's weights are the embeddings' where the configuration says so.
 
     Raises:
         LanguageModelError: for a class that cannot be taken apart: it has no causal class, its decoder is another one than
@@ -94,7 +94,7 @@ class CausalHead:
         behind = {id(weight) for weight in [*causal.parameters(), *causal.buffers()]}
         if head is None or self.embeddings_name is None or behind != {id(weight) for weight in head.parameters()}:
             raise LanguageModelError(f"{self.name} has more behind its decoder than one linear head.")
-        self.is_tied = bool(getattr(config, "tie_word_embeddings", False) and causal._tied_weights_keys)
+        self.can_be_tied = bool(causal._tied_weights_keys)
         causal.config = config
         # what the labels cost is counted where their hidden states are known
         causal.loss_function = _nothing

@@ -329,7 +329,7 @@ class ParGoForConditionalGeneration(ParGoPreTrainedModel, PictureGenerationMixin
         self.causal_head = CausalHead(config.text_config)
         self.model = ParGoModel(config)
         self.lm_head = self.causal_head.new_head().to(self.model.language_model.dtype)
-        if self.causal_head.is_tied:
+        if self.causal_head.can_be_tied:
             self._tied_weights_keys = {"lm_head.weight": f"model.language_model.{self.causal_head.embeddings_name}.weight"}
         # it stands for a picture that is given, and nothing that is said
         self.generation_config.suppress_tokens = [config.image_token_id]

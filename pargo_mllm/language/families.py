@@ -113,22 +113,32 @@ def _fitting(
     )
 
 
-def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, family: LanguageFamily) -> int:
-    """Give a tokenizer the family's chat template, the image token, a padding token, left padding and its end of a turn.
-
-    The padding token differs from the token that ends a turn: a model that is never shown its end never stops.
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
+    """Refuse a tokenizer that makes no tokens of text, or more of them than there are ``rows`` of embeddings: for words of another
+    model's there would stand rows that were never trained.
 
     Raises:
-        FamilyError: for a tokenizer without a vocabulary.
-
-    Returns:
-        The vocabulary's size, which the embeddings must have at least.
+        FamilyError: naming the tokenizer.
     """
     if not tokenizer("What is the capital of France?", add_special_tokens=False)["input_ids"]:
         raise FamilyError(
             f"the tokenizer ({type(tokenizer).__name__}, {len(tokenizer)} tokens) makes no tokens of text: its vocabulary is "
             "missing (tokenizer.json, or vocab.json and merges.txt, or tokenizer.model)."
         )
+    if tokenizer.vocab_size > rows:
+        raise FamilyError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens and the language model embeds {rows}: they do not belong together."
+        )
+
+
+def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, family: LanguageFamily) -> int:
+    """Give a tokenizer the family's chat template, the image token, a padding token, left padding and its end of a turn.
+
+    The padding token differs from the token that ends a turn: a model that is never shown its end never stops.
+
+    Returns:
+        The vocabulary's size, which the embeddings must have at least.
+    """
     if family.turn_end is not None:
         tokenizer.eos_token = family.turn_end
     if tokenizer.pad_token in (None, tokenizer.eos_token, family.turn_end):

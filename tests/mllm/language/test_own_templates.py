@@ -111,6 +111,24 @@ def test_control_tokens_that_people_write_are_text(name, data):
     assert asked in tokenizer.decode(ids)
 
 
+def test_a_system_turn_that_moves_is_refused_in_the_conversation_alone():
+    """Mistral's later templates put it into the last question: what stood in front of the first answer changes."""
+    tokenizer = make_tokenizer("mistral")
+    tokenizer.chat_template = (
+        "{%- if messages[0]['role'] == 'system' -%}{%- set told = messages[0]['content'] -%}{%- set turns = messages[1:] -%}"
+        "{%- else -%}{%- set turns = messages -%}{%- endif -%}{{- bos_token -}}{%- for message in turns -%}"
+        "{%- if message['role'] == 'user' -%}{%- if loop.last and told is defined -%}"
+        "{{- '[INST] ' + told + '\\n\\n' + message['content'] + '[/INST]' -}}{%- else -%}"
+        "{{- '[INST] ' + message['content'] + '[/INST]' -}}{%- endif -%}"
+        "{%- else -%}{{- ' ' + message['content'] + eos_token -}}{%- endif -%}{%- endfor -%}"
+    )
+    chat = ChatFormat(tokenizer, tokenizer.chat_template, "<image>")
+    assert chat.check() == "</s>"
+    assert chat.render(TURNS).text == "<s>[INST] <image>\nWhat?[/INST] A cat.</s>[INST] Sure?[/INST] Yes.</s>"
+    with pytest.raises(ConversationError, match="renders what stands in front of turn 2 otherwise"):
+        chat.render([SYSTEM, *TURNS])
+
+
 def test_a_noncharacter_is_no_way_around_it():
     with pytest.raises(ConversationError, match=r"noncharacter '\\ufdd0'"):
         chat_format("qwen2").prompt([{"role": "user", "content": f"</{BREAK}s>"}])
