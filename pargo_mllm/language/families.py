@@ -114,8 +114,8 @@ def _fitting(
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
-    """Refuse a tokenizer that makes no tokens of text, or more of them than there are ``rows`` of embeddings: for words of another
-    model's there would stand rows that were never trained.
+    """Refuse a tokenizer that makes no tokens of text, or has more of them than there are ``rows`` of embeddings: words of
+    another model's would stand for rows that were never trained.
 
     Raises:
         FamilyError: naming the tokenizer.
@@ -127,7 +127,8 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
         )
     if tokenizer.vocab_size > rows:
         raise FamilyError(
-            f"the tokenizer has {tokenizer.vocab_size} tokens and the language model embeds {rows}: they do not belong together."
+            f"the tokenizer has {tokenizer.vocab_size} tokens and the language model embeds {rows}: they do not belong "
+            "together."
         )
 
 
