@@ -86,7 +86,7 @@ def load_language_model(
     wanted = torch.float32 if dtype == "auto" else dtype
     model = _whole(AutoModelForCausalLM, source, what, dtype=wanted, gguf_file=gguf)
     with told(f"tokenizer of {Path(source) / gguf}", PartError):
-        return _unpacked(model), AutoTokenizer.from_pretrained(source, gguf_file=gguf, **_NO_CODE)
+        return unpacked(model), AutoTokenizer.from_pretrained(source, gguf_file=gguf, **_NO_CODE)
 
 
 def _check_source(source: str, what: str) -> None:
@@ -119,7 +119,7 @@ def _whole(auto_class: Any, source: str, what: str, **options: Any) -> Any:
     return model
 
 
-def _unpacked(model: PreTrainedModel) -> PreTrainedModel:
+def unpacked(model: PreTrainedModel) -> PreTrainedModel:
     """The same weights in a model that says nothing of its packing, which transformers would not save."""
     config = copy.deepcopy(model.config)
     if hasattr(config, "quantization_config"):

@@ -12,7 +12,7 @@ from pargo_mllm.cli import main
 from pargo_mllm.data.feeding.chat_format import ConversationError
 from pargo_mllm.language.families import FamilyError
 from pargo_mllm.loading import open_model
-from pargo_mllm.pretrained import PartError, load_language_model
+from pargo_mllm.pretrained import PartError, load_language_model, unpacked
 from tests.mllm.made.chat_templates import make_tokenizer
 from tests.mllm.made.miniature_families import around, make_family_around, make_language_model
 
@@ -130,6 +130,21 @@ def test_the_command_assembles_a_folder_that_opens_and_says_what_it_chose(folder
         told = capsys.readouterr().err
         assert said in told
         assert told.count("\n") == 1
+
+
+def test_what_a_packed_file_held_is_saved_like_any_other(tmp_path):
+    """A model out of a GGUF file says that it is quantised, and transformers would not save it; a tied head stays tied."""
+    tokenizer = make_tokenizer("qwen2")
+    packed = make_language_model("vicuna", tokenizer)
+    packed.config.tie_word_embeddings = True
+    packed.tie_weights()
+    packed.config.quantization_config = {"quant_method": "gguf"}
+    plain = unpacked(packed)
+    plain.save_pretrained(tmp_path)
+    assert plain.lm_head.weight is plain.get_input_embeddings().weight
+    assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
+    ids = torch.arange(3, 20)[None]
+    assert torch.equal(LlamaForCausalLM.from_pretrained(tmp_path)(ids).logits, packed(ids).logits)
 
 
 def test_a_conversation_that_is_longer_than_the_models_positions_is_refused():
