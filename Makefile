@@ -21,6 +21,7 @@ test: .venv/.installed
 
 # a real chat model, downloaded once into ~/.cache/pargo
 test-real: .venv/.installed
+	$(BIN)/pip install --quiet 'gguf>=0.17'
 	$(BIN)/pytest -m real
 
 test-long: .venv/.installed

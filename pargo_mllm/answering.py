@@ -8,7 +8,9 @@ from typing import Any
 import torch
 
 from pargo_mllm.data.corpus import Conversation
+from pargo_mllm.data.feeding.chat_format import ConversationError
 from pargo_mllm.modeling import ParGoForConditionalGeneration
+from pargo_mllm.positions import max_positions
 from pargo_mllm.processing import ParGoProcessor
 
 # of an answer, where nobody says
@@ -41,7 +43,8 @@ def answer(
             has at most :data:`MAX_NEW_TOKENS`.
 
     Raises:
-        ValueError: if a text holds the image token, for which there is no picture.
+        ConversationError: if a conversation has no room left for an answer, or a text holds the image token, for which there is
+            no picture.
     """
     if not conversations:
         return []
@@ -49,6 +52,14 @@ def answer(
     if not {"max_new_tokens", "max_length"} & generation.keys() and own.max_new_tokens is None and own.max_length in _NO_LENGTH:
         generation["max_new_tokens"] = MAX_NEW_TOKENS
     inputs = processor.prompts(list(conversations)).to(model.device)
+    longest, most = inputs["input_ids"].shape[1], max_positions(model.config.text_config)
+    if most is not None and longest >= most:
+        raise ConversationError(
+            f"the conversation has {longest} tokens and the language model takes {most}, its answer included: ask in a shorter "
+            "one."
+        )
+    if most is not None and generation.get("max_new_tokens") is not None:
+        generation["max_new_tokens"] = min(generation["max_new_tokens"], most - longest)
     out = model.generate(**inputs, **generation)  # type: ignore[misc]
     texts = processor.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return [text.strip() for text in texts]

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pargo_mllm.configuration import ParGoConfig
 from pargo_mllm.data.feeding.templates import IMAGE_TOKEN
-from pargo_mllm.language.families import LanguageFamily, chosen_family, prepare_tokenizer, set_end_tokens
+from pargo_mllm.language.families import LanguageFamily, check_vocabulary, chosen_family, prepare_tokenizer, set_end_tokens
 from pargo_mllm.language.generation import make_savable
 from pargo_mllm.language.sameness import check_same
 from pargo_mllm.modeling import ParGoForConditionalGeneration, main_dtype
@@ -95,6 +95,8 @@ def model_and_processor(
             f"{type(image_processor).__name__} makes pictures of {own} pixels and the encoder takes {side}; give one with "
             f"size={side} (and crop_size), or framing='stretch', which sees to it."
         )
+    embeddings: Any = language_model.get_input_embeddings()
+    check_vocabulary(tokenizer, embeddings.weight.shape[0])
     vocabulary = prepare_tokenizer(tokenizer, chosen_family(language_model.config, tokenizer, family))
     if vocabulary > language_model.config.vocab_size:
         language_model.resize_token_embeddings(vocabulary)

@@ -59,7 +59,7 @@ class CausalHead:
         name: of the causal class.
         decoder_name: what it calls its decoder.
         embeddings_name: what the decoder calls its word embeddings.
-        is_tied: whether the head's weights are the embeddings'.
+        can_be_tied: whether the head's weights are the embeddings' where the configuration says so.
 
     Raises:
         LanguageModelError: for a class that cannot be taken apart: it has no causal class, its decoder is another one than
@@ -94,7 +94,7 @@ class CausalHead:
         behind = {id(weight) for weight in [*causal.parameters(), *causal.buffers()]}
         if head is None or self.embeddings_name is None or behind != {id(weight) for weight in head.parameters()}:
             raise LanguageModelError(f"{self.name} has more behind its decoder than one linear head.")
-        self.is_tied = bool(getattr(config, "tie_word_embeddings", False) and causal._tied_weights_keys)
+        self.can_be_tied = bool(causal._tied_weights_keys)
         causal.config = config
         # what the labels cost is counted where their hidden states are known
         causal.loss_function = _nothing
@@ -120,8 +120,9 @@ class CausalHead:
         hidden_states: torch.Tensor,
         router_logits: tuple[torch.Tensor, ...] | None,
         attention_mask: torch.Tensor | None,
-    ) -> torch.Tensor | None:
-        """What the class adds to the cross-entropy, as it weighs it: a scalar; None where it adds nothing.
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """What the class adds to the cross-entropy, as it weighs it, and what it was before that (transformers' ``aux_loss``):
+        scalars; None where it adds nothing.
 
         Args:
             hidden_states: ``[B, L, C]``.
@@ -135,7 +136,8 @@ class CausalHead:
         options = {"attention_mask": attention_mask, "output_router_logits": True, "labels": label, "use_cache": False}
         self._taken_out.router_logits = router_logits
         try:
-            return self._causal(inputs_embeds=last, return_dict=True, **options).loss
+            out = self._causal(inputs_embeds=last, return_dict=True, **options)
+            return out.loss, out.aux_loss
         finally:
             self._taken_out.router_logits = None
 

@@ -299,6 +299,9 @@ def _check_fit(folder: Path, config: ParGoConfig, processor: ParGoProcessor) -> 
     conversation: list[Any] = [{"role": "user", "content": [picture, {"type": "text", "text": "?"}]}]
     with told(f"the chat template of {folder} ({TEMPLATE_FILE})"):
         processor.apply_chat_template(conversation, add_generation_prompt=True)
+        shown = processor.chat_format.prompt_tokens(conversation).count(processor.image_token_id)
+        if shown != 1:
+            raise ValueError(f"of a question about one picture it makes {shown} {processor.image_token}")
     with told(folder / PROCESSOR_FILE):
         for name in ("size", "crop_size"):
             for key, value in dict(getattr(processor.image_processor, name, None) or {}).items():

@@ -37,6 +37,7 @@ class ParGoCausalLMOutputWithPast(ModelOutput):
     returned."""
 
     loss: torch.Tensor | None = None
+    aux_loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
     past_key_values: Cache | None = None
     hidden_states: tuple[torch.Tensor] | None = None
@@ -328,7 +329,7 @@ class ParGoForConditionalGeneration(ParGoPreTrainedModel, PictureGenerationMixin
         self.causal_head = CausalHead(config.text_config)
         self.model = ParGoModel(config)
         self.lm_head = self.causal_head.new_head().to(self.model.language_model.dtype)
-        if self.causal_head.is_tied:
+        if self.causal_head.can_be_tied:
             self._tied_weights_keys = {"lm_head.weight": f"model.language_model.{self.causal_head.embeddings_name}.weight"}
         # it stands for a picture that is given, and nothing that is said
         self.generation_config.suppress_tokens = [config.image_token_id]
@@ -396,7 +397,7 @@ class ParGoForConditionalGeneration(ParGoPreTrainedModel, PictureGenerationMixin
             skip_logits = self.training and labels is not None
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = None if skip_logits else self._logits(hidden_states[:, keep])
-        loss = None
+        loss, aux_loss = None, None
         if labels is not None:
             vocab_size, items = self.config.text_config.vocab_size, kwargs.get("num_items_in_batch")
             loss = next_token_loss(self._logits, hidden_states, labels, vocab_size, items)
@@ -404,9 +405,11 @@ class ParGoForConditionalGeneration(ParGoPreTrainedModel, PictureGenerationMixin
                 self.lm_head, hidden_states, outputs.router_logits, _padding_mask(attention_mask, position_ids)
             )
             if own is not None:
-                loss = loss + share_of_labels(labels, items) * own.to(loss.device)
+                added, aux_loss = own
+                loss = loss + share_of_labels(labels, items) * added.to(loss.device)
         return ParGoCausalLMOutputWithPast(
             loss=loss,
+            aux_loss=aux_loss,
             logits=logits,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def load_language_model(
     wanted = torch.float32 if dtype == "auto" else dtype
     model = _whole(AutoModelForCausalLM, source, what, dtype=wanted, gguf_file=gguf)
     with told(f"tokenizer of {Path(source) / gguf}", PartError):
-        return _unpacked(model), AutoTokenizer.from_pretrained(source, gguf_file=gguf, **_NO_CODE)
+        return unpacked(model), AutoTokenizer.from_pretrained(source, gguf_file=gguf, **_NO_CODE)
 
 
 def _check_source(source: str, what: str) -> None:
@@ -98,14 +99,27 @@ def _check_source(source: str, what: str) -> None:
 
 def _whole(auto_class: Any, source: str, what: str, **options: Any) -> Any:
     with told(f"{what} {source}", PartError):
-        model, report = auto_class.from_pretrained(source, output_loading_info=True, **_NO_CODE, **options)
-    missing = [*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])]
-    if missing:
-        raise PartError(f"{what} {source}: the weights lack {listed(sorted(missing))}, or have them of another shape.")
+        model, report = auto_class.from_pretrained(
+            source, output_loading_info=True, ignore_mismatched_sizes=True, **_NO_CODE, **options
+        )
+    wrong = [f"lack {listed(sorted(report['missing_keys']))}"] if report["missing_keys"] else []
+    if report["mismatched_keys"]:
+        shapes = [f"{name} of shape {list(own)} in place of {list(asked)}" for name, own, asked in report["mismatched_keys"]]
+        wrong.append(f"have {listed(sorted(shapes))}")
+    if wrong:
+        raise PartError(f"{what} {source}: the weights {', and '.join(wrong)}; they are not those of its config.json.")
+    # of a folder that holds two halves, the other one is no surprise
+    unused = [] if auto_class in _VISION.values() else sorted(report["unexpected_keys"])
+    if unused:
+        warnings.warn(
+            f"{what} {source}: {len(unused)} tensors of the weights are of no layer of its config.json, and are left out: "
+            f"{listed(unused)}.",
+            stacklevel=3,
+        )
     return model
 
 
-def _unpacked(model: PreTrainedModel) -> PreTrainedModel:
+def unpacked(model: PreTrainedModel) -> PreTrainedModel:
     """The same weights in a model that says nothing of its packing, which transformers would not save."""
     config = copy.deepcopy(model.config)
     if hasattr(config, "quantization_config"):

@@ -19,6 +19,9 @@ from pargo_mllm.data.pictures import PictureError, load_picture
 from pargo_mllm.vision.framing import OBLONG, SQUARE, smallest_part
 from pargo_mllm.vision.tiling import cut_tiles, tile_grid
 
+# of a side that an image processor makes
+_MOST_PIXELS = 4096
+
 
 class ParGoProcessor(NamesItsClasses, ProcessorMixin):
     """An image processor and a tokenizer in one; every ``image_token`` of a text becomes ``num_image_tokens`` of them.
@@ -74,6 +77,12 @@ class ParGoProcessor(NamesItsClasses, ProcessorMixin):
         self._say_what_is_cut_off()
 
     def _say_what_is_cut_off(self) -> None:
+        sizes = [dict(getattr(self.image_processor, name, None) or {}) for name in ("size", "crop_size")]
+        if any(
+            not isinstance(value, int) or value > _MOST_PIXELS for size in sizes for value in size.values() if value is not None
+        ):
+            # no encoder's; what opens a folder refuses it
+            return
         part = smallest_part(self.image_processor, OBLONG if self.max_tiles == 1 else SQUARE)
         if part < 1:
             shape = "a picture four times as long as wide" if self.max_tiles == 1 else "a tile"

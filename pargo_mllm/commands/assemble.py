@@ -12,6 +12,7 @@ from pargo_mllm.answering import answer, generation_settings
 from pargo_mllm.assembly import model_and_processor
 from pargo_mllm.errors import UserError
 from pargo_mllm.files import whole_folder
+from pargo_mllm.language.families import FAMILIES
 from pargo_mllm.loading import save_model
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.pretrained import load_language_model, load_vision_model
@@ -50,12 +51,19 @@ def run(options: argparse.Namespace) -> None:
     print(f"asked {QUESTION!r}, it says {said!r}")
     with whole_folder(options.out) as aside:
         save_model(model, processor, aside)
-    print(f"{options.out}: model and processor; next: pargo train stage1 --model {options.out} --data … --output …")
+    print(f"{options.out}: model and processor")
+    if next(model.model.language_model.parameters()).dtype == torch.float16:
+        print("to train, assemble it with --dtype bfloat16 or float32: float16 is for answering alone")
+    else:
+        print(f"next: pargo train stage1 --model {options.out} --data … --output …")
 
 
 def _told(model: ParGoForConditionalGeneration, processor: ParGoProcessor, own) -> str:
     template = processor.tokenizer.chat_template
-    kept = "the tokenizer's own" if template == own else "of a family, in place of none" if own is None else "of a family"
+    if isinstance(own, dict):
+        own = own.get("default")
+    (family,) = [one.name for one in FAMILIES if one.template == template] or [""]
+    kept = "the tokenizer's own" if template == own else f"of {family}, in place of {'its own' if own else 'none'}"
     ends = processor.tokenizer.convert_ids_to_tokens(model.generation_config.eos_token_id)
     lines = [f"chat template: {kept}; an answer ends with {' or '.join(map(repr, ends))}"]
     parts = {

@@ -78,7 +78,7 @@ def chosen_family(
         named = [one for one in FAMILIES if one.name == family]
         if not named:
             raise FamilyError(f"family={family!r} is unknown; it must be one of {', '.join(one.name for one in FAMILIES)}.")
-        return _fitting(named, tokenizer)
+        return _fitting(named, tokenizer, f"family={family!r}: the tokenizer has")
     own = tokenizer.chat_template
     if isinstance(own, dict):
         own = own.get("default")
@@ -98,17 +98,38 @@ def family_of(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> L
     return _fitting(of_type or list(FAMILIES), tokenizer)
 
 
-def _fitting(families: Sequence[LanguageFamily], tokenizer: PreTrainedTokenizerBase) -> LanguageFamily:
+def _fitting(
+    families: Sequence[LanguageFamily], tokenizer: PreTrainedTokenizerBase, why: str = "the tokenizer has no chat template, and"
+) -> LanguageFamily:
     vocabulary = tokenizer.get_vocab()
     for family in families:
         if all(token in vocabulary for token in family.needs):
             return family
     needs = "; ".join(f"{family.name} needs {', '.join(family.needs)}" for family in families)
     raise FamilyError(
-        f"the tokenizer has no chat template, and not the tokens of a format that it could be given: {needs}. Take the "
+        f"{why} not the tokens of a format that it could be given: {needs}. Take the "
         "tokenizer of the chat model, not of the base model; or pass family=LanguageFamily(...) with a chat template and the "
         "token that ends a turn."
     )
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
+    """Refuse a tokenizer that makes no tokens of text, or has more of them than there are ``rows`` of embeddings: words of
+    another model's would stand for rows that were never trained.
+
+    Raises:
+        FamilyError: naming the tokenizer.
+    """
+    if not tokenizer("What is the capital of France?", add_special_tokens=False)["input_ids"]:
+        raise FamilyError(
+            f"the tokenizer ({type(tokenizer).__name__}, {len(tokenizer)} tokens) makes no tokens of text: its vocabulary is "
+            "missing (tokenizer.json, or vocab.json and merges.txt, or tokenizer.model)."
+        )
+    if tokenizer.vocab_size > rows:
+        raise FamilyError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens and the language model embeds {rows}: they do not belong "
+            "together."
+        )
 
 
 def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, family: LanguageFamily) -> int:
@@ -142,6 +163,12 @@ def set_end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, t
     generation = model.generation_config
     before = generation.eos_token_id
     known = [] if before is None else [before] if isinstance(before, int) else list(before)
+    for end in known:
+        if not 0 <= end < len(tokenizer):
+            raise FamilyError(
+                f"the generation settings' eos_token_id={before!r} holds {end}, outside of the tokenizer's {len(tokenizer)} "
+                "tokens; correct generation_config.json."
+            )
     ends = [tokenizer.eos_token_id if turn_end is None else tokenizer.convert_tokens_to_ids(turn_end), tokenizer.eos_token_id]
     generation.eos_token_id = list(dict.fromkeys([*(end for end in ends if end is not None), *known]))
     generation.bos_token_id = tokenizer.bos_token_id

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
 from pargo_mllm.configuration import LanguageModelError
 from pargo_mllm.modeling import ParGoForConditionalGeneration
@@ -70,9 +70,14 @@ def check_same(model: ParGoForConditionalGeneration, language_model: PreTrainedM
 
 
 def _generated(model: PreTrainedModel, batch: dict[str, torch.Tensor], image_token_id: int) -> torch.Tensor:
-    options: dict[str, Any] = {"do_sample": False, "num_beams": 1, "suppress_tokens": [image_token_id], "pad_token_id": 0}
+    options: dict[str, Any] = {"suppress_tokens": [image_token_id], "pad_token_id": 0}
     if hasattr(model.config.get_text_config(), "output_router_logits"):
         # classes that balance their router as they generate count more tokens than they are given
         options["output_router_logits"] = False
-    out = model.generate(**batch, max_new_tokens=_GENERATED, min_new_tokens=_GENERATED, **options)  # type: ignore[operator]
+    # greedy, whatever its own settings: they are taken over as they are, and not compared
+    own, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        out = model.generate(**batch, max_new_tokens=_GENERATED, **options)  # type: ignore[operator]
+    finally:
+        model.generation_config = own
     return out[:, -_GENERATED:].cpu()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 from pargo_mllm.configuration import PROJECTORS, ParGoConfig
+from pargo_mllm.positions import max_positions
 from pargo_mllm.training.recipes import Recipe, RecipeError
 
 # processes that read data, for each core: more of them only wait for each other, and each is a process with its own memory
@@ -56,27 +56,6 @@ def check_lengths(max_length: int, config: ParGoConfig, tiles: int) -> None:
             f"max_length={max_length} leaves no room beside a picture, which takes {picture} ({made}); give at least "
             f"max_length={picture + 1}, and what the text needs."
         )
-
-
-def max_positions(text_config) -> int | None:
-    """Tokens that a language model was made for, RoPE's scaling included; None where its configuration names no end."""
-    positions = getattr(text_config, "max_position_embeddings", None)
-    if not isinstance(positions, int):
-        return None
-    scaled = [_scaled(positions, rope) for rope in _ropes(text_config)]
-    # each kind of layer has its own; the sequence has to fit all of them
-    return max(positions, min(scaled, default=positions))
-
-
-def _ropes(text_config) -> Iterator[dict[str, Any]]:
-    parameters = getattr(text_config, "rope_parameters", None) or {}
-    kinds = [value for value in parameters.values() if isinstance(value, dict) and "rope_type" in value]
-    yield from kinds or [parameters]
-
-
-def _scaled(positions: int, rope: dict[str, Any]) -> int:
-    original = rope.get("original_max_position_embeddings") or positions
-    return int(original * (rope.get("factor") or 1))
 
 
 def workers_problem(recipe: Recipe) -> str | None:

@@ -285,8 +285,12 @@ def _planned(recipe: Recipe, config: ParGoConfig):
         model = meta_model(config)
     # what flash-attn keeps is what torch's keeps, and is planned where it is not installed
     attention = "sdpa" if recipe.attention == "flash_attention_2" else recipe.attention
-    with told("attention", RecipeError):
+    try:
         model.set_attn_implementation({**expand_attention(attention), "projector_config": recipe.projector_attention})
+    except ValueError as error:
+        # transformers names classes; a user chooses by the key
+        parts = f"{type(model.model.vision_tower).__name__} or {type(model.model.language_model).__name__}"
+        raise RecipeError(f"attention={recipe.attention!r} is not offered by {parts}; give --attention eager.") from error
     try:
         with torch.device("meta"):
             return prepare(model, recipe.stage, _lora(recipe))

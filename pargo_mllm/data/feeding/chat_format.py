@@ -122,6 +122,12 @@ class ChatFormat:
             TemplateRefused: for what the template does that training must not.
         """
         ends = {self._check_one(conversation) for conversation in self._probes()}
+        try:
+            ends.add(self._check_one(self._probe_with_system()))
+        except TemplateRefused:
+            # Gemma's and Mistral's have no place for it, or move it: where no mark tells, each conversation is looked at itself
+            if self.is_marked and self._takes_system():
+                raise
         if len(ends) != 1:
             raise TemplateRefused(f"the chat template ends the assistant's turns with {' and '.join(sorted(ends))}. {_WAY_OUT}")
         return ends.pop()
@@ -158,14 +164,17 @@ class ChatFormat:
         answer: dict[str, Any] = {"role": "assistant", "content": "The left one."}
         shown = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}
         more = {"role": "assistant", "content": "Two dogs, I think."}
-        system = {"role": "system", "content": "Be brief."}
-        probes = [[question, answer], [shown, answer], [shown, answer, question, more]]
+        return [[question, answer], [shown, answer], [shown, answer, question, more]]
+
+    def _probe_with_system(self) -> Conversation:
+        return [{"role": "system", "content": "Be brief."}, *self._probes()[-1]]
+
+    def _takes_system(self) -> bool:
         try:
-            self.prompt([system, question])
+            self.prompt(self._probe_with_system()[:2])
         except ConversationError:
-            # Gemma's and Mistral's first ones have no place for it; a conversation with one is refused then
-            return probes
-        return [*probes, [system, shown, answer, question, more]]
+            return False
+        return True
 
     def _find(self, text: str, conversation: Conversation, turn: int) -> Span:
         start = len(prompt := self._rendered(conversation[:turn], prompt=True)[0])

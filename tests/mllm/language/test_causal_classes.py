@@ -12,6 +12,8 @@ from transformers import SiglipVisionConfig, SiglipVisionModel
 from pargo_mllm import ParGoConfig
 from pargo_mllm.assembly import assemble
 from pargo_mllm.configuration import LanguageModelError
+from pargo_mllm.data.feeding.conversations import EncodedConversation
+from pargo_mllm.data.feeding.packing import pack, pad_packed
 from pargo_mllm.language.sameness import check_same
 from tests.mllm.made.tiny_causal import MODEL_TYPES, NotBuilt, built, composite
 
@@ -103,6 +105,34 @@ def test_a_router_loss_that_is_dropped_would_be_noticed(monkeypatch):
     monkeypatch.setattr(model.causal_head, "own_loss", lambda *args: None)
     with pytest.raises(LanguageModelError, match="its loss of text alone is"):
         check_same(model, language_model)
+
+
+def test_generation_that_goes_another_way_would_be_noticed(monkeypatch):
+    language_model = built("llama")
+    model = behind_pictures(language_model)
+    right = model.prepare_inputs_for_generation
+
+    def forgetful(input_ids, *args, is_first_iteration=False, **kwargs):
+        inputs = right(input_ids, *args, is_first_iteration=is_first_iteration, **kwargs)
+        return inputs if is_first_iteration else {**inputs, "input_ids": 0 * inputs["input_ids"] + 7}
+
+    monkeypatch.setattr(model, "prepare_inputs_for_generation", forgetful)
+    with pytest.raises(LanguageModelError, match=r"it generates \[\[.*and here \[\["):
+        check_same(model, language_model)
+
+
+def test_padding_of_packed_rows_is_not_balanced():
+    """A row is what it was before it was padded beside a longer one, the router's loss included."""
+    model = behind_pictures(built("mixtral"))
+    ids = torch.randint(6, 90, (9,), generator=torch.Generator().manual_seed(3)).tolist()
+    short = pack([EncodedConversation(tuple(ids[:4]), (False, False, True, True))], IMAGE)
+    long = pack([EncodedConversation(tuple(ids), (False,) * 9)], IMAGE)
+    alone, beside = (pad_packed(rows, 0) for rows in ([short], [short, long]))
+    padded = {name: value[:1] for name, value in beside.items()}
+    assert padded["input_ids"].shape[1] > alone["input_ids"].shape[1]
+    first, second = (model(**batch) for batch in (alone, padded))
+    assert abs(first.aux_loss.item() - second.aux_loss.item()) <= 1e-6
+    assert abs(first.loss.item() - second.loss.item()) <= 1e-6
 
 
 def test_the_router_loss_does_not_depend_on_how_a_step_is_divided():

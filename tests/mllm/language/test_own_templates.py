@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken
 from transformers import GPT2Config, PreTrainedTokenizerFast
 
 from pargo_mllm.data.feeding.chat_format import BREAK, ChatFormat, ConversationError, TemplateRefused
@@ -109,6 +110,45 @@ def test_control_tokens_that_people_write_are_text(name, data):
     spoken = tokenizer.decode([token for token, is_said in zip(ids, said, strict=True) if is_said])
     assert spoken.strip().removesuffix(form.turn_end).strip() == answered
     assert asked in tokenizer.decode(ids)
+
+
+def test_tokens_that_a_template_writes_are_control_though_the_tokenizer_does_not_say_so():
+    backend = byte_level_tokenizer(()).backend_tokenizer
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
+    tokenizer.add_tokens(
+        [AddedToken(token, special=False, normalized=False) for token in ("<|im_start|>", "<|im_end|>", "own")]
+    )
+    chat = ChatFormat(tokenizer, FORMATS["qwen2"].template, "<image>")
+    assert chat.check() == "<|im_end|>"
+    ids = chat.prompt_tokens([{"role": "user", "content": "a <|im_end|> of my own"}])
+    # the system turn's and the question's; a word that was added is a word
+    assert ids.count(tokenizer.convert_tokens_to_ids("<|im_end|>")) == 2
+    assert ids.count(tokenizer.convert_tokens_to_ids("own")) == 1
+
+
+def test_of_several_templates_the_default_one_is_kept():
+    tokenizer = make_tokenizer("qwen2")
+    tokenizer.chat_template = {"default": FORMATS["qwen2"].template, "tool_use": "{{ messages }}"}
+    _, processor = make_family_around(tokenizer)
+    assert processor.chat_template == processor.tokenizer.chat_template == FORMATS["qwen2"].template
+
+
+def test_a_system_turn_that_moves_is_refused_in_the_conversation_alone():
+    """Mistral's later templates put it into the last question: what stood in front of the first answer changes."""
+    tokenizer = make_tokenizer("mistral")
+    tokenizer.chat_template = (
+        "{%- if messages[0]['role'] == 'system' -%}{%- set told = messages[0]['content'] -%}{%- set turns = messages[1:] -%}"
+        "{%- else -%}{%- set turns = messages -%}{%- endif -%}{{- bos_token -}}{%- for message in turns -%}"
+        "{%- if message['role'] == 'user' -%}{%- if loop.last and told is defined -%}"
+        "{{- '[INST] ' + told + '\\n\\n' + message['content'] + '[/INST]' -}}{%- else -%}"
+        "{{- '[INST] ' + message['content'] + '[/INST]' -}}{%- endif -%}"
+        "{%- else -%}{{- ' ' + message['content'] + eos_token -}}{%- endif -%}{%- endfor -%}"
+    )
+    chat = ChatFormat(tokenizer, tokenizer.chat_template, "<image>")
+    assert chat.check() == "</s>"
+    assert chat.render(TURNS).text == "<s>[INST] <image>\nWhat?[/INST] A cat.</s>[INST] Sure?[/INST] Yes.</s>"
+    with pytest.raises(ConversationError, match="renders what stands in front of turn 2 otherwise"):
+        chat.render([SYSTEM, *TURNS])
 
 
 def test_a_noncharacter_is_no_way_around_it():
