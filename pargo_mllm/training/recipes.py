@@ -224,9 +224,9 @@ def _data(value: Any) -> tuple[DataPart, ...]:
         one = given if isinstance(given, dict) else {"path": given}
         path = one.get("path")
         if path is None or isinstance(path, (list, dict)) or not str(path).strip():
-            shown = "an empty value" if path is None or path == "" else repr(given)
+            shown = "an empty value" if given is None or given == "" else repr(given)
             raise RecipeError(
-                f"data: {shown} must be a path, scenes:key=number,…, or {{path: …, weight: …}}, or a list of these."
+                f"data: {shown} must be a path, scenes:key=number,…, or a list of {{path: …, weight: …}} and paths."
             )
         options = {key: value for key, value in one.items() if key not in ("path", "weight", "image_root")}
         weight = None if one.get("weight") is None else _typed("data weight", one["weight"], float)
