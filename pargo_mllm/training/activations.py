@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pargo_mllm.language.lora import expert_weights
-from pargo_mllm.loss import summed_loss
+from pargo_mllm.loss import LOGITS_AT_ONCE, summed_loss
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 
 # layers that alike ones are followed through: what each further one adds, one more tells
@@ -160,7 +160,7 @@ def _follow(
                 projector = held.now
                 hidden = _through_language_model(inner, tokens, length)
                 del tokens
-                loss = summed_loss(copied.lm_head, *_labelled(hidden, labels), config.text_config.vocab_size)
+                loss = _loss(copied.lm_head, *_labelled(hidden, labels), config.text_config.vocab_size)
                 del hidden
             loss.backward()
             del loss
@@ -169,11 +169,17 @@ def _follow(
         rows = torch.empty(labels, config.text_config.hidden_size, dtype=inner.dtype, requires_grad=True)
         with _Held([*weights, *gradients, rows]) as head:
             with autocast:
-                loss = summed_loss(copied.lm_head, *_labelled(rows, labels), config.text_config.vocab_size)
+                loss = _loss(copied.lm_head, *_labelled(rows, labels), config.text_config.vocab_size)
             loss.backward()
     alone = max(held.peak, sum(gradient.nbytes for gradient in gradients))
     in_turn = max(0, held.peak_with_coming - alone)
     return _Followed(features.shape, features.dtype, encoder, features.nbytes, projector, head.peak, held.peak, in_turn)
+
+
+def _loss(head: nn.Module, rows: torch.Tensor, targets: torch.Tensor, vocab_size: int) -> torch.Tensor:
+    """Of so many parts of the rows that one more would take no more memory: each is computed after the other."""
+    most = FEW * max(1, LOGITS_AT_ONCE // vocab_size)
+    return summed_loss(head, rows[:most], targets[:most], vocab_size)
 
 
 def _through_language_model(model: Any, tokens: torch.Tensor, length: int) -> torch.Tensor:
