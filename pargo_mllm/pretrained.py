@@ -79,10 +79,10 @@ def load_language_model(
         model = _whole(AutoModelForCausalLM, source, what, dtype=dtype)
         with told(f"tokenizer of {source}", PartError):
             return model, AutoTokenizer.from_pretrained(source, **_NO_CODE)
-    if find_spec("gguf") is None:
-        raise PartError("--gguf needs the package gguf: pip install 'pargo[gguf]'.")
     if Path(source).is_dir() and not (Path(source) / gguf).is_file():
         raise PartError(f"--gguf: {Path(source) / gguf} is no file.")
+    if find_spec("gguf") is None:
+        raise PartError("--gguf needs the package gguf: pip install 'pargo[gguf]'.")
     wanted = torch.float32 if dtype == "auto" else dtype
     model = _whole(AutoModelForCausalLM, source, what, dtype=wanted, gguf_file=gguf)
     with told(f"tokenizer of {Path(source) / gguf}", PartError):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import os
+import sys
 import warnings
 
 import transformers
@@ -27,6 +29,18 @@ def run(options: argparse.Namespace) -> None:
     # what fails is in torchrun's report, when it started this process
     train = record(_train) if "TORCHELASTIC_ERROR_FILE" in os.environ else _train
     train(options.recipe, changes, options.dry_run)
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        _leave()
+
+
+def _leave() -> None:
+    """End this process, its work done. While Python takes itself apart, threads that torch's process groups leave behind may abort
+    it, and torchrun would call a run failed that is finished.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _train(recipe: str, changes: dict[str, str], dry_run: bool) -> None:
