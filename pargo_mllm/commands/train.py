@@ -36,8 +36,8 @@ def run(options: argparse.Namespace) -> None:
 def _leave() -> None:
     """End this process, its work done.
 
-    While Python takes itself apart, threads that torch's process groups leave behind may abort it, and torchrun would call a run
-    failed that is finished.
+    While Python takes itself apart, threads that torch's process groups leave behind may abort it, and torchrun would call a
+    run failed that is finished.
     """
     atexit._run_exitfuncs()
     sys.stdout.flush()
