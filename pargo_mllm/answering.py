@@ -58,8 +58,9 @@ def answer(
             f"the conversation has {longest} tokens and the language model takes {most}, its answer included: ask in a shorter "
             "one."
         )
-    if most is not None and generation.get("max_new_tokens") is not None:
-        generation["max_new_tokens"] = min(generation["max_new_tokens"], most - longest)
+    asked = generation.get("max_new_tokens", own.max_new_tokens)
+    if most is not None and asked is not None:
+        generation["max_new_tokens"] = min(asked, most - longest)
     out = model.generate(**inputs, **generation)  # type: ignore[misc]
     texts = processor.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return [text.strip() for text in texts]

@@ -153,8 +153,10 @@ def test_a_conversation_that_is_longer_than_the_models_positions_is_refused():
     config = GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=4, n_positions=160, eos_token_id=0)
     model, processor = around(GPT2LMHeadModel(config), tokenizer)
     model.generation_config.suppress_tokens = [processor.image_token_id, *model.generation_config.eos_token_id]
-    (said,) = answer(model.eval(), processor, [QUESTION], max_new_tokens=1000)
     taken = len(processor.chat_format.prompt_tokens(QUESTION))
-    assert len(tokenizer(said, add_special_tokens=False)["input_ids"]) <= 160 - taken
+    for asked, own in ((1000, None), (None, 1000)):
+        model.generation_config.max_new_tokens = own
+        (said,) = answer(model.eval(), processor, [QUESTION], **({} if asked is None else {"max_new_tokens": asked}))
+        assert len(tokenizer(said, add_special_tokens=False)["input_ids"]) <= 160 - taken
     with pytest.raises(ConversationError, match=r"has \d+ tokens and the language model takes 160"):
         answer(model, processor, [[{"role": "user", "content": "why " * 60}]])

@@ -1,4 +1,4 @@
-"""A real chat model, SmolLM2-135M-Instruct, from its GGUF file through assembly, both stages, merging, chat and serving.
+"""A real chat model, SmolLM2-135M-Instruct, from its GGUF file through assembly, stage 1, a merged LoRA, chat and serving.
 
 ``make test-real`` runs it: it downloads 93 MB and takes minutes.
 """
