@@ -27,6 +27,7 @@ from pargo_mllm.model_files import (
     read_object,
     told,
     weight_shapes,
+    wrong_tensors,
 )
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
@@ -224,12 +225,7 @@ def _load(auto_class: Any, folder: Path, error_class: type[UserError], **options
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
-    wrong = []
-    if report["missing_keys"]:
-        wrong.append(f"lack {listed(sorted(report['missing_keys']))}")
-    if report["mismatched_keys"]:
-        shapes = [f"{name} of shape {list(own)} in place of {list(asked)}" for name, own, asked in report["mismatched_keys"]]
-        wrong.append(f"have {listed(sorted(shapes))}")
+    wrong = wrong_tensors(report)
     if report["unexpected_keys"]:
         wrong.append(f"have {listed(sorted(report['unexpected_keys']))} of no layer")
     if wrong:

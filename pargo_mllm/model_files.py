@@ -169,6 +169,15 @@ def check_counts(config: dict[str, Any], layers: int = 0, of_anything: int = 0, 
             raise ValueError(f"{where}{key}={value} is more than {most:,}, which is all that there can be")
 
 
+def wrong_tensors(report: dict[str, Any]) -> list[str]:
+    """What ``from_pretrained``'s load report says of tensors that random ones would take the place of, as ends of a sentence."""
+    wrong = [f"lack {listed(sorted(report['missing_keys']))}"] if report["missing_keys"] else []
+    if report["mismatched_keys"]:
+        shapes = [f"{name} of shape {list(own)} in place of {list(asked)}" for name, own, asked in report["mismatched_keys"]]
+        wrong.append(f"have {listed(sorted(shapes))}")
+    return wrong
+
+
 def listed(names: list[str], most: int = 6) -> str:
     """Names in a sentence, no more than ``most`` of them."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

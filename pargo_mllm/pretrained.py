@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from pargo_mllm.errors import UserError
-from pargo_mllm.model_files import check_files, listed, told
+from pargo_mllm.model_files import check_files, listed, told, wrong_tensors
 from pargo_mllm.vision import Eva02VisionModel
 
 # the vision half, of a folder that holds both halves too
@@ -102,11 +102,7 @@ def _whole(auto_class: Any, source: str, what: str, **options: Any) -> Any:
         model, report = auto_class.from_pretrained(
             source, output_loading_info=True, ignore_mismatched_sizes=True, **_NO_CODE, **options
         )
-    wrong = [f"lack {listed(sorted(report['missing_keys']))}"] if report["missing_keys"] else []
-    if report["mismatched_keys"]:
-        shapes = [f"{name} of shape {list(own)} in place of {list(asked)}" for name, own, asked in report["mismatched_keys"]]
-        wrong.append(f"have {listed(sorted(shapes))}")
-    if wrong:
+    if wrong := wrong_tensors(report):
         raise PartError(f"{what} {source}: the weights {', and '.join(wrong)}; they are not those of its config.json.")
     # of a folder that holds two halves, the other one is no surprise
     unused = [] if auto_class in _VISION.values() else sorted(report["unexpected_keys"])
