@@ -170,7 +170,7 @@ def check_counts(config: dict[str, Any], layers: int = 0, of_anything: int = 0, 
 
 
 def wrong_tensors(report: dict[str, Any]) -> list[str]:
-    """What ``from_pretrained``'s load report says of tensors that random ones would take the place of, as ends of a sentence."""
+    """What ``from_pretrained``'s load report says of tensors that random ones would stand for, as ends of a sentence."""
     wrong = [f"lack {listed(sorted(report['missing_keys']))}"] if report["missing_keys"] else []
     if report["mismatched_keys"]:
         shapes = [f"{name} of shape {list(own)} in place of {list(asked)}" for name, own, asked in report["mismatched_keys"]]

@@ -7,18 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from pargo_mllm import ParGoConfig
-from pargo_mllm.assembly import assemble
 from pargo_mllm.configuration import LanguageModelError
 from pargo_mllm.data.feeding.conversations import EncodedConversation
 from pargo_mllm.data.feeding.packing import pack, pad_packed
 from pargo_mllm.language.sameness import check_same
-from tests.mllm.made.tiny_causal import MODEL_TYPES, NotBuilt, built, composite
+from tests.mllm.made.tiny_causal import IMAGE, MODEL_TYPES, NotBuilt, behind_pictures, built, composite
 
 TABLE = Path(__file__).resolve().parents[3] / "docs" / "language_models.json"
-IMAGE = 5
 EXACT = (
     *("llama", "mistral", "gemma", "gemma2", "gemma3_text", "granite", "cohere", "phi", "phi3", "gpt2", "gpt_neox", "opt"),
     *("qwen2", "qwen3", "qwen3_moe", "mixtral", "falcon", "falcon_h1", "qwen3_next", "bloom", "olmoe", "minicpm3"),
@@ -31,18 +28,6 @@ REFUSED = {
     "cpmant": "CpmAntForCausalLM cannot stand behind pictures",
     "gemma3": "model_type='gemma3' is made of several parts itself",
 }
-
-
-def behind_pictures(language_model):
-    vision = SiglipVisionConfig(
-        hidden_size=24, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=7,
-        vision_use_head=False,
-    )  # fmt: skip
-    projector = {"num_partial_tokens": 8, "num_global_tokens": 2, "num_attention_heads": 2, "num_hidden_layers": 1}
-    config = ParGoConfig(
-        vision_config=vision, text_config=language_model.config, image_token_id=IMAGE, projector_config=projector
-    )
-    return assemble(config, SiglipVisionModel(vision), language_model).eval()
 
 
 def fate(model_type):

@@ -5,12 +5,12 @@ import warnings
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig, SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisionModel
+from transformers import AutoModelForCausalLM, GenerationConfig, SiglipImageProcessorPil, SiglipVisionModel
 
 from pargo_mllm.assembly import model_and_processor
 from pargo_mllm.language.generation import make_savable
 from pargo_mllm.loading import open_model, save_model
-from tests.mllm.made.miniature_families import PATCH, SIDE, make_language_model, make_tokenizer
+from tests.mllm.made.miniature_families import SIDE, make_language_model, make_tokenizer, small_encoder
 
 # every setting of which transformers says that it has no effect beside the others
 WITHOUT_EFFECT = {
@@ -36,17 +36,8 @@ def assembled(tmp_path, settings):
     tokenizer = make_tokenizer("vicuna")
     make_language_model("vicuna", tokenizer).save_pretrained(tmp_path / "llm")
     (tmp_path / "llm" / "generation_config.json").write_text(json.dumps({"bos_token_id": 1, "eos_token_id": 2, **settings}))
-    vision = SiglipVisionConfig(
-        hidden_size=24,
-        intermediate_size=48,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        image_size=SIDE,
-        patch_size=PATCH,
-        vision_use_head=False,
-    )
     return model_and_processor(
-        SiglipVisionModel(vision),
+        SiglipVisionModel(small_encoder()),
         AutoModelForCausalLM.from_pretrained(tmp_path / "llm"),
         tokenizer,
         SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE}),

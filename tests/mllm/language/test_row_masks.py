@@ -9,8 +9,7 @@ from pargo_mllm.configuration import LanguageModelError
 from pargo_mllm.data.feeding.conversations import EncodedConversation
 from pargo_mllm.data.feeding.packing import alone, join, pack, pad_packed
 from pargo_mllm.language.rows import what_rows_mix_up
-from tests.mllm.language.test_causal_classes import IMAGE, behind_pictures
-from tests.mllm.made.tiny_causal import tiny_model
+from tests.mllm.made.tiny_causal import IMAGE, behind_pictures, tiny_model
 
 WINDOW = 8
 # a window in every layer; in some of them; none; chunks

@@ -1,13 +1,17 @@
 """Every causal language model of the installed transformers, as small as its configuration allows."""
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, SiglipVisionModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from pargo_mllm.configuration import is_composite
+from pargo_mllm.assembly import assemble
+from pargo_mllm.configuration import ParGoConfig, is_composite
+from tests.mllm.made.miniature_families import small_encoder
 
 MODEL_TYPES = tuple(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+# a token of every vocabulary here, for pictures
+IMAGE = 5
 WIDTH, VOCABULARY, LAYERS, HEADS, KV_HEADS = 32, 96, 2, 4, 2
 
 # what configurations call the same thing
@@ -146,3 +150,13 @@ def built(model_type):
     except Exception as error:
         raise NotBuilt(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
     return model
+
+
+def behind_pictures(language_model):
+    """A ParGo model, in evaluation mode, around a language model that has not grown."""
+    vision = small_encoder()
+    projector = {"num_partial_tokens": 8, "num_global_tokens": 2, "num_attention_heads": 2, "num_hidden_layers": 1}
+    config = ParGoConfig(
+        vision_config=vision, text_config=language_model.config, image_token_id=IMAGE, projector_config=projector
+    )
+    return assemble(config, SiglipVisionModel(vision), language_model).eval()

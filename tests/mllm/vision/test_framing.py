@@ -11,7 +11,6 @@ from transformers import (
     CLIPImageProcessorPil,
     ConvNextImageProcessorPil,
     SiglipImageProcessorPil,
-    SiglipVisionConfig,
     SiglipVisionModel,
     ViTImageProcessorPil,
 )
@@ -20,8 +19,8 @@ from pargo_mllm import ParGoProcessor
 from pargo_mllm.assembly import model_and_processor
 from pargo_mllm.loading import open_model
 from pargo_mllm.vision.framing import seen_part, smallest_part, stretched
-from tests.mllm.made.miniature_families import make_language_model, make_tokenizer
-from tests.mllm.made.sizes import PATCH, SIDE
+from tests.mllm.made.miniature_families import make_language_model, make_tokenizer, small_encoder
+from tests.mllm.made.sizes import SIDE
 
 SQUARE = {"height": SIDE, "width": SIDE}
 PADS = {"size": {"max_height": SIDE, "max_width": SIDE}, "do_center_crop": False, "do_pad": True, "pad_size": SQUARE}
@@ -34,17 +33,8 @@ def crops():
 
 def assembled(image_processor, **options):
     tokenizer = make_tokenizer("vicuna")
-    vision = SiglipVisionConfig(
-        hidden_size=24,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        image_size=SIDE,
-        patch_size=PATCH,
-        vision_use_head=False,
-    )
     return model_and_processor(
-        SiglipVisionModel(vision),
+        SiglipVisionModel(small_encoder()),
         make_language_model("vicuna", tokenizer),
         tokenizer,
         image_processor,
