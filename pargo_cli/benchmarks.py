@@ -1,0 +1,26 @@
+"""The names of benchmarks, each with the module of ``pargo_mllm.evaluation.benchmarks`` that holds it in its ``ALL``."""
+
+BENCHMARKS = {
+    "mme": "mme",
+    "mmbench": "mmbench",
+    "seed_bench": "seed_bench",
+    "mm_vet": "mm_vet",
+    "refcoco": "refcoco",
+    "refcoco+": "refcoco",
+    "refcocog": "refcoco",
+    "caption": "caption",
+    "vqav2": "vqav2",
+    "gqa": "gqa",
+    "textvqa": "textvqa",
+    "pope": "pope",
+    "scienceqa": "scienceqa",
+    "aokvqa": "aokvqa",
+    "llava_bench": "llava_bench",
+    "mmstar": "mmstar",
+    "mmvp": "mmvp",
+    "hallusionbench": "hallusionbench",
+    "ocrbench": "ocrbench",
+    "chartqa": "chartqa",
+    "docvqa": "docvqa",
+    "scenes": "scenes",
+}
