@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from pargo_mllm.errors import UserError
+from pargo_mllm.files import file_digest
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 # of a JSON file; a vocabulary of a million tokens takes a tenth of it
@@ -30,6 +32,7 @@ _JSON = (
     "chat_template.json",
     INDEX,
 )
+_ANSWERS_DEPEND_ON = (".safetensors", ".json", ".jinja", ".model", ".txt")
 # a configuration may count so many, even where the weights have fewer
 _FEW_LAYERS, _FEW_OF_ANYTHING = 2**10, 2**16
 
@@ -85,6 +88,13 @@ def check_files(folder: Path) -> None:
             f"{folder} holds an adapter beside a model, adapter_config.json; give the adapter a folder of its own, or fold it "
             "in with pargo merge."
         )
+
+
+def folder_digest(folder: Path) -> str:
+    """SHA-256 of all that a model's answers depend on: weights, configurations, tokenizer, template and image processor."""
+    files = sorted(path for path in folder.iterdir() if path.suffix in _ANSWERS_DEPEND_ON and path.is_file())
+    listing = "".join(f"{file_digest(path)} {path.name}\n" for path in files)
+    return hashlib.sha256(listing.encode()).hexdigest()
 
 
 def read_object(file: Path, error_class: type[UserError] = ModelFolderError) -> dict[str, Any]:

@@ -155,6 +155,7 @@ class Benchmark:
         headline: the figure of the result that stands for all, and whose standard error a report gives.
         max_new_tokens: of an answer.
         grades: reads the judge's grades of a file: by item id, one a run.
+        needs_data: whether the questions come from files; ``read`` makes them of nothing where not.
     """
 
     name: str
@@ -167,6 +168,7 @@ class Benchmark:
     headline: str = "accuracy"
     max_new_tokens: int = 16
     grades: Callable[[Path], Mapping[str, tuple[float, ...]]] | None = None
+    needs_data: bool = True
 
     def rule(self, name: str) -> Rule:
         """The rule of that name.
