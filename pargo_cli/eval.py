@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from pargo_cli.benchmarks import BENCHMARKS
+from pargo_cli.judge_options import add_judge_options
 
 
 def add_parser(commands) -> None:
@@ -48,6 +49,7 @@ def add_parser(commands) -> None:
     )
     evaluate.add_argument("--out", type=Path, metavar="RUN", help="the run's folder (default: eval/NAME/MODEL)")
     evaluate.add_argument("--json", action="store_true", help="print the result as one JSON object, and nothing else")
+    add_judge_options(evaluate)
     evaluate.set_defaults(module="pargo_mllm.commands.eval")
 
 

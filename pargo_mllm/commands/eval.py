@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,15 @@ import transformers
 
 from pargo_mllm.answering.reader import Reader
 from pargo_mllm.commands.processes import run_in_processes
-from pargo_mllm.evaluation.benchmark import Benchmark, Rule, ScoringError
+from pargo_mllm.evaluation.benchmark import Benchmark, Rule
 from pargo_mllm.evaluation.benchmarks import find
 from pargo_mllm.evaluation.failures import save_failures
 from pargo_mllm.evaluation.judging import graded
-from pargo_mllm.evaluation.outcome import check_out, write_outcome, write_run
-from pargo_mllm.evaluation.run import Run, Settings, ask, open_items, say_near_ties
-from pargo_mllm.evaluation.scoring import score
-from pargo_mllm.evaluation.shown import shown_result
-from pargo_mllm.loading import chosen_device, open_model
+from pargo_mllm.evaluation.outcome import RUN, shown, write_outcome
+from pargo_mllm.evaluation.run import Run, Settings, ask, check_same_run, open_items, say_near_ties
+from pargo_mllm.evaluation.scoring import score, versions
+from pargo_mllm.files import write_whole
+from pargo_mllm.loading import check_model_folder, chosen_device, open_model
 from pargo_mllm.model_files import folder_digest
 from pargo_mllm.training.trainer.processes import Processes, from_all
 
@@ -35,27 +36,79 @@ def run(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     benchmark = find(options.benchmark)
     rule = benchmark.rules[0] if options.rule is None else benchmark.rule(options.rule)
-    items = open_items(benchmark, options.data, options.limit)
     processes, device = Processes.of_environment(), chosen_device(options.device)
+    check_model_folder(options.model)
+    items = open_items(benchmark, options.data, options.limit)
     folder = options.out or Path("eval") / benchmark.name / options.model.resolve().name
-    settings = Settings(
-        options.limit,
-        options.batch_size,
-        options.max_new_tokens or benchmark.max_new_tokens,
-        False if options.no_shared_prefix else None,
-    )
-    with processes.joined(device):
-        weights = folder_digest(options.model) if options.model.is_dir() else ""
-        described = _described(options, benchmark, rule, weights)
-        check_out(folder, described)
-        dtype = options.dtype if options.dtype == "auto" else options.dtype
-        model, processor = open_model(options.model, dtype=dtype)
+    about = _about(options, benchmark, rule, folder_digest(options.model))
+    check_same_run(folder, about)
+    tokens = options.max_new_tokens or benchmark.max_new_tokens
+    settings = Settings(options.limit, options.batch_size, tokens, False if options.no_shared_prefix else None)
+    with ExitStack() as together:
+        together.enter_context(processes.joined(device))
+        model, processor = open_model(options.model, dtype=options.dtype)
         reader = Reader(model.eval().to(device), processor, settings.share)
-        if reader.shares_not_because and processes.is_first:
+        if processes.is_first and reader.shares_not_because:
             print(f"beginnings are not shared: {reader.shares_not_because}", file=sys.stderr)
         folder.mkdir(parents=True, exist_ok=True)
-        asked = ask(
-            benchmark, rule, items, folder, reader, settings, weights, processes.rank, processes.size, lambda: from_all(None)
+        answered = ask(
+            benchmark,
+            rule,
+            items,
+            folder,
+            reader,
+            settings,
+            about["weights"],
+            processes.rank,
+            processes.size,
+            lambda: from_all(None),
         )
     if processes.is_first:
-        _conclude(options, benchmark, rule, asked, folder, described, reader)
+        _conclude(options, benchmark, rule, folder, about, answered, reader)
+
+
+def _about(options: argparse.Namespace, benchmark: Benchmark, rule: Rule, weights: str) -> dict[str, Any]:
+    """What the run is, as far as it is known before anything is asked."""
+    return {
+        "command": ["pargo", *sys.argv[1:]],
+        "benchmark": benchmark.name,
+        "rule": rule.name,
+        "model": str(options.model.resolve()),
+        "weights": weights,
+        "data": None if options.data is None else str(options.data.resolve() if options.data.exists() else options.data),
+        "prompt": benchmark.prompt,
+    }
+
+
+def _conclude(
+    options: argparse.Namespace,
+    benchmark: Benchmark,
+    rule: Rule,
+    folder: Path,
+    about: dict[str, Any],
+    asked: Run,
+    reader: Reader,
+) -> None:
+    """Write the predictions, then what they are worth where that is known."""
+    written = benchmark.submission(asked.predictions, folder)
+    about = {**about, **asked.about, "predictions": str(written.relative_to(folder)), "versions": versions()}
+    write_whole(folder / RUN, json.dumps(about, indent=2))
+    say_near_ties(asked.about)
+    unknown = sum(item.answer is None for item in asked.items)
+    if unknown:
+        print(f"{written}: the right answers of {unknown:,} questions are not published; no score is computed", file=sys.stderr)
+        return
+    if rule.needs_grades and options.grades is None and options.judge is None:
+        print(f"{written}: a judge grades these answers; go on with --judge MODEL, or --grades FILE", file=sys.stderr)
+        return
+    answered, told = graded(benchmark, rule, asked.answered(), options)
+    how = {"prompt": benchmark.prompt, "batch_size": options.batch_size, "dtype": asked.about["settings"]["dtype"]}
+    limited = {} if options.limit is None else {"limit": options.limit}
+    scored = score(benchmark, rule, answered, **told, **how, **limited)
+    write_outcome(folder, about, scored, benchmark.asked)
+    save_failures(folder, scored.marks, benchmark, reader)
+    if options.json:
+        print(json.dumps(scored.result, ensure_ascii=False))
+    else:
+        print(shown(benchmark, scored.result))
+        print(f"the run lies in {folder}; pargo report {folder} shows it", file=sys.stderr)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,12 @@ from pargo_mllm.data.corpus import shown
 from pargo_mllm.evaluation.asking import Asking, Question, questions
 from pargo_mllm.evaluation.benchmark import Answered, Benchmark, EvaluationError, Item, Prediction, Rule
 from pargo_mllm.evaluation.journal import Journal
+from pargo_mllm.evaluation.outcome import RUN
+from pargo_mllm.model_files import read_object
+
+
+# what makes two runs the same
+_SAME = ("benchmark", "rule", "weights", "data")
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ def open_items(benchmark: Benchmark, data: Path | None, limit: int | None) -> li
     """
     if data is None and benchmark.needs_data:
         raise EvaluationError(f"--benchmark {benchmark.name} needs --data, the folder or file of its questions and pictures.")
-    if data is not None and not data.exists():
+    if data is not None and benchmark.needs_data and not data.exists():
         raise EvaluationError(f"--data {data} does not exist.")
     items = benchmark.read(data) if data is not None else benchmark.read(Path())
     if not items:
@@ -74,6 +80,24 @@ def open_items(benchmark: Benchmark, data: Path | None, limit: int | None) -> li
                 f"--data {data}: the id {shown(item.id)} comes twice, as questions {first[item.id]} and {place}."
             )
     return items[:limit]
+
+
+def check_same_run(folder: Path, about: Mapping[str, Any]) -> None:
+    """Refuse a folder that holds another run: it would be lost.
+
+    Raises:
+        EvaluationError: it says what differs.
+    """
+    file = folder / RUN
+    if not file.is_file():
+        if folder.exists() and not folder.is_dir():
+            raise EvaluationError(f"--out {folder} is no folder.")
+        return
+    held = read_object(file, EvaluationError)
+    differ = [name for name in _SAME if held.get(name) != about[name]]
+    if differ:
+        told = ", ".join(f"{name} {held.get(name)} there and {about[name]} here" for name in differ)
+        raise EvaluationError(f"--out {folder} holds another run ({told}); give another folder, or take that one away.")
 
 
 def ask(

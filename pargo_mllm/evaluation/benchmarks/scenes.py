@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pargo_mllm.data.corpus import Corpus
 from pargo_mllm.data.feeding.encoding import ExampleEncoder
 from pargo_mllm.data.questions import QuestionCorpus
+from pargo_mllm.data.scenes.corpus import SceneCorpus, Scenes
+from pargo_mllm.evaluation.benchmark import (
+    Answered,
+    Benchmark,
+    Item,
+    Mark,
+    Prediction,
+    Rule,
+    ScoringError,
+    accuracy,
+    each,
+    mean,
+)
 from pargo_mllm.evaluation.constant import best_constant_score
 from pargo_mllm.evaluation.exact_match import Score, exact_match, shuffled
+from pargo_mllm.evaluation.rows import read_rows
+from pargo_mllm.evaluation.submissions import json_lines
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
 
@@ -30,12 +47,11 @@ class ScenesBenchmark:
     held_out: QuestionCorpus
     encode: Callable[[Corpus], Corpus] = lambda corpus: corpus
     position: int = 0
-    name: str = "scenes"
 
     def score(
         self, model: ParGoForConditionalGeneration, processor: ParGoProcessor, title: str | None = None
     ) -> dict[str, Any]:
-        """See :class:`pargo_mllm.evaluation.benchmark.Benchmark`: ``mean``, and ``kinds`` with a share each."""
+        """``mean`` over the kinds of questions, ``kinds`` with a share each, and how many ``questions`` were asked."""
         return self._shares(self._match(model, processor, self.items(processor), title))
 
     def baselines(self, model: ParGoForConditionalGeneration, processor: ParGoProcessor) -> dict[str, Any]:
@@ -70,3 +86,60 @@ class ScenesBenchmark:
 def usable(item: dict[str, Any]) -> bool:
     """Whether the picture could be read."""
     return "skipped" not in item
+
+
+def _read(data: Path) -> list[Item]:
+    scenes = Scenes() if data == Path() else Scenes.parse(str(data))
+    if scenes is None:
+        raise ScoringError(f"--data {data}: scenes are drawn, not read; give none, or which, as in scenes:seed=1,held_out=100.")
+    return question_items(SceneCorpus(scenes, stage=2, split="test"))
+
+
+def question_items(corpus: QuestionCorpus) -> list[Item]:
+    """The questions of a corpus, as a benchmark asks them."""
+    return [
+        Item(
+            f"{index}-{place}",
+            question.text,
+            question.answer,
+            picture=corpus.name(index),
+            part=question.kind,
+            pictures=(partial(corpus.picture, index),),
+        )
+        for index in range(len(corpus))
+        for place, question in enumerate(corpus.said(index))
+    ]
+
+
+def _exact(one: Answered) -> tuple[float, str]:
+    return float(one.text == one.item.answer), one.text
+
+
+def _figures(marks: Sequence[Mark]) -> dict[str, Any]:
+    figures = accuracy(marks)
+    return {"mean": mean(figures["parts"].values()), **figures}
+
+
+def _predictions(file: Path) -> list[Prediction]:
+    return [
+        Prediction(row.answer("prediction"), row.where, row.text("id"), question=row.text("question"))
+        for row in read_rows(file)
+    ]
+
+
+ALL = (
+    Benchmark(
+        name="scenes",
+        title="generated scenes",
+        prompt="{question}",
+        read=_read,
+        predictions=_predictions,
+        rules=(Rule("exact", mark=each(_exact), figures=_figures),),
+        submission=json_lines(
+            "predictions.jsonl", lambda said: {"id": said.id, "question": said.question, "prediction": said.text}
+        ),
+        headline="mean",
+        max_new_tokens=16,
+        needs_data=False,
+    ),
+)
