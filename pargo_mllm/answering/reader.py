@@ -26,10 +26,10 @@ from pargo_mllm.processing import ParGoProcessor
 
 @dataclass(frozen=True)
 class Said:
-    """An answer: its text, how many tokens it has with its end, and how many of them were near ties."""
+    """An answer: its text, its tokens with the one that ends it, and how many of them were near ties."""
 
     text: str
-    tokens: int
+    ids: tuple[int, ...]
     near_ties: int
 
 
@@ -90,15 +90,15 @@ class Reader:
             # each as long as it may be alone
             return [self.answer([prompt], leads, max_new_tokens)[0] for prompt in prompts]
         ids, inputs = self._inputs(prompts, rows, leads, room[0])
-        near = NearTies(self.model.dtype)
+        noted = NearTies(self.model.dtype)
         settings = {**generation_settings(room[0]), "cache_implementation": None, "return_dict_in_generate": False}
         out: Any = self.model.generate(  # type: ignore[misc]
-            input_ids=ids, **inputs, logits_processor=LogitsProcessorList([near]), **settings
+            input_ids=ids, **inputs, logits_processor=LogitsProcessorList([noted]), **settings
         )
-        said = out[:, ids.shape[1] :].cpu()
-        lengths = [self._length(row) for row in said.tolist()]
+        said = [row[: self._length(row)] for row in out[:, ids.shape[1] :].tolist()]
         texts = self.processor.batch_decode(said, skip_special_tokens=True)
-        return [Said(text.strip(), length, ties) for text, length, ties in zip(texts, lengths, near.of(lengths), strict=True)]
+        ties = noted.of([len(row) for row in said])
+        return [Said(text.strip(), tuple(row), near) for text, row, near in zip(texts, said, ties, strict=True)]
 
     @torch.inference_mode()
     def losses(self, prompts: Sequence[Prompt], leads: Mapping[str, int]) -> list[float]:

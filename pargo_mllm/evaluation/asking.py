@@ -123,7 +123,7 @@ class Asking:
                 entries: list[dict[str, Any]] = [{"loss": loss} for loss in self.reader.losses(prompts, self.leads)]
             else:
                 said = self.reader.answer(prompts, self.leads, self.max_new_tokens)
-                entries = [{"text": one.text, "tokens": one.tokens, "near_ties": one.near_ties} for one in said]
+                entries = [{"text": one.text, "tokens": len(one.ids), "near_ties": one.near_ties} for one in said]
         except (PictureError, ConversationError) as error:
             ids = ", ".join(dict.fromkeys(question.item.id for question in batch))
             raise EvaluationError(f"{self.benchmark.name}, among the questions {ids[:200]}: {error}") from error

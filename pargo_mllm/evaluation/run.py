@@ -17,7 +17,6 @@ from pargo_mllm.evaluation.journal import Journal
 from pargo_mllm.evaluation.outcome import RUN
 from pargo_mllm.model_files import read_object
 
-
 # what makes two runs the same
 _SAME = ("benchmark", "rule", "weights", "data")
 

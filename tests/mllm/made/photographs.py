@@ -30,3 +30,9 @@ def write_photographs(root, count=7, instances=True):
         categories = [{"id": index, "name": name} for index, name in enumerate(CATEGORIES)]
         (root / "instances.json").write_text(json.dumps({"images": images, "annotations": objects, "categories": categories}))
     return root
+
+
+def noise_picture(height, width, seed=0):
+    """A picture that no other seed gives."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
