@@ -106,6 +106,7 @@ class Mark:
         value: 0...1.
         read: what the rule understood of the text: a letter, "yes", "other", a box; what a person sees in a report.
         extra: what the aggregator needs beside.
+        where: the file and the line of the answer; :func:`pargo_mllm.evaluation.scoring.score` puts it in.
     """
 
     item: Item
@@ -113,6 +114,7 @@ class Mark:
     value: float
     read: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    where: str = ""
 
 
 Marker = Callable[[Sequence[Answered]], list[Mark]]
