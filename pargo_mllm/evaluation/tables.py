@@ -54,8 +54,8 @@ def _separated(file: Path, separator: str) -> Iterator[tuple[int, dict[str, Any]
         except csv.Error as error:
             problem = "a field without quotation marks has a line end in it" if "new-line" in str(error) else str(error)
             raise ScoringError(
-                f"{file}, line {line}: the row that begins here cannot be read ({problem}); a field that begins with a quotation "
-                "mark ends with one, and two stand for each inside it, as pandas and Excel write it."
+                f"{file}, line {line}: the row that begins here cannot be read ({problem}); a field that begins with a "
+                "quotation mark ends with one, and two stand for each inside it, as pandas and Excel write it."
             ) from error
         if fields is None:
             return
