@@ -106,7 +106,8 @@ def _conclude(
     limited = {} if options.limit is None else {"limit": options.limit}
     scored = score(benchmark, rule, answered, **told, **how, **limited)
     write_outcome(folder, about, scored, benchmark.asked)
-    save_failures(folder, scored.marks, benchmark, reader)
+    for reason in save_failures(folder, scored.marks, benchmark.conversation, reader.model, reader.processor):
+        print(f"failures without a picture: {reason}", file=sys.stderr)
     if options.json:
         print(json.dumps(scored.result, ensure_ascii=False))
     else:

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from accelerate.utils import should_reduce_batch_size
+from accelerate.utils.memory import should_reduce_batch_size
 from PIL import Image
 from tqdm.auto import tqdm
 
