@@ -160,7 +160,7 @@ def _predictions(items: Sequence[Item], asked: Sequence[Question], journal: Jour
         losses = {letter: entry["loss"] for letter, entry in entries.items()} if rule.ranks else None
         text = min(losses, key=lambda letter: losses[letter]) if losses else entries[""]["text"]
         where = f"the answer to question {item.id}"
-        predictions.append(Prediction(text, where, item.id, item.picture or None, item.question, losses=losses))
+        predictions.append(Prediction(text, where, item.id, item.picture or None, item.question, item, losses))
     return predictions
 
 
