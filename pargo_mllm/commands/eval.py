@@ -91,7 +91,12 @@ def _conclude(
 ) -> None:
     """Write the predictions, then what they are worth where that is known."""
     written = benchmark.submission(asked.predictions, folder)
-    about = {**about, **asked.about, "predictions": str(written.relative_to(folder)), "versions": versions("torch", "transformers")}
+    about = {
+        **about,
+        **asked.about,
+        "predictions": str(written.relative_to(folder)),
+        "versions": versions("torch", "transformers"),
+    }
     write_whole(folder / RUN, json.dumps(about, indent=2))
     say_near_ties(asked.about)
     unknown = sum(item.answer is None for item in asked.items)
@@ -102,7 +107,12 @@ def _conclude(
         print(f"{written}: a judge grades these answers; go on with --judge MODEL, or --grades FILE", file=sys.stderr)
         return
     answered, told = graded(benchmark, rule, asked.answered(), options)
-    how = {"versions": about["versions"], "prompt": benchmark.prompt, "batch_size": options.batch_size, "dtype": asked.about["settings"]["dtype"]}
+    how = {
+        "versions": about["versions"],
+        "prompt": benchmark.prompt,
+        "batch_size": options.batch_size,
+        "dtype": asked.about["settings"]["dtype"],
+    }
     limited = {} if options.limit is None else {"limit": options.limit}
     scored = score(benchmark, rule, answered, **told, **how, **limited)
     write_outcome(folder, about, scored, benchmark.asked)

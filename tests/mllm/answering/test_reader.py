@@ -95,7 +95,10 @@ def test_in_bf16_only_near_ties_are_said_otherwise():
         model, processor = make_family("llama3", seed)
         model = model.to(torch.bfloat16)
         prompts = prompts_of(processor, talks())
-        one_way, other_way = said(Reader(model, processor, False), prompts, 1), said(Reader(model, processor, True), prompts, 32)
+        one_way, other_way = (
+            said(Reader(model, processor, False), prompts, 1),
+            said(Reader(model, processor, True), prompts, 32),
+        )
         for first, second in zip(one_way, other_way, strict=True):
             changed += first.ids != second.ids
             counted += first.near_ties > 0
@@ -184,7 +187,9 @@ def test_pictures_in_tiles_are_shared_too(projector):
 def test_other_decoders(model_type, own, shares):
     """Where sharing would change something, prompts are read whole; where a window is too narrow for a batch, too."""
     model, processor = around(
-        tiny_model(model_type, vocab_size=320, **{"max_position_embeddings": 512, **own}), make_tokenizer("vicuna"), family="vicuna"
+        tiny_model(model_type, vocab_size=320, **{"max_position_embeddings": 512, **own}),
+        make_tokenizer("vicuna"),
+        family="vicuna",
     )
     asked = talks(3)
     reader = Reader(model, processor)
