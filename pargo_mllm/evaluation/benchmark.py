@@ -141,6 +141,11 @@ class Rule:
     needs_grades: bool = False
 
 
+def picture_of(item: Item) -> str:
+    """What its answer is drawn at random with: the picture, and all that is asked about it."""
+    return item.picture
+
+
 @dataclass(frozen=True)
 class Benchmark:
     """A benchmark by its name.
@@ -157,6 +162,8 @@ class Benchmark:
         headline: the figure of the result that stands for all, and whose standard error a report gives.
         max_new_tokens: of an answer.
         grades: reads the judge's grades of a file: by item id, one a run.
+        cluster: what a question belongs to when standard errors are clustered: its picture, or what its figure counts together
+            beyond that (MMVP's pair of pictures, MMBench's rotations); empty where it stands alone.
     """
 
     name: str
@@ -169,6 +176,7 @@ class Benchmark:
     headline: str = "accuracy"
     max_new_tokens: int = 16
     grades: Callable[[Path], Mapping[str, tuple[float, ...]]] | None = None
+    cluster: Callable[[Item], str] = picture_of
 
     def rule(self, name: str) -> Rule:
         """The rule of that name.
