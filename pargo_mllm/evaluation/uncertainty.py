@@ -142,11 +142,13 @@ def _naive(marks: Sequence[Mark], measure: Measure) -> dict[Place, float | None]
 def _scales(sample: _Sample, measure: Measure) -> dict[Place, float]:
     """The figures that are means of the values, and how many times the mean they are.
 
-    They are found by what they are: so much on all clusters, and on each half of them.
+    They are found by what they are: so much on all clusters, and on each seventh of them, lest it be by chance.
     """
     everything = np.arange(len(sample.rows))
-    halves = [np.flatnonzero(sample.clusters % 2 == half) for half in (0, 1)]
-    looks = [(everything, measure(sample.rows))] + [(half, _tried(measure, sample.kept(half))) for half in halves if len(half)]
+    sevenths = [np.flatnonzero(sample.clusters % 7 == part) for part in range(7)]
+    looks = [(everything, measure(sample.rows))] + [
+        (part, _tried(measure, sample.kept(part))) for part in sevenths if len(part)
+    ]
     found = {}
     for place in looks[0][1]:
         inside = sample.inside(place)
