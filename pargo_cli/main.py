@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
-from pargo_cli import assemble, chat, convert_release, demo, eval, merge, score, train
+from pargo_cli import assemble, chat, convert_release, demo, eval, merge, report, score, train
 from pargo_cli.errors import UserError
 
-COMMANDS = (demo, assemble, train, chat, eval, score, merge, convert_release)
+COMMANDS = (demo, assemble, train, chat, eval, score, report, merge, convert_release)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -141,6 +141,11 @@ class Rule:
     needs_grades: bool = False
 
 
+def picture_of(item: Item) -> str:
+    """What its answer is drawn at random with: the picture, and all that is asked about it."""
+    return item.picture
+
+
 @dataclass(frozen=True)
 class Benchmark:
     """A benchmark by its name.
@@ -158,6 +163,8 @@ class Benchmark:
         max_new_tokens: of an answer.
         grades: reads the judge's grades of a file: by item id, one a run.
         needs_data: whether the questions come from files; ``read`` makes them of nothing where not.
+        cluster: what a question belongs to when standard errors are clustered: its picture, or what its figure counts together
+            beyond that (MMVP's pair of pictures, MMBench's rotations); empty where it stands alone.
     """
 
     name: str
@@ -171,6 +178,7 @@ class Benchmark:
     max_new_tokens: int = 16
     grades: Callable[[Path], Mapping[str, tuple[float, ...]]] | None = None
     needs_data: bool = True
+    cluster: Callable[[Item], str] = picture_of
 
     def rule(self, name: str) -> Rule:
         """The rule of that name.

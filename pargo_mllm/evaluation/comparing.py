@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pargo_mllm.evaluation.benchmark import Benchmark, EvaluationError, Mark
-from pargo_mllm.evaluation.run_folder import RESULT, Run
+from pargo_mllm.evaluation.run_folder import MARKS, RESULT, Run
 from pargo_mllm.evaluation.statistics import LEVEL, Estimate, holm, p_value
 from pargo_mllm.evaluation.uncertainty import Place, differences, estimates, mean_estimates, places
 
@@ -131,13 +131,18 @@ def measure(run: Run, benchmark: Benchmark) -> Measured:
         again = places(rule.figures(run.marks), benchmark.headline)[headline]
     # each rule says in its own way that something is not there
     except (ArithmeticError, LookupError, TypeError, ValueError):
-        return Measured(run, benchmark, mean_estimates(run.marks, told), "marks.jsonl does not hold all that its figure reads")
+        return Measured(
+            run,
+            benchmark,
+            mean_estimates(run.marks, told, benchmark.cluster),
+            f"{MARKS} does not hold all that its figure reads",
+        )
     if not math.isclose(again, told[headline], rel_tol=1e-6, abs_tol=1e-9):
         raise EvaluationError(
-            f"{run.folder / RESULT} says {benchmark.headline} {told[headline]:g}, and the answers in marks.jsonl beside it make "
+            f"{run.folder / RESULT} says {benchmark.headline} {told[headline]:g}, and the answers in {MARKS} beside it make "
             f"{again:g}: they are not of one run; run it again."
         )
-    return Measured(run, benchmark, estimates(run.marks, rule.figures, benchmark.headline))
+    return Measured(run, benchmark, estimates(run.marks, rule.figures, benchmark.headline, benchmark.cluster))
 
 
 def _comparison(first: Measured, other: Measured, notes: list[str]) -> Comparison | None:
@@ -152,15 +157,16 @@ def _comparison(first: Measured, other: Measured, notes: list[str]) -> Compariso
         return None
     if any(unshared):
         notes.append(
-            f"{what} were asked different questions: compared on the {len(pairs):,} that both answered, without {unshared[0]:,} "
-            f"of {first.run.name} and {unshared[1]:,} of {other.run.name}."
+            f"{what} were asked different questions: compared on the {len(pairs):,} that both answered, without "
+            f"{unshared[0]:,} of {first.run.name} and {unshared[1]:,} of {other.run.name}."
         )
     name = first.benchmark.headline
     try:
-        found, before, after = differences(pairs, first.benchmark.rule(first.run.rule).figures, name)
+        rule, cluster = first.benchmark.rule(first.run.rule), first.benchmark.cluster
+        found, before, after = differences(pairs, rule.figures, name, cluster)
         estimate = found.pop((name,))
     except (ArithmeticError, LookupError, TypeError, ValueError):
-        notes.append(f"{what} are not compared: marks.jsonl does not hold all that the figure {name} reads.")
+        notes.append(f"{what} are not compared: {MARKS} does not hold all that the figure {name} reads.")
         return None
     return Comparison(
         base=first.run,

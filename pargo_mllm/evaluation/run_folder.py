@@ -9,19 +9,18 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pargo_mllm.data.corpus import shown
-from pargo_mllm.data.sources.opening import leads_inside, open_regular
+from pargo_mllm.data.sources.opening import leads_inside
 from pargo_mllm.evaluation.benchmark import EvaluationError, Item, Mark
+from pargo_mllm.evaluation.json_files import json_records, json_value
 from pargo_mllm.files import whole_file
 
 RUN, RESULT, MARKS, FAILURES = "run.json", "result.json", "marks.jsonl", "failures.json"
-# bytes: of a file of one object, and of a line
-_MOST_BYTES, _MOST_LINE = 2**26, 2**22
 # lists and objects in each other
 _MOST_DEEP = 32
 _TEXTS = ("picture", "part", "question", "asked", "said", "read", "where")
@@ -71,15 +70,14 @@ class Run:
         return self.result["rule"]
 
 
-def write_marks(folder: Path, marks: Sequence[Mark], asked: Callable[[Item], str], wheres: Sequence[str] = ()) -> Path:
+def write_marks(folder: Path, marks: Sequence[Mark], asked: Callable[[Item], str]) -> Path:
     """Write ``marks.jsonl``: one answer a line.
 
     Args:
         asked: the whole prompt of a question.
-        wheres: where each answer stands in a file of predictions.
     """
     with whole_file(folder / MARKS) as aside, open(aside, "w", encoding="utf-8") as file:
-        for place, mark in enumerate(marks):
+        for mark in marks:
             item = mark.item
             line = {
                 "id": item.id,
@@ -91,7 +89,7 @@ def write_marks(folder: Path, marks: Sequence[Mark], asked: Callable[[Item], str
                 "said": mark.text,
                 "read": mark.read,
                 "value": mark.value,
-                "where": wheres[place] if wheres else "",
+                "where": mark.where,
             }
             # what the rule's figures read beside; they are computed again from it
             line |= {name: dict(kept) for name, kept in (("extra", mark.extra), ("details", item.details)) if _is_json(kept)}
@@ -114,8 +112,8 @@ def read_run(folder: str | os.PathLike) -> Run:
             raise EvaluationError(f"{folder / RESULT} names no {name}: it was not written by pargo eval or pargo score.")
         if about.get(name) != result[name]:
             raise EvaluationError(
-                f"{folder / RUN} says {name} {_told(about.get(name))} and {RESULT} beside it {_told(result[name])}: they are not "
-                "of one run; run it again."
+                f"{folder / RUN} says {name} {_told(about.get(name))} and {RESULT} beside it {_told(result[name])}: they are "
+                "not of one run; run it again."
             )
     marks, asked = _read_marks(folder / MARKS)
     if result.get("questions") != len(marks):
@@ -129,23 +127,23 @@ def read_run(folder: str | os.PathLike) -> Run:
 
 def _read_marks(file: Path) -> tuple[list[Mark], dict[str, str]]:
     marks, asked = [], {}
-    for number, line in enumerate(_lines(file), start=1):
+    for number, found in json_records(file):
         where = f"{file}, line {number}"
-        found = _parsed(line, where)
+        _checked(found, where)
         if not isinstance(found, dict) or not isinstance(found.get("id"), str):
-            raise EvaluationError(f"{where}, is no answer with an id; the file is half written or damaged: run it again.")
+            raise EvaluationError(f"{where}: it is no answer with an id; the file is damaged: run it again.")
         texts = {name: found.get(name, "") for name in _TEXTS}
         wrong = next((name for name, text in texts.items() if not isinstance(text, str)), None)
         if wrong is not None:
-            raise EvaluationError(f"{where}, has {wrong} {_told(found[wrong])}; it must be a text.")
+            raise EvaluationError(f"{where}: it has {wrong} {_told(found[wrong])}; it must be a text.")
         value = found.get("value")
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-            raise EvaluationError(f"{where}, has the value {_told(value)}; it must be a number from 0 to 1.")
+            raise EvaluationError(f"{where}: it has the value {_told(value)}; it must be a number from 0 to 1.")
         if found["id"] in asked:
-            raise EvaluationError(f"{where}, has the id {_told(found['id'])}, which another line has too.")
+            raise EvaluationError(f"{where}: it has the id {_told(found['id'])}, which another line has too.")
         extra, details = (kept if isinstance(kept := found.get(name), dict) else {} for name in ("extra", "details"))
         item = Item(found["id"], texts["question"], found.get("answer"), texts["picture"], texts["part"], details=details)
-        marks.append(Mark(item, texts["said"], float(value), texts["read"], extra))
+        marks.append(Mark(item, texts["said"], float(value), texts["read"], extra, texts["where"]))
         asked[item.id] = texts["asked"]
     if not marks:
         raise EvaluationError(f"{file} is empty; run it again.")
@@ -156,7 +154,7 @@ def _read_failures(folder: Path, known: set[str]) -> list[Failure]:
     file = folder / FAILURES
     if not os.path.lexists(file):
         return []
-    entries = _parsed(_content(file), str(file))
+    entries = _checked(json_value(file), str(file))
     if not isinstance(entries, list):
         raise EvaluationError(f"{file} holds no list of failures.")
     failures = []
@@ -165,8 +163,8 @@ def _read_failures(folder: Path, known: set[str]) -> list[Failure]:
         if not isinstance(id, str) or id not in known:
             raise EvaluationError(f"{file} tells of {_told(id)}, which is no answer of {MARKS} beside it.")
         reason = entry.get("reason", "")
-        pictures = [_picture(folder, file, entry.get(name)) for name in ("picture", "attention")]
-        failures.append(Failure(id, *pictures, reason if isinstance(reason, str) else ""))
+        picture, attention = (_picture(folder, file, entry.get(name)) for name in ("picture", "attention"))
+        failures.append(Failure(id, picture, attention, reason if isinstance(reason, str) else ""))
     return failures
 
 
@@ -185,47 +183,18 @@ def _picture(folder: Path, file: Path, name: Any) -> Path | None:
 
 
 def _object(file: Path) -> dict[str, Any]:
-    content = _parsed(_content(file), str(file))
+    content = _checked(json_value(file), str(file))
     if not isinstance(content, dict):
         raise EvaluationError(f"{file} holds no object of names and values.")
     return content
 
 
-def _content(file: Path) -> bytes:
+def _checked(value: Any, where: str) -> Any:
+    """What a report writes again as it is."""
     try:
-        with open_regular(file) as opened:
-            content = b""
-            while chunk := opened.read(_MOST_BYTES + 1 - len(content)):
-                content += chunk
-    except OSError as error:
-        raise EvaluationError(
-            f"{file} cannot be read: {error.strerror or error}; the run is not whole: run it again."
-        ) from error
-    if len(content) > _MOST_BYTES:
-        raise EvaluationError(f"{file} is larger than {_MOST_BYTES:,} bytes, the most that is read.")
-    return content
-
-
-def _lines(file: Path) -> Iterator[bytes]:
-    try:
-        with open_regular(file) as unbuffered, open(unbuffered.fileno(), "rb", closefd=False) as opened:
-            while line := opened.readline(_MOST_LINE + 1):
-                if len(line) > _MOST_LINE:
-                    raise EvaluationError(f"{file} has a line longer than {_MOST_LINE:,} bytes.")
-                yield line
-    except OSError as error:
-        raise EvaluationError(
-            f"{file} cannot be read: {error.strerror or error}; the run is not whole: run it again."
-        ) from error
-
-
-def _parsed(content: bytes, where: str) -> Any:
-    try:
-        value = json.loads(content.decode("utf-8"))
         _check(value)
-    except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise EvaluationError(f"{where}, is no whole JSON: {reason}. It is half written or damaged: run it again.") from error
+    except ValueError as error:
+        raise EvaluationError(f"{where}: {error}; the file is damaged: run it again.") from error
     return value
 
 
@@ -239,11 +208,17 @@ def _check(value: Any, deep: int = 0) -> None:
 
 
 def _is_json(kept: Any) -> bool:
-    """Whether it comes back as it was: what a figure would misread is not written."""
+    """Whether it comes back as it was, but for tuples, which become lists: what a figure would misread is not written."""
     try:
-        return bool(kept) and json.loads(json.dumps(dict(kept), allow_nan=False)) == kept
-    except (TypeError, ValueError):
+        return bool(kept) and json.loads(json.dumps(dict(kept), allow_nan=False)) == _listed(kept)
+    except (TypeError, ValueError, RecursionError):
         return False
+
+
+def _listed(kept: Any) -> Any:
+    if isinstance(kept, Mapping):
+        return {key: _listed(value) for key, value in kept.items()}
+    return [_listed(value) for value in kept] if isinstance(kept, (list, tuple)) else kept
 
 
 def _told(value: Any) -> str:

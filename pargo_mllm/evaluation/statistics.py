@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -179,6 +180,7 @@ def student_tail(t: float, freedom: int) -> float:
     return float(min(1.0, 2 * constant * area))
 
 
+@lru_cache(maxsize=1024)
 def student_quantile(share: float, freedom: int) -> float:
     """The t below which a ``share`` above one half of Student's distribution lies."""
     low, high = 0.0, 1.0

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pargo_mllm.evaluation.benchmark import Item, Mark
+from pargo_mllm.evaluation.benchmark import Item, Mark, picture_of
 from pargo_mllm.evaluation.statistics import Estimate, codes, jackknife_error, left_out, mean_estimate
 
 # where results keep the figures of parts, by name
@@ -24,12 +24,13 @@ _SCALES = (1.0, 100.0, 10.0)
 # where a figure stands in a result
 Place = tuple[str, ...]
 Figures = Callable[[Sequence[Mark]], dict[str, Any]]
+Cluster = Callable[[Item], str]
 Measure = Callable[[Sequence[Any]], dict[Place, float]]
 
 
 def places(result: dict[str, Any], headline: str) -> dict[Place, float]:
     """The headline of a result and the figures of its parts; those that are no finite numbers are left out."""
-    found = {(headline,): result.get(headline)}
+    found: dict[Place, Any] = {(headline,): result.get(headline)}
     for group in PARTS:
         inside = result.get(group)
         if isinstance(inside, dict):
@@ -40,32 +41,34 @@ def places(result: dict[str, Any], headline: str) -> dict[Place, float]:
     return {place: float(value) for place, value in numbers.items() if math.isfinite(value)}
 
 
-def estimates(marks: Sequence[Mark], figures: Figures, headline: str) -> dict[Place, Estimate]:
-    """The headline and the parts of these marks' figures, each with its standard error clustered by picture."""
+def estimates(marks: Sequence[Mark], figures: Figures, headline: str, cluster: Cluster = picture_of) -> dict[Place, Estimate]:
+    """The headline and the parts of these marks' figures, each with its clustered standard error."""
+    sample = _Sample(marks, [mark.item for mark in marks], _values(marks), cluster)
 
     def measure(kept: Sequence[Mark]) -> dict[Place, float]:
         return places(figures(kept), headline)
 
-    found = _of_marks(marks, measure)
+    found = _estimates(sample, measure, _scales(sample, measure))
     if all(one.how == "mean" for one in found.values()):
         return found
     naive = _naive(marks, measure)
     return {place: one if one.how == "mean" else replace(one, naive=naive.get(place)) for place, one in found.items()}
 
 
-def mean_estimates(marks: Sequence[Mark], told: dict[Place, float]) -> dict[Place, Estimate]:
+def mean_estimates(marks: Sequence[Mark], told: dict[Place, float], cluster: Cluster = picture_of) -> dict[Place, Estimate]:
     """Figures that cannot be computed again: those that are the mean of the marks' values have an error, others none."""
+    sample = _Sample(marks, [mark.item for mark in marks], _values(marks), cluster)
 
     def measure(kept: Sequence[Mark]) -> dict[Place, float]:
         return told if len(kept) == len(marks) else {}
 
-    return _of_marks(marks, measure)
+    return _estimates(sample, measure, _scales(sample, measure))
 
 
 def differences(
-    pairs: Sequence[tuple[Mark, Mark]], figures: Figures, headline: str
+    pairs: Sequence[tuple[Mark, Mark]], figures: Figures, headline: str, cluster: Cluster = picture_of
 ) -> tuple[dict[Place, Estimate], dict[Place, float], dict[Place, float]]:
-    """What the second mark of each pair has over the first, paired by question and clustered by picture.
+    """What the second mark of each pair has over the first, paired by question and clustered.
 
     Args:
         pairs: two runs' marks of the same questions.
@@ -73,72 +76,86 @@ def differences(
     Returns:
         The differences of headline and parts; then the first's and the second's own figures.
     """
+    items = [first.item for first, _ in pairs]
 
-    def of(kept: Sequence[tuple[Mark, Mark]], which: int) -> dict[Place, float]:
-        return places(figures([pair[which] for pair in kept]), headline)
+    def of(kept: Sequence[Mark]) -> dict[Place, float]:
+        return places(figures(kept), headline)
 
     def measure(kept: Sequence[tuple[Mark, Mark]]) -> dict[Place, float]:
-        first, second = of(kept, 0), of(kept, 1)
-        return {place: second[place] - first[place] for place in first if place in second}
+        before, after = (of([pair[which] for pair in kept]) for which in (0, 1))
+        return {place: after[place] - before[place] for place in before if place in after}
 
-    before, after = (_scales([pair[which] for pair in pairs], lambda kept: places(figures(kept), headline)) for which in (0, 1))
+    runs = [[pair[which] for pair in pairs] for which in (0, 1)]
+    before, after = (_scales(_Sample(run, items, _values(run), cluster), of) for run in runs)
     scales = {place: scale for place, scale in before.items() if after.get(place) == scale}
-    gains = np.array([second.value - first.value for first, second in pairs])
-    found = _estimates(pairs, [first.item for first, _ in pairs], gains, measure, scales)
-    return found, of(pairs, 0), of(pairs, 1)
+    gains = _Sample(pairs, items, _values(runs[1]) - _values(runs[0]), cluster)
+    return _estimates(gains, measure, scales), of(runs[0]), of(runs[1])
 
 
-def _of_marks(marks: Sequence[Mark], measure: Measure) -> dict[Place, Estimate]:
-    values = np.array([mark.value for mark in marks])
-    return _estimates(marks, [mark.item for mark in marks], values, measure, _scales(marks, measure))
+class _Sample:
+    """Rows of which figures are made: marks, or pairs of them; each with its question, its value and its cluster."""
+
+    def __init__(self, rows: Sequence[Any], items: Sequence[Item], values: np.ndarray, cluster: Cluster):
+        self.rows, self.values = rows, values
+        self.parts = [item.part for item in items]
+        self.keys = [cluster(item) for item in items]
+        self.clusters = codes(self.keys)
+
+    def inside(self, place: Place) -> np.ndarray:
+        """The rows that a part's figure is of; all for the headline, and where parts are no parts of questions."""
+        kept = [row for row, part in enumerate(self.parts) if len(place) == 2 and part == place[1]]
+        return np.array(kept or range(len(self.rows)), dtype=np.int64)
+
+    def kept(self, rows: np.ndarray) -> list[Any]:
+        """Some of the rows."""
+        return [self.rows[row] for row in rows.tolist()]
 
 
-def _estimates(
-    rows: Sequence[Any], items: Sequence[Item], values: np.ndarray, measure: Measure, scales: dict[Place, float]
-) -> dict[Place, Estimate]:
-    whole = measure(rows)
-    inside = {place: _inside(place, items) for place in whole}
-    clusters = {place: codes([items[row].picture for row in kept]) for place, kept in inside.items()}
-    found = {
-        place: replace(mean_estimate(values[inside[place]], clusters[place], scales[place]), value=value)
-        for place, value in whole.items()
-        if place in scales
-    }
-    others = [place for place in whole if place not in scales]
-    replicates = _again(rows, codes([item.picture for item in items]), measure) if others else []
-    for place in others:
-        error = _error(replicates, place, inside[place])
-        found[place] = Estimate(whole[place], error, None, len(inside[place]), int(clusters[place].max()) + 1, "jackknife")
-    return {place: found[place] for place in whole}
+def _estimates(sample: _Sample, measure: Measure, scales: dict[Place, float]) -> dict[Place, Estimate]:
+    whole = measure(sample.rows)
+    replicates = _again(sample, measure) if whole.keys() - scales.keys() else []
+    found = {}
+    for place, value in whole.items():
+        inside = sample.inside(place)
+        clusters = codes([sample.keys[row] for row in inside.tolist()])
+        if place in scales:
+            found[place] = replace(mean_estimate(sample.values[inside], clusters, scales[place]), value=value)
+        else:
+            error, count = _error(replicates, place, inside), int(clusters.max()) + 1
+            found[place] = Estimate(value, error, None, len(inside), count, "jackknife")
+    return found
 
 
 def _naive(marks: Sequence[Mark], measure: Measure) -> dict[Place, float | None]:
     """Errors with every question for itself, of the figures that are the same when no two questions belong together."""
     apart = [
-        replace(mark, item=replace(mark.item, id=f"question {place}", picture=f"picture {place}"))
+        replace(mark, item=replace(mark.item, id=f"question {place}", picture=f"picture {place}", details={}))
         for place, mark in enumerate(marks)
     ]
     alone = _tried(measure, apart)
     same = [place for place, value in measure(marks).items() if math.isclose(alone.get(place, math.nan), value, rel_tol=1e-9)]
-    replicates = _again(apart, np.arange(len(apart)), measure) if same else []
-    items = [mark.item for mark in marks]
-    return {place: _error(replicates, place, _inside(place, items)) for place in same}
+    sample = _Sample(apart, [mark.item for mark in apart], _values(apart), picture_of)
+    replicates = _again(sample, measure) if same else []
+    return {place: _error(replicates, place, sample.inside(place)) for place in same}
 
 
-def _scales(marks: Sequence[Mark], measure: Measure) -> dict[Place, float]:
-    """The figures that are means of the marks' values, and how many times the mean they are.
+def _scales(sample: _Sample, measure: Measure) -> dict[Place, float]:
+    """The figures that are means of the values, and how many times the mean they are.
 
-    They are found by what they are: so much on all pictures, and on each half of them.
+    They are found by what they are: so much on all clusters, and on each seventh of them, lest it be by chance.
     """
-    clusters = codes([mark.item.picture for mark in marks])
-    halves = [[mark for mark, kept in zip(marks, clusters % 2 == half, strict=True) if kept] for half in (0, 1)]
-    looks = [(marks, measure(marks))] + [(half, _tried(measure, half)) for half in halves if half]
+    everything = np.arange(len(sample.rows))
+    sevenths = [np.flatnonzero(sample.clusters % 7 == part) for part in range(7)]
+    looks = [(everything, measure(sample.rows))] + [
+        (part, _tried(measure, sample.kept(part))) for part in sevenths if len(part)
+    ]
     found = {}
     for place in looks[0][1]:
+        inside = sample.inside(place)
         seen = [
-            (figures[place], float(np.mean([part[row].value for row in _inside(place, [mark.item for mark in part])])))
-            for part, figures in looks
-            if place in figures
+            (figures[place], float(sample.values[np.intersect1d(inside, rows)].mean()))
+            for rows, figures in looks
+            if place in figures and np.isin(rows, inside).any()
         ]
         for scale in _SCALES:
             if all(math.isclose(figure, scale * mean, rel_tol=1e-9, abs_tol=1e-12) for figure, mean in seen):
@@ -147,17 +164,17 @@ def _scales(marks: Sequence[Mark], measure: Measure) -> dict[Place, float]:
     return found
 
 
-def _inside(place: Place, items: Sequence[Item]) -> list[int]:
-    """The questions that a part's figure is of; all of them for the headline, and where parts are no parts of questions."""
-    kept = [row for row, item in enumerate(items) if len(place) == 2 and item.part == place[1]]
-    return kept or list(range(len(items)))
+def _values(marks: Sequence[Mark]) -> np.ndarray:
+    return np.array([mark.value for mark in marks], dtype=np.float64)
 
 
-def _again(rows: Sequence[Any], clusters: np.ndarray, measure: Measure) -> list[tuple[np.ndarray, dict[Place, float]]]:
-    return [(kept, _tried(measure, [rows[row] for row in np.flatnonzero(kept)])) for kept in left_out(clusters) if kept.any()]
+def _again(sample: _Sample, measure: Measure) -> list[tuple[np.ndarray, dict[Place, float]]]:
+    """The figures with one cluster, or one group of them, left out at a time; beside them the rows that remained."""
+    masks = (kept for kept in left_out(sample.clusters) if kept.any())
+    return [(kept, _tried(measure, sample.kept(np.flatnonzero(kept)))) for kept in masks]
 
 
-def _error(replicates: Sequence[tuple[np.ndarray, dict[Place, float]]], place: Place, inside: Sequence[int]) -> float | None:
+def _error(replicates: Sequence[tuple[np.ndarray, dict[Place, float]]], place: Place, inside: np.ndarray) -> float | None:
     """Of the replicates that lack something of the place; none where it is gone in one: a single picture makes it up."""
     return jackknife_error([figures.get(place, math.nan) for kept, figures in replicates if not kept[inside].all()])
 

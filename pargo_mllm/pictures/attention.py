@@ -103,7 +103,7 @@ def _overview(maps: TokenMaps) -> Section:
     panels.append(
         Panel(
             "all global tokens together, last layer" if maps.num_global else "all tokens together, last layer",
-            partial(_heat, maps=maps, weights=together),
+            partial(show_heat, maps=maps, weights=together),
             2,
             aspect,
         )
@@ -152,7 +152,7 @@ def _global_tokens(maps: TokenMaps) -> Section:
 def _global_panel(maps: TokenMaps, token: int, layer: int, size: float) -> Panel:
     weights = maps.cross[layer, maps.num_partial + token]
     title = f"global {token + 1} · layer {layer + 1} · {percent(weights.max())}"
-    return Panel(title, partial(_heat, maps=maps, weights=weights), size, _aspect(maps))
+    return Panel(title, partial(show_heat, maps=maps, weights=weights), size, _aspect(maps))
 
 
 def _cascade(maps: TokenMaps, among_partial: np.ndarray) -> Section:
@@ -275,7 +275,13 @@ def _mosaic(ax: Axes, maps: TokenMaps) -> None:
         ax.text(x, y, str(token + 1), ha="center", va="center", fontsize=8, fontweight="bold", color=INK, bbox=box)
 
 
-def _heat(ax: Axes, maps: TokenMaps, weights: np.ndarray, lit: np.ndarray | float = 1.0) -> None:
+def show_heat(ax: Axes, maps: TokenMaps, weights: np.ndarray, lit: np.ndarray | float = 1.0) -> None:
+    """The picture, dark where no weight is and glowing where most of it is.
+
+    Args:
+        weights: ``[n_v]``, at least 0.
+        lit: ``[H, W, 1]`` in 0...1, how bright what has no weight is.
+    """
     share = weights / max(weights[-maps.grid[0] * maps.grid[1] :].max(), 1e-12)
     smooth = Image.fromarray(share[-maps.grid[0] * maps.grid[1] :].reshape(maps.grid).astype(np.float32))
     height, width = maps.picture.shape[:2]
@@ -333,7 +339,7 @@ def _enlarge(ax: Axes, maps: TokenMaps, cells: np.ndarray) -> float:
 def _reached(ax: Axes, maps: TokenMaps, reach: np.ndarray, knowledge: np.ndarray, token: int) -> None:
     own = maps.owners() == token
     beyond = knowledge[-len(own) :] * ~own
-    _heat(ax, maps, beyond, lit=_on_pixels(maps, reach.astype(np.float32)[:, None]))
+    show_heat(ax, maps, beyond, lit=_on_pixels(maps, reach.astype(np.float32)[:, None]))
     mine = _on_pixels(maps, own.astype(np.float32)[:, None])
     ax.imshow(np.dstack((maps.picture / 255, mine)), interpolation="nearest")
     _outline(ax, maps, reach, color=REACH, lw=2.0)

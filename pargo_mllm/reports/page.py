@@ -31,7 +31,16 @@ li { margin: .3rem 0; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2rem; margin: 0; }
 dt { color: var(--faint); }
 dd { margin: 0; overflow-wrap: anywhere; }
+h3 { font-size: 1.05rem; margin: 1.8rem 0 .4rem; }
+svg { width: 100%; height: auto; }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: 1.2rem; }
+.card { border: 1px solid var(--rule); border-radius: 8px; padding: .8rem; font-size: .9rem; }
+.card dl { grid-template-columns: max-content 1fr; gap: .1rem .8rem; }
+.card dd { white-space: pre-wrap; }
+summary { cursor: pointer; color: var(--accent); }
 """
+
+_JPEG = b"\xff\xd8"
 
 
 def write_page(path: Path, title: str, parts: Iterable[str]) -> Path:
@@ -48,8 +57,9 @@ def write_page(path: Path, title: str, parts: Iterable[str]) -> Path:
 
 
 def text(value: Any) -> str:
-    """A value as text of a page."""
-    return escape(str(value), quote=True)
+    """A value as text of a page. What cannot be printed, halves of characters among it, is spelled out."""
+    printable = "".join(sign if sign.isprintable() or sign in "\n\t" else ascii(sign)[1:-1] for sign in str(value))
+    return escape(printable, quote=True)
 
 
 def table(header: Iterable[str], rows: Iterable[str]) -> str:
@@ -70,6 +80,12 @@ def definitions(entries: Mapping[str, Any]) -> str:
 
 
 def picture(file: Path, description: str) -> str:
-    """A PNG, inside the page."""
-    content = base64.b64encode(file.read_bytes()).decode("ascii")
-    return f"<img alt='{text(description)}' src='data:image/png;base64,{content}'>"
+    """A PNG or a JPEG, inside the page."""
+    content = file.read_bytes()
+    kind = "jpeg" if content.startswith(_JPEG) else "png"
+    return f"<img alt='{text(description)}' src='data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}'>"
+
+
+def unfolds(title: str, part: str) -> str:
+    """A part that is shown when its title is clicked."""
+    return f"<details><summary>{text(title)}</summary>{part}</details>"

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoTokenizer, SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisionModel
+from transformers import AutoTokenizer
 
 from pargo_mllm.answering import answer, generation_settings
 from pargo_mllm.cli import main
@@ -29,7 +29,6 @@ pytestmark = pytest.mark.real
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 ANSWER = "The capital of France is Paris."
-PROJECTOR = "{num_partial_tokens: 16, num_global_tokens: 4, num_attention_heads: 4, num_hidden_layers: 2, hidden_size: 128}"
 
 
 def says(folder):
@@ -38,33 +37,10 @@ def says(folder):
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("real")
-
-
-@pytest.fixture(scope="module")
 def alone():
     """The language model by itself, and its tokenizer."""
     folder, name = smollm2()
     return load_language_model(str(folder), name)
-
-
-@pytest.fixture(scope="module")
-def assembled(root):
-    """(folder, what the command printed)."""
-    folder, name = smollm2()
-    torch.manual_seed(0)
-    config = SiglipVisionConfig(
-        hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, image_size=56, patch_size=7,
-        vision_use_head=False,
-    )  # fmt: skip
-    SiglipVisionModel(config).save_pretrained(root / "encoder")
-    SiglipImageProcessorPil(size={"height": 56, "width": 56}).save_pretrained(root / "encoder")
-    arguments = ["--vision-model", root / "encoder", "--language-model", folder, "--gguf", name]
-    command = [*arguments, "--projector", PROJECTOR, "--out", root / "assembled"]
-    done = subprocess.run([sys.executable, "-m", "pargo_mllm", "assemble", *map(str, command)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return root / "assembled", done.stdout
 
 
 @pytest.fixture(scope="module")
