@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from pargo_mllm.evaluation.benchmark import Item, Prediction, ScoringError
-from pargo_mllm.evaluation.rows import PictureFolder, Row, held_picture, read_rows
+from pargo_mllm.evaluation.rows import PictureFolder, Row, held_picture, read_json, read_rows
 
 LETTER_PROMPT = "{hint}{question}\n{choices}\nAnswer with the option's letter from the given choices directly."
 
-# what a model said goes by these names; "answer" alone is last, for most files have the right answer under it
-SAID = ("prediction", "text", "response", "pred", "model_prediction", "output", "answer")
+# what a model said goes by these names; "answer" is none of them, for most files have the right answer under it
+SAID = ("prediction", "text", "response", "pred", "model_prediction", "output")
 
 # of VLMEvalKit's tables: what is shorter is no picture but the index of the row that has it
 _SHORTEST_PICTURE = 64
+_LONGEST_NAME = 256
 _IMAGE_MARK = re.compile(r"<image>\s*|\s*<image>")
 _BLANK = ("", "nan")
 
@@ -40,8 +41,8 @@ class Pictures:
         return {"picture": name, "pictures": (self.folder.opens(name),)}
 
     def of(self, row: Row, name: str = "") -> dict[str, Any]:
-        """What an item says of the picture that a row holds, in its column ``image``, or names in ``image_path``; nothing where it
-        has none.
+        """What an item says of the picture that a row holds, in its column ``image``, or names in ``image_path``; nothing where
+        it has none.
 
         Args:
             name: of the picture, where the row says it; else it is told apart by what it holds.
@@ -67,7 +68,7 @@ def rows_with_pictures(data: Path, file: Path) -> tuple[list[Row], Pictures]:
 
 
 def choice_columns(row: Row) -> dict[str, str]:
-    """The choices of a row by letter, from its columns ``A``, ``B``, …; blank ones are none ("nan" is what pandas made of one)."""
+    """The choices of a row by letter, from its columns ``A``, ``B``, …; blank ones are none ("nan" is pandas' blank)."""
     return lettered({letter: row.values[letter] for letter in string.ascii_uppercase if letter in row.values}, row.where)
 
 
@@ -97,17 +98,20 @@ def lettered(values: Mapping[str, Any], where: str) -> dict[str, str]:
     return {letter: text for letter, text in texts.items() if text.strip() not in _BLANK}
 
 
-def right_letter(row: Row, *names: str, choices: Mapping[str, str] | None = None) -> str | None:
+def right_letter(row: Row, *names: str) -> str | None:
     """The letter of the right choice, in capitals; None where the row has none.
 
     Raises:
-        ScoringError: for what is no letter of the choices.
+        ScoringError: for what is no letter, or none of the row's columns of choices.
     """
     if row.first(*names) is None:
         return None
     letter = row.text(*names).strip().strip("()").upper()
-    if len(letter) != 1 or letter not in (choices or string.ascii_uppercase):
-        raise ScoringError(f"{row.where}: the right answer is {row.text(*names)!r}, no letter of the choices {', '.join(choices or 'A-Z')}.")
+    columns = [name for name in string.ascii_uppercase if name in row.values] or string.ascii_uppercase
+    if len(letter) != 1 or letter not in columns:
+        raise ScoringError(
+            f"{row.where}: the right answer is {row.text(*names)[:80]!r}, no letter of {columns[0]}...{columns[-1]}."
+        )
     return letter
 
 
@@ -124,6 +128,11 @@ def letter_at(place: Any, choices: Mapping[str, str], where: str) -> str | None:
     if letter not in choices:
         raise ScoringError(f"{where}: the right choice is number {text!r}, and there are {len(choices)}, from 0.")
     return letter
+
+
+def part_of(row: Row, *names: str) -> str:
+    """The part that a row belongs to; empty where it says none."""
+    return row.text(*names) if row.first(*names) is not None else ""
 
 
 def yes_or_no(row: Row, *names: str) -> str:
@@ -149,31 +158,28 @@ def plain_question(prompt: str) -> str:
     return prompt
 
 
-def said(row: Row, *names: str, item: Item | None = None, number: str | None = None) -> Prediction:
+def said(row: Row, *names: str, item: Item | None = None, **known: Any) -> Prediction:
     """A prediction of a row.
 
     Args:
         names: of what the model said; :data:`SAID` where none is named.
         item: the question, where the row has the right answer.
-        number: the id, where it is not in the row's ``question_id``, ``index`` or ``id``.
+        known: other fields of the prediction; the id is else the row's ``question_id``, ``index`` or ``id``, the picture what
+            the row names in ``image``, and the question its ``question`` or ``prompt``.
 
     Raises:
         ScoringError: if the row has no answer, or one that is no text.
     """
-    names = names or tuple(name for name in SAID if name in row.values)[:1] or SAID
-    if number is None and row.first("question_id", "index", "id") is not None:
-        number = identity(row, "question_id", "index", "id")
+    numbers = ("question_id", "index", "id")
     question = row.first("question", "prompt")
     picture = row.first("image_source", "image_path", "image")
-    named = isinstance(picture, str) and len(picture) < 256 and "." in picture
-    return Prediction(
-        text=row.answer(*names),
-        where=row.where,
-        id=number,
-        picture=picture if named else None,
-        question=plain_question(question) if isinstance(question, str) else None,
-        item=item,
-    )
+    found = {
+        "id": identity(row, *numbers) if row.first(*numbers) is not None else None,
+        # what is longer is a picture itself
+        "picture": picture if isinstance(picture, str) and len(picture) < _LONGEST_NAME else None,
+        "question": plain_question(question) if isinstance(question, str) else None,
+    }
+    return Prediction(text=row.answer(*(names or SAID)), where=row.where, item=item, **{**found, **known})
 
 
 def identity(row: Row, *names: str) -> str:
@@ -184,6 +190,19 @@ def identity(row: Row, *names: str) -> str:
     """
     text = row.text(*names)
     return text.removesuffix(".0") if isinstance(row.first(*names), float) else text
+
+
+def json_whole(file: Path) -> Any:
+    """The one JSON value of a file, for formats that are an object; None where it holds something else, as lines."""
+    try:
+        return read_json(file) if file.suffix.lower() == ".json" else None
+    except ScoringError:
+        return None
+
+
+def in_one_line(text: str) -> str:
+    """A text without line ends: each is a space."""
+    return text.replace("\r\n", " ").replace("\n", " ").replace("\r", " ")
 
 
 def write_lines(records: Iterable[Mapping[str, Any]], file: Path) -> Path:
@@ -208,7 +227,9 @@ def asked(prediction: Prediction) -> Item:
     return prediction.item
 
 
-def lines_submission(record: Callable[[Prediction], Mapping[str, Any]], name: str) -> Callable[[Sequence[Prediction], Path], Path]:
+def lines_submission(
+    record: Callable[[Prediction], Mapping[str, Any]], name: str
+) -> Callable[[Sequence[Prediction], Path], Path]:
     """A submission of one JSON record a line, into the folder's file of that name."""
 
     def write(predictions: Sequence[Prediction], folder: Path) -> Path:

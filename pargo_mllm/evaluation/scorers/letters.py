@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-from pargo_mllm.evaluation.benchmark import Answered, Mark, Marker, ScoringError
+from pargo_mllm.evaluation.benchmark import Answered, Mark, Marker, ScoringError, accuracy
 
 Reader = Callable[[str, Mapping[str, str]], str | None]
 
@@ -62,7 +63,9 @@ def official_2023(text: str, choices: Mapping[str, str]) -> str | None:
         return None
     tokens = text.split()
     alone = None if "A" in tokens and len(tokens) > 3 else _only(letter for letter in _LETTERS_2023 if letter in tokens)
-    marked = (_only(letter for letter in _LETTERS_2023 if before + letter + behind in tokens) for before, behind in _AROUND_2023)
+    marked = (
+        _only(letter for letter in _LETTERS_2023 if before + letter + behind in tokens) for before, behind in _AROUND_2023
+    )
     return alone or next(filter(None, marked), None) or _contained(text, choices)
 
 
@@ -70,7 +73,7 @@ def vlmevalkit_2026(text: str, choices: Mapping[str, str]) -> str | None:
     """VLMEvalKit's rule of 2026.
 
     Punctuation becomes spaces. A letter of the choices that is a token of its own, where only one letter is, and only if it is
-    among the last four tokens. ("The last five", its authors say; their code asks for a place greater than the count less five.)
+    among the last four tokens. ("The last five", people say; the code asks for a place greater than the count less five.)
     Then "answer is X", in any case, of which X need not be a word: "the answer is dogs" is D. Then the only choice whose text
     the answer contains, unless the answer is longer than twice all choices together; a blank choice is none.
 
@@ -99,7 +102,7 @@ def vlmevalkit_2026(text: str, choices: Mapping[str, str]) -> str | None:
 def first_character(text: str, choices: Mapping[str, str]) -> str | None:
     """SEED-Bench's letter as harnesses read it: the first character that is no white space, as it stands.
 
-    A small letter is none. What follows does not count: "A person" is A, and so is "Apple"; "(A)" and "The answer is A" are none.
+    A small letter is none. What follows does not count: "A person" is A, "Apple" too; "(A)" and "The answer is A" are none.
 
     Returns:
         One of the letters of ``choices`` (A...D where those are not known), or None.
@@ -189,6 +192,11 @@ def likeliest(losses: Mapping[str, float] | None, where: str) -> str:
         if not math.isfinite(loss):
             raise ScoringError(f"{where}: the loss of {letter} is {loss}, no finite number.")
     return min(losses, key=losses.__getitem__)
+
+
+def letter_figures(marks: Sequence[Mark]) -> dict[str, Any]:
+    """``accuracy`` over all questions and by part in ``parts``; ``unmatched``: how many answers name no choice."""
+    return {**accuracy(marks), "unmatched": unmatched(marks)}
 
 
 def unmatched(marks: Sequence[Mark]) -> int:

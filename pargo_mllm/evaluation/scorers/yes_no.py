@@ -27,8 +27,8 @@ def mme(text: str) -> str:
 
 
 def pope(text: str) -> str:
-    """POPE's rule, its authors' and LLaVA's: of the text up to the first full stop, without commas, a word (between spaces) that
-    is ``No``, ``not`` or ``no`` makes it "no"; all else is "yes", an empty answer too."""
+    """POPE's rule, its authors' and LLaVA's: of the text up to the first full stop, without commas, a word (between spaces)
+    that is ``No``, ``not`` or ``no`` makes it "no"; all else is "yes", an empty answer too."""
     words = text.split(".")[0].replace(",", "").split(" ")
     return "no" if {"No", "not", "no"} & set(words) else "yes"
 
