@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
-from pargo_cli import assemble, chat, convert_release, demo, merge, train
+from pargo_cli import assemble, chat, convert_release, demo, merge, score, train
 from pargo_cli.errors import UserError
 
-COMMANDS = (demo, assemble, train, chat, merge, convert_release)
+COMMANDS = (demo, assemble, train, chat, score, merge, convert_release)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

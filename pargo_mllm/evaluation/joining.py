@@ -71,7 +71,8 @@ def join(predictions: Sequence[Prediction], items: Sequence[Item] | None, only_j
     if by_question.is_whole(predictions):
         return _joined(by_question, predictions, items, only_joined)
     # ids that something speaks against are those of another file
-    better = by_question if by_id.against or len(by_question.pairs) > len(by_id.pairs) else by_id
+    no_ids = all(said.id is None for said in predictions)
+    better = by_question if by_id.against or no_ids or len(by_question.pairs) > len(by_id.pairs) else by_id
     if by_id.against and not by_question.pairs:
         raise ScoringError(f"{by_id.against} Predictions join by id, or by picture and question, and neither fits here.")
     return _joined(better, predictions, items, only_joined)
