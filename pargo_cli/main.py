@@ -19,6 +19,8 @@ COMMANDS = (demo, assemble, train, chat, eval, score, report, merge, convert_rel
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns the exit status: 0, 2 for what a user can put right, 130 when interrupted."""
     options = build_parser().parse_args(arguments)
+    # what a result says that it came of
+    options.words = ["pargo", *(sys.argv[1:] if arguments is None else arguments)]
     prepare()
     try:
         run = import_module(options.module).run

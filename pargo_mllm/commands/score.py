@@ -34,8 +34,8 @@ def run(options: argparse.Namespace) -> None:
     if options.out is not None:
         files = {"predictions": predictions, "data": options.answers, "grades": options.grades}
         told = {key: None if file is None else str(file.resolve()) for key, file in files.items()}
-        command = ["pargo", *sys.argv[1:]]
-        write_outcome(options.out, {"command": command, "model": None, "weights": None, **told}, scored, benchmark.asked)
+        told_of = {"command": options.words, "model": None, "weights": None, **told}
+        write_outcome(options.out, told_of, scored, benchmark.asked)
     print(json.dumps(scored.result) if options.json else shown(benchmark, scored.result))
 
 

@@ -11,9 +11,14 @@ from pargo_mllm.endpoint.kept import Answer
 
 @dataclass(frozen=True)
 class Failure:
-    """A question that has no answer, and why: it was refused, cut off, empty, or the endpoint did not give one."""
+    """A question that has no answer, and why.
+
+    Args:
+        by_model: whether the model itself gave none: it refused, or what it said is empty or cut off. Asked otherwise it may.
+    """
 
     reason: str
+    by_model: bool = False
 
 
 class Again(Exception):
@@ -39,12 +44,12 @@ def answer_of(body: Any, text: str) -> Answer | Failure:
     if not isinstance(message, dict):
         raise Again(f"an answer that is none: {told(body, text)}")
     if refusal := message.get("refusal"):
-        return Failure(f"refused: {_shortened(refusal)}")
+        return Failure(f"refused: {_shortened(refusal)}", by_model=True)
     finish, content = at(choice, "finish_reason"), message.get("content")
     if finish in ("length", "content_filter"):
-        return Failure(f"cut off (finish_reason {finish})")
+        return Failure(f"cut off (finish_reason {finish})", by_model=True)
     if not isinstance(content, str) or not content.strip():
-        return Failure(f"empty (finish_reason {_shortened(finish)})")
+        return Failure(f"empty (finish_reason {_shortened(finish)})", by_model=True)
     model = at(body, "model")
     if not _is_text(content):
         raise Again("an answer with halves of characters")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ POINTS = ("perception", "cognition", "subtasks", "score", "by_capability", "runs
 PLAIN = ("cider", "bleu4", "rouge_l")
 # of a result, what says how it came about
 _ABOUT = ("benchmark", "rule", "versions")
+_NOT_SHOWN = (*_ABOUT, "questions", "joined_by", "details")
 
 
 def write_outcome(folder: Path, run: Mapping[str, Any], scored: Scored, asked: Callable[[Item], str]) -> None:
@@ -89,34 +90,35 @@ def predictions_of(path: Path, benchmark: str) -> Path:
 
 
 def shown(benchmark: Benchmark, result: Mapping[str, Any]) -> str:
-    """A result as lines for a person: a figure each, with its unit."""
-    figures = [(key, value) for key, value in result.items() if key not in (*_ABOUT, "questions", "joined_by")]
-    lines = list(_lines(figures, ""))
-    width = max((len(name) for name, _ in lines), default=0)
+    """A result as lines for a person, a figure each with its unit; without ``details`` and what has no value."""
+    figures = [(key, value) for key, value in result.items() if key not in _NOT_SHOWN]
+    lines = list(_lines(figures, "  "))
+    width = max((len(name) for name, _, _ in lines), default=0)
+    before = max((len(number) for _, number, _ in lines), default=0)
     joined = f", joined by {result['joined_by']}" if "joined_by" in result else ""
     head = f"{benchmark.title}, rule {result['rule']}: {result['questions']:,} questions{joined}"
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    return "\n".join([head, *(f"  {name:<{width}}  {value}".rstrip() for name, value in lines), f"with {versions}"])
+    rows = (f"{name:<{width}}  {number:>{before}}{unit}".rstrip() for name, number, unit in lines)
+    return "\n".join([head, *rows, f"with {versions}"])
 
 
-def _lines(figures, indent: str, unit: str = "") -> Iterator[tuple[str, str]]:
+def _lines(figures: Iterable[tuple[str, Any]], indent: str, unit: str | None = None) -> Iterator[tuple[str, str, str]]:
+    """Of each figure its name, its digits up to the point, and what stands behind them."""
     for key, value in figures:
-        kind = unit or ("points" if key in POINTS else "" if key in PLAIN else "%")
-        if isinstance(value, Mapping):
-            yield f"{indent}{key}", ""
-            yield from _lines(value.items(), f"{indent}  ", kind)
-        elif isinstance(value, (list, tuple)):
-            yield f"{indent}{key}", ", ".join(_figure(one, kind) for one in value)
-        else:
-            yield f"{indent}{key}", _figure(value, kind)
-
-
-def _figure(value: Any, kind: str) -> str:
-    if not isinstance(value, float):
-        return f"{value:,}" if isinstance(value, int) else str(value)
-    if kind == "%":
-        return f"{100 * value:9.4f} %"
-    return f"{value:9.4f} {kind}".rstrip()
+        kind = unit if unit is not None else " points" if key in POINTS else "" if key in PLAIN else " %"
+        if isinstance(value, Mapping) and value:
+            yield f"{indent}{key}", "", ""
+            yield from _lines(value.items(), indent + "  ", kind)
+        elif isinstance(value, (list, tuple)) and value:
+            for one in value:
+                yield from _lines([(key, one)], indent, kind)
+        elif isinstance(value, float):
+            whole, _, rest = f"{value * 100 if kind == ' %' else value:,.4f}".partition(".")
+            yield f"{indent}{key}", whole, f".{rest}{kind}"
+        elif isinstance(value, int):
+            yield f"{indent}{key}", f"{value:,}", ""
+        elif isinstance(value, str):
+            yield f"{indent}{key}", "", value
 
 
 def _json(value: Any, indent: int | None = None) -> str:

@@ -93,8 +93,12 @@ def test_a_picture_without_a_name_is_left_to_the_words():
     said = predictions(items, id=lambda item: None, picture=lambda item: "x.jpg")
     assert pairs(join(said, items)) == {"1": "to 1", "2": "to 2"}
     # the same words on two pictures that nothing tells apart
+    bare = predictions(id=lambda item: None, picture=lambda item: None)
     with pytest.raises(ScoringError, match=r"p\.jsonl, line 1: 2 questions have its picture and words"):
-        join(predictions(id=lambda item: None, picture=lambda item: None), ITEMS)
+        join(bare, ITEMS)
+    # nor need anything, where as many equal answers as questions are given
+    joined = join([replace(one, text="yes") for one in bare], ITEMS)
+    assert pairs(joined) == dict.fromkeys(RIGHT, "yes")
 
 
 @pytest.mark.parametrize(
