@@ -57,8 +57,8 @@ def main() -> int:
     device = torch.device(options.device)
     machine, meter = environment(device), meter_for(device)
     print("\n".join([str(machine), *caveats(machine.threads, meter)]), flush=True)
-    model, processor = made(options.size)
-    model = model.to(device)
+    built, processor = made(options.size)
+    model: Any = built.to(device)  # type: ignore[arg-type]
     print(LINE.format("questions", "way", "questions/s (20-80 %)", "pictures/s", "against one by one"))
     rows: list[dict[str, Any]] = []
     for questions in options.questions:
@@ -88,7 +88,7 @@ def made(size: str) -> tuple[ParGoForConditionalGeneration, ParGoProcessor]:
     """A model of random weights, and a processor of as many words as it needs."""
     config = (MINUTE if size == "minute" else SIZES[size]).config()
     tokenizer = word_tokenizer([" ".join(WORDS)])
-    config.image_token_id = tokenizer.convert_tokens_to_ids("<image>")
+    config.image_token_id = tokenizer.encode("<image>", add_special_tokens=False)[0]
     torch.manual_seed(0)
     model = ParGoForConditionalGeneration._from_config(config, dtype=torch.float32).eval()
     # no answer ends early: every way says as many tokens

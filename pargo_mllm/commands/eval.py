@@ -61,10 +61,14 @@ def _evaluate(options: argparse.Namespace) -> None:
             about["weights"],
             processes.rank,
             processes.size,
-            lambda: from_all(None),
+            _all_are_done,
         )
     if processes.is_first:
         _conclude(options, benchmark, rule, folder, about, answered, reader)
+
+
+def _all_are_done() -> None:
+    from_all(None)
 
 
 def _about(options: argparse.Namespace, benchmark: Benchmark, rule: Rule, weights: str) -> dict[str, Any]:
@@ -95,7 +99,7 @@ def _conclude(
         **about,
         **asked.about,
         "predictions": str(written.relative_to(folder)),
-        "versions": versions("torch", "transformers"),
+        "versions": versions(),
     }
     write_whole(folder / RUN, json.dumps(about, indent=2))
     say_near_ties(asked.about)

@@ -93,7 +93,7 @@ def test_batches_sharing_and_processes_change_no_answer(family, tmp_path, rule):
 
 def test_what_was_answered_is_not_asked_again(family, tmp_path):
     asked = items()
-    run, expected = answers(family, tmp_path / "run", asked)
+    _, expected = answers(family, tmp_path / "run", asked)
     journal = tmp_path / "run" / "answers-0.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
     lines = [line for line in lines if line.strip()]
