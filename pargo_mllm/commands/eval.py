@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 
 from pargo_mllm.answering.reader import Reader
@@ -19,7 +20,7 @@ from pargo_mllm.evaluation.failures import save_failures
 from pargo_mllm.evaluation.judging import graded
 from pargo_mllm.evaluation.outcome import RUN, shown, write_outcome
 from pargo_mllm.evaluation.run import Run, Settings, ask, check_same_run, open_items, say_near_ties
-from pargo_mllm.evaluation.scoring import score, versions
+from pargo_mllm.evaluation.scoring import Scored, score, versions
 from pargo_mllm.files import write_whole
 from pargo_mllm.loading import check_model_folder, chosen_device, open_model
 from pargo_mllm.model_files import folder_digest
@@ -120,8 +121,12 @@ def _conclude(
     limited = {} if options.limit is None else {"limit": options.limit}
     scored = score(benchmark, rule, answered, **told, **how, **limited)
     write_outcome(folder, about, scored, benchmark.asked)
+    _say(options, benchmark, folder, scored)
     for reason in save_failures(folder, scored.marks, benchmark.conversation, reader.model, reader.processor):
         print(f"failures without a picture: {reason}", file=sys.stderr)
+
+
+def _say(options: argparse.Namespace, benchmark: Benchmark, folder: Path, scored: Scored) -> None:
     if options.json:
         print(json.dumps(scored.result, ensure_ascii=False))
     else:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
+from threading import Lock
 from typing import Any
 
 from PIL import Image
@@ -32,6 +33,8 @@ class PictureFolder:
     def __init__(self, data: Path):
         self.root = data if data.is_dir() else data.parent
         self._by_name: dict[str, list[str]] | None = None
+        # threads open pictures side by side
+        self._looking = Lock()
 
     def opens(self, name: str) -> Opens:
         """What opens the RGB picture of that name: as the files name it below the folder, or anywhere below it.
@@ -69,19 +72,25 @@ class PictureFolder:
 
     def _all(self) -> dict[str, list[str]]:
         """The files below the folder by their own name, as paths in it; looked for once, and only where it is needed."""
-        if self._by_name is None:
-            self._by_name, seen = {}, set()
-            for place, folders, files in os.walk(self.root, followlinks=True):
-                # links may lead round in a circle
-                real = os.path.realpath(place)
-                if real in seen:
-                    folders[:] = []
-                    continue
-                seen.add(real)
-                for file in files:
-                    path = (Path(place) / file).relative_to(self.root).as_posix()
-                    self._by_name.setdefault(file, []).append(path)
+        with self._looking:
+            if self._by_name is None:
+                self._by_name = self._found()
         return self._by_name
+
+    def _found(self) -> dict[str, list[str]]:
+        by_name: dict[str, list[str]] = {}
+        seen: set[str] = set()
+        for place, folders, files in os.walk(self.root, followlinks=True):
+            # links may lead round in a circle
+            real = os.path.realpath(place)
+            if real in seen:
+                folders[:] = []
+                continue
+            seen.add(real)
+            for file in files:
+                path = (Path(place) / file).relative_to(self.root).as_posix()
+                by_name.setdefault(file, []).append(path)
+        return by_name
 
 
 def held_picture(value: Any, name: str) -> tuple[str, Opens]:
