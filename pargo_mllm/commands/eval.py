@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 
 from pargo_mllm.answering.reader import Reader
