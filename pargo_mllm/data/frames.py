@@ -81,9 +81,7 @@ def area(box: Sequence[float]) -> float:
 
 def iou(first: Sequence[float], second: Sequence[float]) -> float:
     """What two boxes share of what they cover, 0...1; 0 where nothing is covered, or where a number is not finite."""
-    shared = area(
-        (max(first[0], second[0]), max(first[1], second[1]), min(first[2], second[2]), min(first[3], second[3]))
-    )
+    shared = area((max(first[0], second[0]), max(first[1], second[1]), min(first[2], second[2]), min(first[3], second[3])))
     covered = area(first) + area(second) - shared
     if not math.isfinite(covered) or covered <= 0:
         return 0.0

@@ -1,7 +1,7 @@
 """Words of captions as the captions' metrics count them.
 
-COCO's evaluation cuts captions with Stanford's PTBTokenizer 3.4.1, a Java program, makes letters small and leaves out marks. What
-it does to captions is done here by a few patterns, of which the longest that fits wins, as in its lexer: contractions are cut
+COCO's evaluation cuts captions with Stanford's PTBTokenizer 3.4.1, a Java program, makes letters small and leaves out marks.
+What it does to captions is done here by a few patterns, of which the longest that fits wins, as in its lexer: contractions are cut
 ("is n't", "man 's"), hyphenated words and fractions are not, brackets have names ("-lrb-" is left in, for only "-LRB-" is taken
 out), an abbreviation keeps its dot.
 """
@@ -9,6 +9,7 @@ out), an abbreviation keeps its dot.
 from __future__ import annotations
 
 import re
+
 #: what COCO's evaluation leaves out
 LEFT_OUT = {"''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", ".", "?", "!", ",", ":", "-", "--", "...", ";"}
 _NAMED = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-", "£": "#", "€": "$", "¢": "cents"}
@@ -52,7 +53,7 @@ _PATTERNS = [
         # words, also glued to the next sentence's, and chains of them
         rf"{_LETTER}{_ALNUM}*(?:[.!?]{_LETTER}{_ALNUM}*)*",
         rf"{_ALNUM}+(?:[-‐‑_]{_ALNUM}+)*",
-        rf"[a-z0-9]+(?:-[a-z]+){{0,2}}(?:/[a-z0-9]+(?:-[a-z]+){{0,2}}){{1,2}}",
+        r"[a-z0-9]+(?:-[a-z]+){0,2}(?:/[a-z0-9]+(?:-[a-z]+){0,2}){1,2}",
         r"[-+]?(?:\d*(?:[.:,]\d+)+|\d+)",
         r"c\#|us\$|[@\#][^\W\d_]+|_+|\*+",
         rf"(?:(?:{_TITLES})|(?:{_ABBREVIATIONS})|[a-z](?:\.[a-z])+)\.",
@@ -70,7 +71,7 @@ _SPACES = re.compile(r"\s+")
 
 
 def ptb_tokens(caption: str) -> str:
-    """A caption's words with single spaces between, cut as Stanford's PTBTokenizer cuts them, as COCO's evaluation keeps them."""
+    """A caption's words with single spaces between, cut as Stanford's PTBTokenizer does and kept as COCO's evaluation does."""
     for entity, mark in _ENTITIES.items():
         caption = caption.replace(entity, mark)
     words, place = [], 0

@@ -8,7 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-_NUMBERS = dict(zip("none zero one two three four five six seven eight nine ten".split(), "0 0 1 2 3 4 5 6 7 8 9 10".split()))
+_NUMBERS = dict(
+    zip(
+        ["none", "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"],
+        ["0", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10"],
+        strict=True,
+    )
+)
 _ARTICLES = {"a", "an", "the"}
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 # that a digit comes before it is written wrongly in the official pattern: only a digit behind keeps a dot
@@ -19,18 +25,101 @@ _PERIODS = 32
 
 # Words that people write without their apostrophes. "id've", "im" and "ive" are none of them: the official table has them with
 # a capital letter, and words are made small before they are looked up.
-_CONTRACTED = (
-    "ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd how'll how's isn't it'd it'll "
-    "ma'am mightn't might've mustn't must've needn't not've o'clock oughtn't shan't should've shouldn't somebody'll somebody's "
-    "someone'd someone'll someone's something'd something'll that's there'd there're there's they'd they'll they're they've 'twas "
-    "wasn't we've weren't what'll what're what's what've when's where'd where's where've who'd who'll who's who've why'll why're "
-    "why's won't would've wouldn't y'all you'd you'll you're you've"
-).split()
+_CONTRACTED = [
+    "ain't",
+    "aren't",
+    "can't",
+    "could've",
+    "couldn't",
+    "didn't",
+    "doesn't",
+    "don't",
+    "hadn't",
+    "hasn't",
+    "haven't",
+    "he'd",
+    "he's",
+    "how'd",
+    "how'll",
+    "how's",
+    "isn't",
+    "it'd",
+    "it'll",
+    "ma'am",
+    "mightn't",
+    "might've",
+    "mustn't",
+    "must've",
+    "needn't",
+    "not've",
+    "o'clock",
+    "oughtn't",
+    "shan't",
+    "should've",
+    "shouldn't",
+    "somebody'll",
+    "somebody's",
+    "someone'd",
+    "someone'll",
+    "someone's",
+    "something'd",
+    "something'll",
+    "that's",
+    "there'd",
+    "there're",
+    "there's",
+    "they'd",
+    "they'll",
+    "they're",
+    "they've",
+    "'twas",
+    "wasn't",
+    "we've",
+    "weren't",
+    "what'll",
+    "what're",
+    "what's",
+    "what've",
+    "when's",
+    "where'd",
+    "where's",
+    "where've",
+    "who'd",
+    "who'll",
+    "who's",
+    "who've",
+    "why'll",
+    "why're",
+    "why's",
+    "won't",
+    "would've",
+    "wouldn't",
+    "y'all",
+    "you'd",
+    "you'll",
+    "you're",
+    "you've",
+]
 # those with two, each of which may be missing
-_TWICE = (
-    "couldn't've hadn't've he'd've it'd've mightn't've she'd've shouldn't've somebody'd've someone'd've something'd've there'd've "
-    "they'd've we'd've who'd've wouldn't've y'all'll you'd've"
-).split()
+_TWICE = [
+    "couldn't've",
+    "hadn't've",
+    "he'd've",
+    "it'd've",
+    "mightn't've",
+    "she'd've",
+    "shouldn't've",
+    "somebody'd've",
+    "someone'd've",
+    "something'd've",
+    "there'd've",
+    "they'd've",
+    "we'd've",
+    "who'd've",
+    "wouldn't've",
+    "y'all'll",
+    "you'd've",
+]
 
 
 def _contractions() -> dict[str, str]:
