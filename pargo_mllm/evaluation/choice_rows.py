@@ -47,7 +47,7 @@ class Pictures:
         Args:
             name: of the picture, where the row says it; else it is told apart by what it holds.
         """
-        held = row.first("image")
+        held, path = row.first("image"), row.first("image_path")
         if isinstance(held, str) and len(held) <= _SHORTEST_PICTURE:
             held = self._held.get(held, held)
         if isinstance(held, (list, tuple)):
@@ -56,8 +56,7 @@ class Pictures:
             held = held[0] if held else None
         if held is not None:
             key, opens = held_picture(held, row.where)
-            return {"picture": name or key, "pictures": (opens,)}
-        path = row.first("image_path")
+            return {"picture": name or (path if isinstance(path, str) else key), "pictures": (opens,)}
         return self.named(path) if isinstance(path, str) else {}
 
 

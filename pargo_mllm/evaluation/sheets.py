@@ -18,7 +18,8 @@ def write_sheet(rows: Sequence[Mapping[str, Any]], file: Path) -> Path:
     book = Workbook()
     sheet = book.active
     columns = list(rows[0]) if rows else []
-    for number, values in enumerate([columns, *([row.get(name) for name in columns] for row in rows)], start=1):
+    table: list[list[Any]] = [columns, *([row.get(name) for name in columns] for row in rows)]
+    for number, values in enumerate(table, start=1):
         for place, value in enumerate(values, start=1):
             cell = sheet.cell(number, place)
             if isinstance(value, str):

@@ -75,12 +75,12 @@ def figures(marks: Sequence[Mark]) -> dict[str, Any]:
 
 
 def _item(row: Row, pictures: Pictures | None = None) -> Item:
-    number, choices = identity(row, "index"), choice_columns(row)
+    number, choices = identity(row, "index").removesuffix(".0"), choice_columns(row)
     if not number.isascii() or not number.isdigit():
         raise ScoringError(f"{row.where}: the index is {number!r}, no whole number.")
     return Item(
         id=number,
-        question=row.text("question"),
+        question=row.text("question") if pictures else part_of(row, "question"),
         answer=right_letter(row, "answer"),
         part=part_of(row, "category"),
         choices=choices,
@@ -94,7 +94,7 @@ def _said(row: Row) -> Prediction:
     if "prediction" not in row.values and "index" in row.values:
         raise ScoringError(f"{row.where}: it has no 'prediction'; a table of questions alone is given as --answers.")
     item = _item(row) if row.first("answer") is not None and "index" in row.values else None
-    return said(row, "prediction", "text", item=item, id=identity(row, "index", "question_id"))
+    return said(row, "prediction", "text", item=item, id=identity(row, "index", "question_id").removesuffix(".0"))
 
 
 def _row(one: Prediction) -> dict[str, Any]:

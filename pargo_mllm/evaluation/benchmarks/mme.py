@@ -1,8 +1,8 @@
 """MME: two questions a picture, yes or no, in ten subtasks of perception and four of cognition (2,374 questions).
 
 Official files: a folder a subtask, in which ``NAME.txt`` has the two lines ``question<TAB>Yes|No`` of the picture ``NAME.jpg``
-or ``.png``, side by side or in ``questions_answers_YN`` and ``images``. Predictions: a folder of ``SUBTASK.txt``, whose lines are
-``image<TAB>question<TAB>Yes|No<TAB>prediction``, two consecutive ones to a picture.
+or ``.png``, side by side or in ``questions_answers_YN`` and ``images``. Predictions: a folder of ``SUBTASK.txt``, whose lines
+are ``image<TAB>question<TAB>Yes|No<TAB>prediction``, two consecutive ones to a picture.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Mark, Prediction, Rule, ScoringError, each, mean
 from pargo_mllm.evaluation.choice_rows import asked, in_one_line, rows_with_pictures, said
-from pargo_mllm.evaluation.rows import PictureFolder, found, read_lines, read_rows
+from pargo_mllm.evaluation.rows import PictureFolder, Row, found, read_lines, read_rows
 from pargo_mllm.evaluation.scorers import yes_no
 
 PERCEPTION = ("existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR")
@@ -53,27 +53,33 @@ def read(data: Path) -> list[Item]:
 
 
 def predictions(path: Path) -> list[Prediction]:
-    """The predictions of a folder of ``SUBTASK.txt``, or of one such file, with their questions; or LLaVA's answers."""
+    """The predictions of a folder of ``SUBTASK.txt``, or of one such file, with their questions; VLMEvalKit's table with
+    ``prediction``; or LLaVA's answers."""
     lists = _subtask_files(path)
     if not lists and path.is_file() and path.suffix != ".txt":
-        # LLaVA numbers both questions on a picture by its name
-        return [said(row, "text", "prediction", id=None, picture=row.text("question_id")) for row in read_rows(path)]
+        return _of_rows(list(read_rows(path)))
     if not lists:
         raise ScoringError(f"{path} holds none of MME's files: {', '.join(f'{task}.txt' for task in SUBTASKS)}.")
     lines = [line for task, file in lists.items() for line in _pairs(_listed(task, file, 4))]
+    return _carried(lines)
+
+
+def _carried(lines: Sequence[_Line]) -> list[Prediction]:
     return [Prediction(line.text, line.where, item=item) for line, item in zip(lines, _items(lines), strict=True)]
 
 
 def submission(predictions: Sequence[Prediction], folder: Path) -> Path:
     """A folder ``mme`` of ``SUBTASK.txt``. A line end in an answer becomes a space, which the rule does not tell from one."""
-    lines: dict[str, list[str]] = {}
+    pairs: dict[str, dict[Any, list[str]]] = {}
     for one in predictions:
         item = asked(one)
         fields = (item.picture.rsplit("/", 1)[-1], item.details["stated"], item.answer.capitalize(), one.text)
-        lines.setdefault(item.part, []).append("\t".join(map(in_one_line, fields)) + "\n")
+        of_task = pairs.setdefault(item.part, {})
+        of_task.setdefault((item.picture, item.details["pair"]), []).append("\t".join(map(in_one_line, fields)) + "\n")
     (folder / "mme").mkdir(parents=True, exist_ok=True)
-    for task, written in lines.items():
-        (folder / "mme" / f"{task}.txt").write_bytes("".join(written).encode("utf-8", "replace"))
+    for task, of_task in pairs.items():
+        text = "".join(line for lines in of_task.values() for line in lines)
+        (folder / "mme" / f"{task}.txt").write_bytes(text.encode("utf-8", "replace"))
     return folder / "mme"
 
 
@@ -136,7 +142,8 @@ def _listed(task: str, file: Path, fields: int) -> Iterator[_Line]:
         if len(parts) < fields:
             names = ("an image", "a question", "Yes or No", "a prediction")[:fields]
             raise ScoringError(f"{where}: it has {len(parts)} fields; {', '.join(names)} are wanted, with tabs between them.")
-        yield _Line(where, task, *parts)
+        image, question, answer, *text = parts
+        yield _Line(where, task, image, question, answer, "".join(text))
 
 
 def _pairs(lines: Iterable[_Line]) -> Iterator[_Line]:
@@ -179,10 +186,20 @@ def _rows(data: Path) -> Iterator[_Line]:
     rows, pictures = rows_with_pictures(data, found(data, "*MME*.tsv", "*.tsv", "*.parquet"))
     for row in rows:
         shown = pictures.of(row)
-        named = row.first("question_id", "image_path")
-        image = named.rsplit("/", 1)[-1] if isinstance(named, str) else shown.get("picture", "")
-        fields = (row.text("category"), image, row.text("question"), row.text("answer"))
-        yield _Line(row.where, *fields, pictures=shown.get("pictures", ()))
+        yield _line(row, shown.get("picture", ""))._replace(pictures=shown.get("pictures", ()))
+
+
+def _of_rows(rows: Sequence[Row]) -> list[Prediction]:
+    if all(row.first("answer") is not None and row.first("category") is not None for row in rows):
+        return _carried([_line(row)._replace(text=row.answer("prediction", "text")) for row in rows])
+    # LLaVA numbers both questions on a picture by its name
+    return [said(row, "text", "prediction", id=None, picture=row.text("question_id")) for row in rows]
+
+
+def _line(row: Row, picture: str = "") -> _Line:
+    named = row.first("question_id", "image_path")
+    image = named.rsplit("/", 1)[-1] if isinstance(named, str) else picture
+    return _Line(row.where, row.text("category"), image, row.text("question"), row.text("answer"))
 
 
 def _items(lines: Iterable[_Line]) -> list[Item]:

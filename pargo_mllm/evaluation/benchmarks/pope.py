@@ -88,13 +88,15 @@ def _said(row: Row) -> Prediction:
     if row.first("question", "prompt") is None and row.first("label") is not None:
         raise ScoringError(f"{row.where}: it is a question with its label, no prediction; give its file as --answers.")
     item = None
-    if row.first("label") is not None:
+    # VLMEvalKit's tables have the right answer as "answer"
+    right = "answer" if "prediction" in row.values and "label" not in row.values else "label"
+    if row.first(right) is not None:
         picture = row.first("image")
         item = Item(
-            id=identity(row, "question_id"),
+            id=identity(row, "question_id", "index", "id"),
             question=row.text("question", "prompt"),
-            answer=yes_or_no(row, "label"),
-            picture=picture if isinstance(picture, str) else "",
+            answer=yes_or_no(row, right),
+            picture=picture if isinstance(picture, str) and len(picture) < 256 else "",
             part=part_of(row, "category"),
         )
     return said(row, "prediction", "text", "response", "answer", item=item)

@@ -35,8 +35,8 @@ _CONTEXT = "Context: "
 
 
 def read(data: Path) -> list[Item]:
-    """The questions of the official file (of its test split, where it says what that is), of VLMEvalKit's table (only those with
-    a picture) or of the hub's parquet."""
+    """The questions of the official file (of its test split, where it says so), of VLMEvalKit's table (those with a picture)
+    or of the hub's parquet."""
     file = found(data, "problems.json", "*ScienceQA*.tsv", "*.tsv", "*test*.parquet", "*.parquet", "*.json")
     if file.suffix == ".json":
         pictures = Pictures(data)
@@ -47,7 +47,8 @@ def read(data: Path) -> list[Item]:
 
 def predictions(path: Path) -> list[Prediction]:
     """LLaVA's answers; its results, ``{"results": {id: number}, "outputs": {id: text}}``; and its list of ``{"question_id",
-    "ground_truth", "question", "pred", "is_multimodal"}``, also as ``{"correct": [...], "incorrect": [...]}``."""
+    "ground_truth", "question", "pred", "is_multimodal"}``, also as ``{"correct": [...], "incorrect": [...]}``.
+    VLMEvalKit's table with ``prediction`` has questions with a picture alone."""
     value = json_whole(path)
     if isinstance(value, dict) and isinstance(value.get("outputs") or value.get("results"), dict):
         return _results(value, path)
@@ -125,17 +126,19 @@ def _by_number(place: Any, where: str) -> str:
 
 def _said(row: Row) -> Prediction:
     item = None
-    if row.first("ground_truth") is not None:
+    right = "ground_truth" if "prediction" not in row.values else "answer"
+    if row.first(right) is not None:
         prompt = row.first("question", "prompt")
         shown = row.first("is_multimodal")
         if shown is not None and not isinstance(shown, bool):
             raise ScoringError(f"{row.where}: 'is_multimodal' is {str(shown)[:40]!r}, neither true nor false.")
         item = Item(
-            id=identity(row, "question_id", "id"),
+            id=identity(row, "question_id", "id", "index"),
             question=prompt if isinstance(prompt, str) else "",
-            answer=right_letter(row, "ground_truth"),
-            part=part_of(row, "subject"),
-            details={"pictured": bool(shown) if shown is not None else isinstance(prompt, str) and "<image>" in prompt},
+            choices=choice_columns(row),
+            answer=right_letter(row, right),
+            part=part_of(row, "subject", "category"),
+            details={"pictured": bool(shown) if shown is not None else right == "answer" or "<image>" in str(prompt)},
         )
     return said(row, "pred", "text", "prediction", item=item)
 

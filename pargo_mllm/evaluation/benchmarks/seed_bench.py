@@ -86,9 +86,10 @@ def _item(row: Row, names: dict[str, str], pictures: Pictures) -> Item:
 
 
 def _said(row: Row, times: Counter[str]) -> Prediction:
-    number = identity(row, "question_id", "q_id")
+    number = identity(row, "question_id", "q_id", "index")
     times[number] += 1
-    right = right_letter(row, "gt_answer", "gt")
+    # VLMEvalKit's tables have the right answer as "answer"
+    right = right_letter(row, "gt_answer", "gt", *(["answer"] if "prediction" in row.values else []))
     item = None
     if right is not None:
         kind = row.first("question_type_id", "q_type_id")
@@ -96,9 +97,10 @@ def _said(row: Row, times: Counter[str]) -> Prediction:
         item = Item(
             # ids are unique, and a line that comes again counts again
             id=f"{number}#{times[number]}" if again else number,
-            question="",
+            question=part_of(row, "question"),
             answer=right,
-            part=f"type {kind}" if kind is not None else "",
+            part=f"type {kind}" if kind is not None else part_of(row, "category"),
+            choices=choice_columns(row),
             details={"repeated": True} if again else {},
         )
     return said(row, "prediction", "text", item=item, id=number, losses=_losses(row))
