@@ -48,9 +48,16 @@ def add_parser(commands) -> None:
         help="read every prompt whole, also what it has in common with others about the same picture",
     )
     evaluate.add_argument("--out", type=Path, metavar="RUN", help="the run's folder (default: eval/NAME/MODEL)")
+    evaluate.add_argument(
+        "--failures", type=_at_least_zero, default=24, metavar="N", help="wrong answers to keep pictures of (default: 24)"
+    )
     evaluate.add_argument("--json", action="store_true", help="print the result as one JSON object, and nothing else")
     add_judge_options(evaluate)
     evaluate.set_defaults(module="pargo_mllm.commands.eval")
+
+
+def _at_least_zero(text: str) -> int:
+    return 0 if text == "0" else _positive(text)
 
 
 def _positive(text: str) -> int:

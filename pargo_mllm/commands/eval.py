@@ -121,7 +121,7 @@ def _conclude(
     scored = score(benchmark, rule, answered, **told, **how, **limited)
     write_outcome(folder, about, scored, benchmark.asked)
     _say(options, benchmark, folder, scored)
-    for reason in save_failures(folder, scored.marks, benchmark.conversation, reader.model, reader.processor):
+    for reason in save_failures(folder, scored.marks, benchmark.conversation, reader.model, reader.processor, options.failures):
         print(f"failures without a picture: {reason}", file=sys.stderr)
 
 
