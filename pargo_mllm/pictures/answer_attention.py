@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,16 +100,16 @@ def draw_answer_map(seen: AnswerMap, path: str | os.PathLike) -> Path:
     return save_figure(figure, path)
 
 
-def _attention_to_prompt(model: ParGoForConditionalGeneration, inputs: Any, said: list[int]) -> np.ndarray:
+def _attention_to_prompt(model: ParGoForConditionalGeneration, inputs: Mapping[str, Any], said: list[int]) -> np.ndarray:
     """Attention from where the answer's first tokens are decided to the prompt, ``[L]``.
 
     The prompt runs as it does for an answer; its last token and what is said then come one by one, as in generation, and only
     they have their weights kept: a whole prompt's would be its square, in every head of every layer.
     """
-    ids = inputs.pop("input_ids")
-    mask = inputs.pop("attention_mask")
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    pictures = {name: tensor for name, tensor in inputs.items() if name not in ("input_ids", "attention_mask")}
     cache = model(
-        input_ids=ids[:, :-1], attention_mask=mask[:, :-1], use_cache=True, logits_to_keep=1, **inputs
+        input_ids=ids[:, :-1], attention_mask=mask[:, :-1], use_cache=True, logits_to_keep=1, **pictures
     ).past_key_values
     rows: list[np.ndarray] = []
     with _eager(model):
