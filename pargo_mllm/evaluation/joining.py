@@ -71,7 +71,8 @@ def join(predictions: Sequence[Prediction], items: Sequence[Item] | None, only_j
     if by_question.is_whole(predictions):
         return _joined(by_question, predictions, items, only_joined)
     # ids that something speaks against are those of another file
-    better = by_question if by_id.against or len(by_question.pairs) > len(by_id.pairs) else by_id
+    no_ids = all(said.id is None for said in predictions)
+    better = by_question if by_id.against or no_ids or len(by_question.pairs) > len(by_id.pairs) else by_id
     if by_id.against and not by_question.pairs:
         raise ScoringError(f"{by_id.against} Predictions join by id, or by picture and question, and neither fits here.")
     return _joined(better, predictions, items, only_joined)
@@ -136,15 +137,24 @@ def _by_question(predictions: Sequence[Prediction], items: Sequence[Item]) -> _W
             on_picture.setdefault(last_name(item.picture), []).append(place)
             with_words.setdefault(_plain(item.question), []).append(place)
     way = _Way("picture and question")
+    alike: dict[tuple[int, ...], list[int]] = {}
     for number, said in enumerate(predictions):
         places = _places(said, items, on_picture, with_words)
         if len(places) == 1:
             way.pairs.append((number, places[0]))
+        elif places:
+            alike.setdefault(tuple(places), []).append(number)
         elif said.question:
-            several = f"{len(places)} questions have" if places else "no question has"
-            way.why[number] = f"{several} its picture and words: {_shown(said)}"
+            way.why[number] = f"no question has its picture and words: {_shown(said)}"
         else:
             way.why[number] = "it says nothing of its question"
+    for same, numbers in alike.items():
+        # POPE asks some questions in each of its three parts; which answer is whose does not matter where they are equal
+        if len(numbers) == len(same) and len({predictions[number].text for number in numbers}) == 1:
+            way.pairs += zip(numbers, same, strict=True)
+            continue
+        for number in numbers:
+            way.why[number] = f"{len(same)} questions have its picture and words: {_shown(predictions[number])}"
     return way
 
 

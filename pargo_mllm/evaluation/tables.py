@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,9 +52,10 @@ def _separated(file: Path, separator: str) -> Iterator[tuple[int, dict[str, Any]
         try:
             fields = next(reader, None)
         except csv.Error as error:
+            problem = "a field without quotation marks has a line end in it" if "new-line" in str(error) else str(error)
             raise ScoringError(
-                f"{file}, line {line}: the row that begins here cannot be read ({error}); a field that begins with a quotation "
-                "mark ends with one, and two stand for each inside it, as pandas and Excel write it."
+                f"{file}, line {line}: the row that begins here cannot be read ({problem}); a field that begins with a "
+                "quotation mark ends with one, and two stand for each inside it, as pandas and Excel write it."
             ) from error
         if fields is None:
             return
@@ -80,7 +82,10 @@ def spreadsheet(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
     with opened(file) as content:
         try:
-            book = load_workbook(content, read_only=True)
+            with warnings.catch_warnings():
+                # of styles that are missing, which no value needs
+                warnings.simplefilter("ignore")
+                book = load_workbook(content, read_only=True)
             sheet = book.worksheets[0]
             # what some writers say of a sheet's size is wrong
             sheet.reset_dimensions()
