@@ -28,6 +28,7 @@ SHORTER = {
     "pargo assemble": "--help",
     "pargo convert-release": "--help",
     "pargo score": "--help",
+    "pargo report": "--help",
     "python bench/run.py": "--dry-run --out {out}",
     "python bench/micro.py": "--rounds 2 --shapes 10",
     "python bench/train.py": "",

@@ -13,8 +13,8 @@ from pargo_mllm.evaluation.run_folder import MARKS, RESULT, Run
 from pargo_mllm.evaluation.statistics import LEVEL, Estimate, holm, p_value
 from pargo_mllm.evaluation.uncertainty import Place, differences, estimates, mean_estimates, places
 
-# of run.json: what two runs of one rule may do otherwise
-_SETTINGS = ("prompt", "data", "settings")
+# of run.json, beside its settings: what two runs of one rule may do otherwise
+_ASKED = ("prompt", "data")
 # of a result: what is no figure, but says how it came about
 _ABOUT = ("prompt", "dtype", "batch_size", "judge", "tokenizer", "frame", "max_new_tokens")
 
@@ -199,9 +199,10 @@ def _asks(mark: Mark) -> str:
 
 def _differs(first: Run, other: Run) -> list[tuple[str, Any, Any]]:
     def told(run: Run) -> dict[str, Any]:
-        about = {name: run.about.get(name) for name in _SETTINGS} | {name: run.result.get(name) for name in _ABOUT}
-        settings = about.pop("settings")
-        return about | (settings if isinstance(settings, dict) else {})
+        settings = run.about.get("settings")
+        said = [*((name, run.result.get(name)) for name in _ABOUT), *((name, run.about.get(name)) for name in _ASKED)]
+        said += settings.items() if isinstance(settings, dict) else ()
+        return {name: value for name, value in said if value is not None}
 
     one, two = told(first), told(other)
     return [(name, one.get(name), two.get(name)) for name in {**one, **two} if one.get(name) != two.get(name)]

@@ -9,10 +9,10 @@ from typing import Any
 
 from pargo_mllm.evaluation.benchmark import Benchmark, EvaluationError, Item, ScoringError
 from pargo_mllm.evaluation.rows import read_json
+from pargo_mllm.evaluation.run_folder import RESULT, RUN, write_marks
 from pargo_mllm.evaluation.scoring import Scored
 from pargo_mllm.files import write_whole
 
-RUN, RESULT, MARKS = "run.json", "result.json", "marks.jsonl"
 # figures that are points as their benchmark publishes them; those that are neither points nor shares
 POINTS = ("perception", "cognition", "subtasks", "score", "by_capability", "by_capability_set", "runs", "spread")
 PLAIN = ("cider", "bleu1", "bleu2", "bleu3", "bleu4", "rouge_l")
@@ -24,9 +24,6 @@ _NOT_SHOWN = (*_ABOUT, "questions", "joined_by", "details")
 def write_outcome(folder: Path, run: Mapping[str, Any], scored: Scored, asked: Callable[[Item], str]) -> None:
     """Write ``run.json``, ``marks.jsonl`` and ``result.json``, each whole or not at all, the result last.
 
-    A line of ``marks.jsonl`` is an answer: ``id``, ``picture``, ``part``, ``question``, ``asked``, ``answer``, ``said``,
-    ``read``, ``value`` (0...1) and ``where``.
-
     Args:
         folder: made where it is absent; what else lies in it stays.
         run: how it came about; ``benchmark``, ``rule`` and ``versions`` are taken from the result where they are not in it.
@@ -36,25 +33,10 @@ def write_outcome(folder: Path, run: Mapping[str, Any], scored: Scored, asked: C
         EvaluationError: if it cannot be written.
     """
     about = {key: scored.result[key] for key in _ABOUT}
-    lines = [
-        {
-            "id": mark.item.id,
-            "picture": mark.item.picture,
-            "part": mark.item.part,
-            "question": mark.item.question,
-            "asked": asked(mark.item),
-            "answer": mark.item.answer,
-            "said": mark.text,
-            "read": mark.read,
-            "value": mark.value,
-            "where": mark.where,
-        }
-        for mark in scored.marks
-    ]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / RUN, _json({**about, **run}, indent=2))
-        write_whole(folder / MARKS, "".join(_json(line) + "\n" for line in lines))
+        write_marks(folder, scored.marks, asked)
         write_whole(folder / RESULT, _json(scored.result, indent=2))
     except OSError as error:
         raise EvaluationError(f"{folder} cannot be written: {error.strerror or error}.") from error

@@ -71,7 +71,8 @@ class Run:
 
 
 def write_marks(folder: Path, marks: Sequence[Mark], asked: Callable[[Item], str]) -> Path:
-    """Write ``marks.jsonl``: one answer a line.
+    """Write ``marks.jsonl``, an answer a line: ``id``, ``picture``, ``part``, ``question``, ``asked``, ``answer``, ``said``,
+    ``read``, ``value`` (0...1) and ``where``; ``extra`` and ``details``, where they are JSON, for figures to be computed again.
 
     Args:
         asked: the whole prompt of a question.
@@ -91,9 +92,9 @@ def write_marks(folder: Path, marks: Sequence[Mark], asked: Callable[[Item], str
                 "value": mark.value,
                 "where": mark.where,
             }
-            # what the rule's figures read beside; they are computed again from it
             line |= {name: dict(kept) for name, kept in (("extra", mark.extra), ("details", item.details)) if _is_json(kept)}
-            file.write(json.dumps(line) + "\n")
+            # what a benchmark holds as its answer is its own affair
+            file.write(json.dumps(line, default=str) + "\n")
     return folder / MARKS
 
 

@@ -23,6 +23,7 @@ WITHOUT_A_MODEL = {
     "merge --help": 0,
     "convert-release --help": 0,
     "score --help": 0,
+    "report --help": 0,
     "": 2,
     "tarin": 2,
     "train": 2,
@@ -31,6 +32,8 @@ WITHOUT_A_MODEL = {
     "chat": 2,
     "score answers.jsonl": 2,
     "score answers.jsonl --benchmark mmee": 2,
+    "report": 2,
+    "report runs/a --difference 0": 2,
 }
 
 
@@ -66,7 +69,7 @@ def test_threads_that_wait_sleep(start, given, spins):
 
 def test_every_command_has_a_module_that_runs_it():
     (commands,) = [action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction)]
-    assert set(commands.choices) == {"demo", "assemble", "train", "chat", "merge", "convert-release", "score"}
+    assert set(commands.choices) == {"demo", "assemble", "train", "chat", "merge", "convert-release", "score", "report"}
     for name, parser in commands.choices.items():
         module = parser.get_default("module")
         assert module == f"pargo_mllm.commands.{name.replace('-', '_')}"

@@ -119,5 +119,7 @@ ALL = (
         ),
         submission=submission,
         headline="circular",
+        # a question's rotations show one picture; a file of predictions alone does not name it
+        cluster=lambda item: item.picture or f"question {item.details['index'] % ROTATION}",
     ),
 )

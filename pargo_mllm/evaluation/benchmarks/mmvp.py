@@ -111,5 +111,6 @@ ALL = (
         ),
         submission=lines_submission(_line, "mmvp.jsonl"),
         headline="pair_accuracy",
+        cluster=lambda item: f"pair {item.details['pair']}",
     ),
 )
