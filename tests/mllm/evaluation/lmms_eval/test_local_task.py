@@ -22,7 +22,7 @@ QUESTIONS = (
     ("is three small yes no", (0, 1, 2)),
     ("what is blue", (2,)),
 )
-FUNCTIONS = '''
+FUNCTIONS = """
 def visual(doc):
     return [picture.convert("RGB") for picture in doc["pictures"]]
 
@@ -38,7 +38,7 @@ def messages(doc):
 
 def results(doc, said):
     return {"right": float(said[0] == doc["answer"])}
-'''
+"""
 TASK = """
 task: {name}
 dataset_path: parquet
