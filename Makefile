@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 OLDEST ?= .venv-oldest
+LMMS_EVAL ?= .venv-lmms-eval
 
-.PHONY: demo test test-long test-real test-oldest bench bench-micro gpu-gate tune style clean
+.PHONY: demo test test-long test-real test-oldest test-lmms-eval bench bench-micro gpu-gate tune style clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -43,6 +44,17 @@ test-oldest: $(OLDEST)/.installed
 	$(OLDEST)/bin/pytest -n 2 -m "not long and not real"
 	TRITON_INTERPRET=1 $(OLDEST)/bin/pytest -n 2 -m "not long and not real" tests/kernels
 
+# torch is the release that torchvision's was built for, which lmms-eval needs and .venv need not have
+$(LMMS_EVAL)/.installed: pyproject.toml constraints-lmms-eval.txt
+	$(PYTHON) -m venv $(LMMS_EVAL)
+	$(LMMS_EVAL)/bin/pip install --quiet --constraint constraints-lmms-eval.txt torch torchvision
+	$(LMMS_EVAL)/bin/pip install --quiet --constraint constraints-lmms-eval.txt lmms-eval --editable '.[dev]'
+	touch $@
+
+# the plug-in under the real lmms-eval, and scores beside lmms-eval's own; nothing is downloaded but packages
+test-lmms-eval: $(LMMS_EVAL)/.installed
+	$(LMMS_EVAL)/bin/pytest tests/mllm/evaluation/lmms_eval
+
 bench: .venv/.installed
 	$(BIN)/python bench/run.py
 
@@ -64,4 +76,4 @@ style: .venv/.installed
 	$(BIN)/lint-imports --no-cache --no-logo
 
 clean:
-	rm -rf .venv .venv-oldest build dist *.egg-info
+	rm -rf .venv .venv-oldest .venv-lmms-eval build dist *.egg-info

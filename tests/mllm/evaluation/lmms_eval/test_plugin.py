@@ -6,9 +6,7 @@ import pytest
 
 from pargo_mllm.chatting import Chat
 
-pytest.importorskip(
-    "lmms_eval", reason="lmms-eval is not installed (it needs an environment of its own): its model was not run"
-)
+pytest.importorskip("lmms_eval", reason="lmms-eval is not installed (make test-lmms-eval): its model was not run")
 
 QUESTIONS = ("which colour", "what shape is at the top", "what is big")
 
