@@ -199,9 +199,12 @@ def json_whole(file: Path) -> Any:
         return None
 
 
+_IN_ONE_LINE = str.maketrans("\n\r\0", "   ")
+
+
 def in_one_line(text: str) -> str:
-    """A text without line ends: each is a space."""
-    return text.replace("\r\n", " ").replace("\n", " ").replace("\r", " ")
+    """A text that a file of lines can hold: each line end is a space, and so is each zero byte."""
+    return text.replace("\r\n", " ").translate(_IN_ONE_LINE)
 
 
 def write_lines(records: Iterable[Mapping[str, Any]], file: Path) -> Path:
