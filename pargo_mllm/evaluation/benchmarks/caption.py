@@ -1,7 +1,7 @@
 """Captions of pictures, COCO's or any others', against those of people.
 
 Official file: ``captions_val2014.json``, ``{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}``.
-References may as well be text files, ``ref1.txt``, ``ref2.txt``, …, which stand for each other: a line of each is one picture's.
+References may as well be text files, ``ref1.txt``, ``ref2.txt``, …, which stand for each other: a line of each is a picture's.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def read(data: Path) -> list[Item]:
 
 
 def predictions(path: Path) -> list[Prediction]:
-    """COCO's results ``[{"image_id", "caption"}]``, LLaVA's lines, a map from picture to caption, and a text file with a caption
-    a line, which has the references beside it where ``ref*.txt`` lie in its folder."""
+    """COCO's results ``[{"image_id", "caption"}]``, LLaVA's lines, a map from picture to caption, and a text file with a
+    caption a line, which has the references beside it where ``ref*.txt`` lie in its folder."""
     file = found(path, "hyp*.txt", "*results*.json", "*.json", "*.jsonl")
     if file.suffix == ".txt":
         lines = _lines(file)
