@@ -58,7 +58,7 @@ def better_frame(pairs: Sequence[Pair], frame: str) -> str | None:
 
     Where pictures' sizes are known, boxes are taken to be in each frame in turn. Where one is not, each box is stretched about
     the picture's corner to where it fits best, as boxes that count in parts of the picture would be. Even wrong boxes fit
-    somewhat better then: what counts is how much better than the next question's box, and that most boxes are stretched the same way.
+    somewhat better then: what counts is how much better than the next question's box, and that most are stretched alike.
     """
     own = _share(pairs, frame)
     if all(pair.size is not None for pair in pairs):

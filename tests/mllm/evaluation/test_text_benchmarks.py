@@ -1,10 +1,10 @@
-"""Benchmarks with answers in words or boxes: their files in all formats, what peers write, and the figures that are published."""
+"""Benchmarks with answers in words or boxes: files in all formats, what peers write, and the figures that are published."""
 
 import json
 import warnings
 
 import pytest
-from PIL import ImageChops
+from PIL import ImageChops, ImageStat
 
 from pargo_mllm.data.frames import FRAMES, convert, write_box
 from pargo_mllm.evaluation.benchmark import Prediction, ScoringError
@@ -51,9 +51,9 @@ def test_all_formats_hold_the_same_questions(name, tmp_path):
         same = [[one.picture == other.picture for other in items] for one in items]
         assert same == [[one.picture == other.picture for other in official] for one in official], form
         for item, other in zip(items, official, strict=True):
-            difference = ImageChops.difference(item.pictures[0](), other.pictures[0]())
-            # JPEG is near
-            assert max(high for _, high in difference.getextrema()) < 90, form
+            difference = ImageStat.Stat(ImageChops.difference(item.pictures[0](), other.pictures[0]()))
+            # of 255: JPEG is near, another picture is not
+            assert max(difference.mean) < 8, form
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -208,10 +208,8 @@ def test_docvqa_by_type_of_question(tmp_path):
 
 def test_chartqa_in_both_parts_and_as_qwen_writes_it(tmp_path):
     data = WRITERS["chartqa"](tmp_path / "data")
-    file = find("chartqa").submission(
-        [Prediction(text, "here", item.id, item=item) for item, text in zip(find("chartqa").read(data), ("14.5", "food", "0.22"), strict=True)],
-        tmp_path,
-    )  # fmt: skip
+    said = zip(find("chartqa").read(data), ("14.5", "food", "0.22"), strict=True)
+    file = find("chartqa").submission([Prediction(text, "here", item.id, item=item) for item, text in said], tmp_path)
     assert scored("chartqa", file)["parts"] == {"human": 0.5, "augmented": 1}
     qwen = written(tmp_path, [{"answer": "14.5", "annotation": "14"}, {"answer": "Food", "annotation": "Drinks"}], "qwen.json")
     assert scored("chartqa", qwen)["accuracy"] == 0.5
@@ -283,7 +281,7 @@ def test_what_cannot_be_scored_is_refused_with_the_place(name, value, message, t
 def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     data = WRITERS["refcoco"](tmp_path)
     (data / "refcoco" / "refs(unc).p").write_bytes(b"cos\nsystem\n(S'touch ran'\ntR.")
-    with pytest.raises(ScoringError, match="it wants to use os.system"):
+    with pytest.raises(ScoringError, match=r"it wants to use os\.system"):
         find("refcoco").read(data)
     assert not (tmp_path / "ran").exists()
 
