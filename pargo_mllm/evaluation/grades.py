@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from pargo_mllm.evaluation.benchmark import Mark, ScoringError, mean
+from pargo_mllm.evaluation.benchmark import Item, Mark, Prediction, ScoringError, mean
 from pargo_mllm.evaluation.rows import Row
 
 
@@ -27,6 +27,19 @@ def grade_number(value: Any, where: str, highest: float) -> float | None:
     if not 0 <= grade <= highest:
         raise ScoringError(f"{where}: the grade is {str(value)[:80]!r}, no number from 0 to {highest:g}.")
     return grade
+
+
+def said_or_graded(row: Row, item: Item, graded: bool) -> Prediction:
+    """A prediction of a row, with what the row says of its question; that of a row of grades may be without its text."""
+    names = ("prediction", "text")
+    question = row.first("question", "prompt")
+    return Prediction(
+        text="" if graded and not set(names) & set(row.values) else row.answer(*names),
+        where=row.where,
+        id=item.id,
+        question=question if isinstance(question, str) else None,
+        item=item,
+    )
 
 
 def unique_ids(rows: Iterable[tuple[str, Row]]) -> Iterator[tuple[str, Row]]:

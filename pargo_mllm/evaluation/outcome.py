@@ -14,8 +14,8 @@ from pargo_mllm.files import write_whole
 
 RUN, RESULT, MARKS = "run.json", "result.json", "marks.jsonl"
 # figures that are points as their benchmark publishes them; those that are neither points nor shares
-POINTS = ("perception", "cognition", "subtasks", "score", "by_capability", "runs", "spread")
-PLAIN = ("cider", "bleu4", "rouge_l")
+POINTS = ("perception", "cognition", "subtasks", "score", "by_capability", "by_capability_set", "runs", "spread")
+PLAIN = ("cider", "bleu1", "bleu2", "bleu3", "bleu4", "rouge_l")
 # of a result, what says how it came about
 _ABOUT = ("benchmark", "rule", "versions")
 _NOT_SHOWN = (*_ABOUT, "questions", "joined_by", "details")

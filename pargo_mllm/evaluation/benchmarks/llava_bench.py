@@ -1,8 +1,8 @@
 """LLaVA-Bench (in the wild): a judge compares the model's free answer with a reference's, and gives both a score of 1...10.
 
 Official files: ``questions.jsonl`` (``question_id, image, category, text``), ``context.jsonl`` (``image, caption``: what is in
-the picture, for a judge that does not see it) and ``answers_gpt4.jsonl`` (``question_id, text``: the reference); grades, LLaVA's
-review lines (``question_id, category, tuple``, the reference's score first).
+the picture, for a judge that does not see it) and ``answers_gpt4.jsonl`` (``question_id, text``: the reference). Grades:
+LLaVA's review lines (``question_id, category, tuple``, the reference's score first).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from pargo_mllm.evaluation import judges
 from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Grades, Item, Mark, Prediction, Rule, ScoringError, mean
 from pargo_mllm.evaluation.choice_rows import Pictures, identity, write_lines
-from pargo_mllm.evaluation.grades import grade_number, in_runs, spread, unique_ids
+from pargo_mllm.evaluation.grades import grade_number, in_runs, said_or_graded, spread, unique_ids
 from pargo_mllm.evaluation.rows import Row, found, read_rows
 
 _IDS = ("question_id", "index", "id")
@@ -156,16 +156,8 @@ def _pair(row: Row) -> tuple[float, float] | None:
 
 def _said(row: Row) -> Prediction:
     number = _id(row)
-    question = row.first("question", "prompt")
-    question = question if isinstance(question, str) else None
-    only_graded = _is_graded(row) and not {"text", "prediction"} & set(row.values)
-    return Prediction(
-        text="" if only_graded else row.answer("prediction", "text"),
-        where=row.where,
-        id=number,
-        question=question,
-        item=Item(id=number, question="", part=_part(row), details={"context": ""}),
-    )
+    item = Item(id=number, question="", part=_part(row), details={"context": ""})
+    return said_or_graded(row, item, graded=_is_graded(row))
 
 
 ALL = (

@@ -15,7 +15,7 @@ from typing import Any
 from pargo_mllm.evaluation import judges
 from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Grades, Item, Mark, Prediction, Rule, ScoringError, mean
 from pargo_mllm.evaluation.choice_rows import Pictures, identity, write_json
-from pargo_mllm.evaluation.grades import grade_number, in_runs, spread, unique_ids
+from pargo_mllm.evaluation.grades import grade_number, in_runs, said_or_graded, spread, unique_ids
 from pargo_mllm.evaluation.rows import Row, found, read_rows
 
 CAPABILITIES = ("rec", "ocr", "know", "gen", "spat", "math")
@@ -142,16 +142,7 @@ def _capability(row: Row) -> tuple[str, ...]:
 
 
 def _said(row: Row) -> Prediction:
-    number = _id(row)
-    question = row.first("question", "prompt")
-    is_graded = "score" in row.values and not {"text", "prediction"} & set(row.values)
-    return Prediction(
-        text="" if is_graded else row.answer("prediction", "text"),
-        where=row.where,
-        id=number,
-        question=question if isinstance(question, str) else None,
-        item=_item(row),
-    )
+    return said_or_graded(row, _item(row), graded="score" in row.values)
 
 
 def _listed(value: Any) -> list[Any]:

@@ -22,6 +22,7 @@ from pargo_mllm.evaluation.choice_rows import (
     rows_with_pictures,
     said,
 )
+from pargo_mllm.evaluation.judges import extraction
 from pargo_mllm.evaluation.rows import Row, found, read_rows
 from pargo_mllm.evaluation.scorers.letters import by_letter, official_2023, unmatched, vlmevalkit_2026
 from pargo_mllm.evaluation.sheets import write_sheet
@@ -113,8 +114,8 @@ ALL = (
         read=read,
         predictions=predictions,
         rules=(
-            Rule("official-2023", by_letter(official_2023), figures),
-            Rule("vlmevalkit-2026", by_letter(vlmevalkit_2026), figures),
+            Rule("official-2023", by_letter(official_2023), figures, judge=extraction(official_2023)),
+            Rule("vlmevalkit-2026", by_letter(vlmevalkit_2026), figures, judge=extraction(vlmevalkit_2026)),
         ),
         submission=submission,
         headline="circular",

@@ -163,10 +163,10 @@ def choice_itself(text: str, choices: Mapping[str, str]) -> str | None:
 
 
 def by_letter(read: Reader) -> Marker:
-    """A rule that reads a letter out of each answer; what names none is wrong."""
+    """A rule that reads a letter out of each answer. One that names none is wrong, unless a judge said which it means."""
 
     def marks(answered: Sequence[Answered]) -> list[Mark]:
-        return [_mark(one, read(one.text, one.item.choices)) for one in answered]
+        return [_mark(one, read(one.text, one.item.choices) or next(iter(one.grades), None)) for one in answered]
 
     return marks
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from pargo_cli.main import main
+from tests.mllm.made.command_line import ended
 
 
 @pytest.fixture
@@ -15,10 +15,8 @@ def pargo(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def run(*words):
-        capsys.readouterr()
-        status = main([str(word) for word in words])
-        printed = capsys.readouterr()
-        return status, printed.out, printed.err
+        done = ended(capsys, *words)
+        return done.status, done.printed, done.said
 
     return run
 

@@ -41,6 +41,7 @@ def hub_picture(number):
 
 
 def write_table(path, rows, delimiter="\t"):
+    path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter, lineterminator="\n")
         writer.writeheader()
@@ -53,6 +54,7 @@ def write_parquet(path, rows):
 
 
 def write_json(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
 
 
@@ -324,7 +326,8 @@ def write_hallusionbench(folder, form="official"):
         }
         if row[-1]:
             entry["filename"] = f"./{row[0]}/{row[1]}/{row[2]}_{row[3]}.png"
-        entries.append((place, entry))
+        # the last two are on one figure
+        entries.append((min(place, 3), entry))
     if form == "official":
         for place, entry in entries:
             if entry["filename"]:
@@ -338,7 +341,7 @@ def write_hallusionbench(folder, form="official"):
                 "answer": {"1": "Yes", "0": "No"}[row[6]],
                 "category": row[0],
                 "l2-category": row[1],
-                "image": base64_picture(place),
+                "image": base64_picture(min(place, 3)),
             }
             for place, row in enumerate(rows)
             if row[-1]
