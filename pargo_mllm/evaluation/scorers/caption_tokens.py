@@ -1,9 +1,9 @@
 """Words of captions as the captions' metrics count them.
 
 COCO's evaluation cuts captions with Stanford's PTBTokenizer 3.4.1, a Java program, makes letters small and leaves out marks.
-What it does to captions is done here by a few patterns, of which the longest that fits wins, as in its lexer: contractions are cut
-("is n't", "man 's"), hyphenated words and fractions are not, brackets have names ("-lrb-" is left in, for only "-LRB-" is taken
-out), an abbreviation keeps its dot.
+What it does to captions is done here by a few patterns, of which the longest that fits wins, as in its lexer: contractions are
+cut ("is n't", "man 's"), hyphenated words and fractions are not, brackets have names ("-lrb-" is left in, for only "-LRB-" is
+taken out), an abbreviation keeps its dot.
 """
 
 from __future__ import annotations
