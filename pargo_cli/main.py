@@ -10,15 +10,17 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
-from pargo_cli import assemble, chat, convert_release, demo, merge, train
+from pargo_cli import assemble, chat, convert_release, demo, merge, score, train
 from pargo_cli.errors import UserError
 
-COMMANDS = (demo, assemble, train, chat, merge, convert_release)
+COMMANDS = (demo, assemble, train, chat, score, merge, convert_release)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns the exit status: 0, 2 for what a user can put right, 130 when interrupted."""
     options = build_parser().parse_args(arguments)
+    # what a result says that it came of
+    options.words = ["pargo", *(sys.argv[1:] if arguments is None else arguments)]
     prepare()
     try:
         run = import_module(options.module).run

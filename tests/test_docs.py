@@ -27,6 +27,7 @@ SHORTER = {
     "pargo chat": "--help",
     "pargo assemble": "--help",
     "pargo convert-release": "--help",
+    "pargo score": "--help",
     "python bench/run.py": "--dry-run --out {out}",
     "python bench/micro.py": "--rounds 2 --shapes 10",
     "python bench/train.py": "",

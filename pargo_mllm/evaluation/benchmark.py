@@ -84,18 +84,31 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Grades:
+    """What judges said of answers, as a file has it.
+
+    Args:
+        by_id: by the item's id, one a run, each as the benchmark's judge gives it: a number, or a pair; None is missing.
+        judges: their names, where the file says them.
+    """
+
+    by_id: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    judges: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Answered:
     """A question with what was said to it.
 
     Args:
-        grades: of a judge, one a run; empty where no judge was asked.
+        grades: of a judge, one a run: a number, a pair of them, or a letter; empty where no judge was asked.
     """
 
     item: Item
     text: str
     where: str = ""
     losses: Mapping[str, float] | None = None
-    grades: tuple[float, ...] = ()
+    grades: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,6 +119,7 @@ class Mark:
         value: 0...1.
         read: what the rule understood of the text: a letter, "yes", "other", a box; what a person sees in a report.
         extra: what the aggregator needs beside.
+        where: the file and the line of the answer; :func:`pargo_mllm.evaluation.scoring.score` puts it in.
     """
 
     item: Item
@@ -113,6 +127,7 @@ class Mark:
     value: float
     read: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    where: str = ""
 
 
 Marker = Callable[[Sequence[Answered]], list[Mark]]
@@ -154,7 +169,7 @@ class Benchmark:
         submission: writes predictions in the benchmark's own format, into a folder; returns the file or folder.
         headline: the figure of the result that stands for all, and whose standard error a report gives.
         max_new_tokens: of an answer.
-        grades: reads the judge's grades of a file: by item id, one a run.
+        grades: reads the judge's grades of a file; none where the file has none.
     """
 
     name: str
@@ -166,7 +181,7 @@ class Benchmark:
     submission: Callable[[Sequence[Prediction], Path], Path]
     headline: str = "accuracy"
     max_new_tokens: int = 16
-    grades: Callable[[Path], Mapping[str, tuple[float, ...]]] | None = None
+    grades: Callable[[Path], Grades] | None = None
 
     def rule(self, name: str) -> Rule:
         """The rule of that name.

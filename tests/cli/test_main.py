@@ -22,12 +22,15 @@ WITHOUT_A_MODEL = {
     "assemble --help": 0,
     "merge --help": 0,
     "convert-release --help": 0,
+    "score --help": 0,
     "": 2,
     "tarin": 2,
     "train": 2,
     "train mini-stage1 --lerning-rate 1": 2,
     "demo --seed x": 2,
     "chat": 2,
+    "score answers.jsonl": 2,
+    "score answers.jsonl --benchmark mmee": 2,
 }
 
 
@@ -63,7 +66,7 @@ def test_threads_that_wait_sleep(start, given, spins):
 
 def test_every_command_has_a_module_that_runs_it():
     (commands,) = [action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction)]
-    assert set(commands.choices) == {"demo", "assemble", "train", "chat", "merge", "convert-release"}
+    assert set(commands.choices) == {"demo", "assemble", "train", "chat", "merge", "convert-release", "score"}
     for name, parser in commands.choices.items():
         module = parser.get_default("module")
         assert module == f"pargo_mllm.commands.{name.replace('-', '_')}"

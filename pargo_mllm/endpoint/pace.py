@@ -1,0 +1,114 @@
+"""How fast an endpoint may be asked, as its answers' headers say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timezone
+from email.utils import parsedate_to_datetime
+from math import inf, isfinite
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+
+
+@dataclass
+class _Budget:
+    """What may still be used of one limit until it is filled up again: by how much, and how long that lasts (seconds)."""
+
+    left: float = inf
+    until: float = inf
+    full: float = inf
+    lasts: float = inf
+
+
+@dataclass
+class Pace:
+    """Limits on requests and tokens, one for all who ask the same endpoint. Times are seconds of one clock.
+
+    A limit is waited for before it is hit. What other requests in flight will take is not yet in what a header says is left,
+    so they are counted as taken: too cautious rather than refused.
+    """
+
+    _paused_until: float = 0.0
+    # of the dearest request so far, its pictures included
+    _tokens: float = 0.0
+    _budgets: dict[str, _Budget] = field(default_factory=lambda: {"requests": _Budget(), "tokens": _Budget()})
+
+    def wait(self, now: float) -> float:
+        """Seconds until the next request may be sent; 0: now."""
+        until = self._paused_until
+        for name, budget in self._budgets.items():
+            if budget.until <= now:
+                budget.left, budget.until = budget.full, now + budget.lasts
+            # what alone is more than the limit is sent when the limit is full
+            if budget.left < min(self._cost(name), budget.full):
+                until = max(until, budget.until)
+        return max(0.0, until - now)
+
+    def sent(self) -> None:
+        """A request was sent."""
+        for name, budget in self._budgets.items():
+            budget.left -= self._cost(name)
+
+    def heard(self, headers: Mapping[str, str], in_flight: int, tokens: float, now: float) -> None:
+        """An answer has come.
+
+        Args:
+            headers: ``x-ratelimit-remaining-requests``, ``x-ratelimit-reset-requests`` and ``x-ratelimit-limit-requests``, the
+                same of tokens, or none of them.
+            in_flight: requests that are sent and not answered.
+            tokens: that it took, prompt and answer; 0 where it does not say.
+        """
+        self._tokens = max(self._tokens, tokens)
+        for name, budget in self._budgets.items():
+            left = _number(headers.get(f"x-ratelimit-remaining-{name}"))
+            reset = seconds(headers.get(f"x-ratelimit-reset-{name}"))
+            if left is not None and reset is not None:
+                budget.left, budget.until = left - in_flight * self._cost(name), now + reset
+                full = _number(headers.get(f"x-ratelimit-limit-{name}"))
+                budget.full, budget.lasts = full or inf, reset
+
+    def pause(self, until: float) -> None:
+        """Nobody asks before ``until``."""
+        self._paused_until = max(self._paused_until, until)
+
+    def _cost(self, name: str) -> float:
+        return 1.0 if name == "requests" else self._tokens
+
+
+def seconds(text: str | None) -> float | None:
+    """A duration: seconds as a number, or ``6m0s``, ``20ms``, ``1h2m3.5s``; None for anything else."""
+    number = _number(text)
+    if number is not None:
+        return number
+    compact = (text or "").strip().lower()
+    if not compact or _DURATION.sub("", compact):
+        return None
+    return sum(float(amount) * _UNITS[unit] for amount, unit in _DURATION.findall(compact))
+
+
+def retry_after(text: str | None, now: float) -> float | None:
+    """Seconds of a ``Retry-After`` header: a number, or a date of HTTP; None where it is neither.
+
+    Args:
+        now: seconds since 1970, UTC.
+    """
+    duration = seconds(text)
+    if duration is not None or text is None:
+        return duration
+    try:
+        date = parsedate_to_datetime(text)
+        # a date of HTTP is in GMT, whether it says so or not
+        return max(0.0, (date if date.tzinfo else date.replace(tzinfo=timezone.utc)).timestamp() - now)
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if isfinite(number) and number >= 0 else None

@@ -1,0 +1,93 @@
+"""What an endpoint's body says: an answer, a failure, or that it is worth asking again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from pargo_mllm.endpoint.kept import Answer
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A question that has no answer, and why.
+
+    Args:
+        by_model: whether the model itself gave none: it refused, or what it said is empty or cut off. Asked otherwise it may.
+    """
+
+    reason: str
+    by_model: bool = False
+
+
+class Again(Exception):
+    """No answer this time; the message says why.
+
+    Args:
+        wait: seconds that the endpoint itself asks to wait, or None.
+    """
+
+    def __init__(self, reason: str, wait: float | None = None):
+        super().__init__(reason)
+        self.wait = wait
+
+
+def answer_of(body: Any, text: str) -> Answer | Failure:
+    """The answer of a body that came with status 200.
+
+    Raises:
+        Again: for a body that is none of an answer.
+    """
+    choice = at(body, "choices", 0)
+    message = at(choice, "message")
+    if not isinstance(message, dict):
+        raise Again(f"an answer that is none: {told(body, text)}")
+    if refusal := message.get("refusal"):
+        return Failure(f"refused: {_shortened(refusal)}", by_model=True)
+    finish, content = at(choice, "finish_reason"), message.get("content")
+    if finish in ("length", "content_filter"):
+        return Failure(f"cut off (finish_reason {finish})", by_model=True)
+    if not isinstance(content, str) or not content.strip():
+        return Failure(f"empty (finish_reason {_shortened(finish)})", by_model=True)
+    model = at(body, "model")
+    if not _is_text(content):
+        raise Again("an answer with halves of characters")
+    return Answer(content, model if isinstance(model, str) and _is_text(model) else "")
+
+
+def parsed(text: str) -> Any:
+    """The JSON of a text; None where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def at(value: Any, *path: str | int) -> Any:
+    """What is there, or None."""
+    for step in path:
+        try:
+            value = value[step]
+        except (LookupError, TypeError):
+            return None
+    return value
+
+
+def told(body: Any, text: str) -> str:
+    """What an endpoint says of a fault."""
+    message = at(body, "error", "message") or at(body, "message")
+    return _shortened(message if isinstance(message, str) else text) or "nothing"
+
+
+def _shortened(text: Any) -> str:
+    """On one line, and short."""
+    return " ".join(str(text).split())[:200]
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
