@@ -51,8 +51,9 @@ class ParGoLmmsEval(lmms):
         self.batch_size = int(batch_size)
         self.accelerator = Accelerator(cpu=device == "cpu")
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
+        self.device = self.accelerator.device  # where lmms-eval gathers what its processes have
         model, self.processor = open_model(Path(pretrained), dtype="auto", attn_implementation=attn_implementation)
-        self.model = model.to(self.accelerator.device).eval()
+        self.model = model.to(self.device).eval()
 
     def generate_until(self, requests) -> list[str]:
         """One answer for each request, in the order of the requests."""

@@ -105,20 +105,26 @@ def write_task(folder, pictures, answers, asked):
 
 
 def run_lmms_eval(tmp_path, model, tasks, batch_size, launcher=("-m", "lmms_eval")):
-    """(answers in the order of the questions, share of right ones)."""
+    """(answers in the order of the questions, share of right ones, what it printed)."""
     out = tmp_path / "out"
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *launcher, "eval", "--model", "pargo", "--model_args", f"pretrained={model}"]
     command += ["--tasks", "made_here", "--include_path", str(tasks), "--batch_size", str(batch_size), "--device", "cpu"]
     command += ["--log_samples", "--output_path", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, **offline}, timeout=300)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, env={**os.environ, **offline}, **pipes) as process:
+        try:
+            printed, complained = process.communicate(timeout=300)
+        finally:
+            process.terminate()  # torchrun then ends its workers; killed, it would leave them
     # it ends with 0 whatever happened
     results = list(out.rglob("*_results.json"))
-    assert len(results) == 1, done.stdout[-4000:] + done.stderr[-4000:]
+    assert len(results) == 1, printed[-4000:] + complained[-4000:]
     (samples,) = out.rglob("*_samples_made_here.jsonl")
     said = {row["doc_id"]: row["filtered_resps"] for row in map(json.loads, samples.read_text().splitlines())}
     assert sorted(said) == list(range(len(QUESTIONS)))
-    return [said[index] for index in sorted(said)], json.loads(results[0].read_text())["results"]["made_here"]["right,none"]
+    share = json.loads(results[0].read_text())["results"]["made_here"]["right,none"]
+    return [said[index] for index in sorted(said)], share, printed
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
@@ -127,19 +133,24 @@ def test_the_commands_answers_are_the_packages_own(folder, pictures, tmp_path, b
     assert len(set(own)) > 4  # they tell the questions apart
     right = [*own[:4], "something else", "", own[6] + "."]
     tasks = write_task(tmp_path, pictures, right, "")
-    assert run_lmms_eval(tmp_path, folder, tasks, batch_size) == (own, pytest.approx(4 / 7))
+    said, share, _ = run_lmms_eval(tmp_path, folder, tasks, batch_size)
+    assert (said, share) == (own, pytest.approx(4 / 7))
 
 
 def test_a_tasks_own_messages_keep_their_order(folder, pictures, tmp_path):
     own = own_answers(folder, pictures, text_first=True)
     assert own != own_answers(folder, pictures, text_first=False)
     tasks = write_task(tmp_path, pictures, own, "doc_to_messages: !function made.messages")
-    assert run_lmms_eval(tmp_path, folder, tasks, 2) == (own, 1.0)
+    said, share, _ = run_lmms_eval(tmp_path, folder, tasks, 2)
+    assert (said, share) == (own, 1.0)
 
 
-def test_two_processes_answer_as_one(folder, pictures, tmp_path):
+def test_two_processes_share_the_questions_and_answer_as_one(folder, pictures, tmp_path):
     own = own_answers(folder, pictures, text_first=False)
     tasks = write_task(tmp_path, pictures, own, "")
-    launch = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision")
-    launch += ("no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "lmms_eval")
-    assert run_lmms_eval(tmp_path, folder, tasks, 2, launch) == (own, 1.0)
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "lmms_eval")
+    said, share, printed = run_lmms_eval(tmp_path, folder, tasks, 2, launch)
+    assert (said, share) == (own, 1.0)
+    # seven questions: one process has four of them, the other three
+    assert "Running on rank 0" in printed
+    assert "Running on rank 1" in printed
