@@ -172,7 +172,8 @@ class Benchmark:
         predictions: the lines of a file of predictions.
         rules: the first is taken where none is named, among those that the predictions fit.
         submission: writes predictions in the benchmark's own format, into a folder; returns the file or folder.
-        headline: the figure of the result that stands for all, and whose standard error a report gives.
+        headline: the figure of the result that stands for all: a report gives its standard error, and compares runs by it.
+        also: further figures whose standard errors a report gives.
         max_new_tokens: of an answer.
         grades: reads the judge's grades of a file; none where the file has none.
         needs_data: whether the questions come from files; ``read`` makes them of nothing where not.
@@ -188,6 +189,7 @@ class Benchmark:
     rules: tuple[Rule, ...]
     submission: Callable[[Sequence[Prediction], Path], Path]
     headline: str = "accuracy"
+    also: tuple[str, ...] = ()
     max_new_tokens: int = 16
     grades: Callable[[Path], Grades] | None = None
     needs_data: bool = True

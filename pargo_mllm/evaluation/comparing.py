@@ -11,7 +11,7 @@ from typing import Any
 from pargo_mllm.evaluation.benchmark import Benchmark, EvaluationError, Mark
 from pargo_mllm.evaluation.run_folder import MARKS, RESULT, Run
 from pargo_mllm.evaluation.statistics import LEVEL, Estimate, holm, p_value
-from pargo_mllm.evaluation.uncertainty import Place, differences, estimates, mean_estimates, places
+from pargo_mllm.evaluation.uncertainty import Figures, Place, differences, estimates, mean_figures, places
 
 # of run.json, beside its settings: what two runs of one rule may do otherwise
 _ASKED = ("prompt", "data")
@@ -24,12 +24,14 @@ class Measured:
     """A run with its figures.
 
     Args:
-        estimates: the headline first, then the parts.
+        figures: what computes them of marks; None where nothing can.
+        estimates: the headline first, then the other figures and the parts.
         reason: why there are no standard errors; empty where there are.
     """
 
     run: Run
     benchmark: Benchmark
+    figures: Figures | None
     estimates: dict[Place, Estimate]
     reason: str = ""
 
@@ -46,7 +48,7 @@ class Comparison:
     Args:
         first, other: the figures of both on these questions.
         estimate: other - first.
-        parts: the same by part.
+        others: the same of other figures and of parts.
         unshared: how many questions the first alone, and the other alone, was asked.
         first_better, other_better: how many questions the one, or the other, has the better answer to.
         p, adjusted: of no difference at all; adjusted for the number of comparisons of the report (Holm).
@@ -59,7 +61,7 @@ class Comparison:
     first: float
     other: float
     estimate: Estimate
-    parts: dict[Place, Estimate]
+    others: dict[Place, Estimate]
     unshared: tuple[int, int]
     first_better: int
     other_better: int
@@ -123,26 +125,27 @@ def measure(run: Run, benchmark: Benchmark) -> Measured:
         EvaluationError: for a rule that the benchmark does not have, a result without its headline, and figures that are not
             those of its answers.
     """
-    rule, headline = benchmark.rule(run.rule), (benchmark.headline,)
-    told = places(run.result, benchmark.headline)
+    rule, headline, names = benchmark.rule(run.rule), (benchmark.headline,), (benchmark.headline, *benchmark.also)
+    told = places(run.result, names)
     if headline not in told:
         raise EvaluationError(f"{run.folder / RESULT} has no {benchmark.headline}, by which {benchmark.name} is known.")
+    figures: Figures = rule.figures
     try:
-        again = places(rule.figures(run.marks), benchmark.headline)[headline]
+        again = places(figures(run.marks), names)[headline]
     # each rule says in its own way that something is not there
-    except (ArithmeticError, LookupError, TypeError, ValueError):
-        return Measured(
-            run,
-            benchmark,
-            mean_estimates(run.marks, told, benchmark.cluster),
-            f"{MARKS} does not hold all that its figure reads",
-        )
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        figures = mean_figures(run.marks, run.result, names)
+        again = places(figures(run.marks), names).get(headline, math.nan)
+    if math.isnan(again):
+        clusters = len(set(map(benchmark.cluster, (mark.item for mark in run.marks))))
+        alone = Estimate(told[headline], None, None, len(run.marks), clusters, "told")
+        return Measured(run, benchmark, None, {headline: alone}, f"{MARKS} does not hold all that {benchmark.headline} reads")
     if not math.isclose(again, told[headline], rel_tol=1e-6, abs_tol=1e-9):
         raise EvaluationError(
             f"{run.folder / RESULT} says {benchmark.headline} {told[headline]:g}, and the answers in {MARKS} beside it make "
             f"{again:g}: they are not of one run; run it again."
         )
-    return Measured(run, benchmark, estimates(run.marks, rule.figures, benchmark.headline, benchmark.cluster))
+    return Measured(run, benchmark, figures, estimates(run.marks, figures, names, benchmark.cluster))
 
 
 def _comparison(first: Measured, other: Measured, notes: list[str]) -> Comparison | None:
@@ -160,13 +163,21 @@ def _comparison(first: Measured, other: Measured, notes: list[str]) -> Compariso
             f"{what} were asked different questions: compared on the {len(pairs):,} that both answered, without "
             f"{unshared[0]:,} of {first.run.name} and {unshared[1]:,} of {other.run.name}."
         )
-    name = first.benchmark.headline
+    name, bench = first.benchmark.headline, first.benchmark
+    if first.figures is None or other.figures is None:
+        notes.append(f"{what} are not compared: {MARKS} does not hold all that {name} reads.")
+        return None
+    figures = first.figures
+    if figures != other.figures:
+        # stand-ins, of which one that is all wrong knows no scale
+        known = other if first.headline.value == 0 else first
+        figures = mean_figures(known.run.marks, known.run.result, (name,))
     try:
-        rule, cluster = first.benchmark.rule(first.run.rule), first.benchmark.cluster
-        found, before, after = differences(pairs, rule.figures, name, cluster)
+        found, before, after = differences(pairs, figures, (name, *bench.also), bench.cluster)
         estimate = found.pop((name,))
+    # each rule says in its own way that so few questions make no figure
     except (ArithmeticError, LookupError, TypeError, ValueError):
-        notes.append(f"{what} are not compared: {MARKS} does not hold all that the figure {name} reads.")
+        notes.append(f"{what} are not compared: {name} is no figure of the {len(pairs):,} questions that both answered.")
         return None
     return Comparison(
         base=first.run,
@@ -175,7 +186,7 @@ def _comparison(first: Measured, other: Measured, notes: list[str]) -> Compariso
         first=before[(name,)],
         other=after[(name,)],
         estimate=estimate,
-        parts=found,
+        others=found,
         unshared=unshared,
         first_better=sum(a.value > b.value for a, b in pairs),
         other_better=sum(b.value > a.value for a, b in pairs),

@@ -68,7 +68,6 @@ def as_json(compared: Compared, difference: float | None = None) -> dict[str, An
 
 
 def _run(one: Measured, difference: float | None) -> dict[str, Any]:
-    headline = (one.benchmark.headline,)
     run = one.run
     return {
         "name": run.name,
@@ -76,9 +75,8 @@ def _run(one: Measured, difference: float | None) -> dict[str, Any]:
         **run.about,
         "result": run.result,
         "figure": {"name": one.benchmark.headline, **_estimate(one.headline), **_reason(one.reason)},
-        "parts": {
-            name: _estimate(estimate) for place, estimate in one.estimates.items() if place != headline for name in place[1:]
-        },
+        "figures": {place[0]: _estimate(estimate) for place, estimate in one.estimates.items() if len(place) == 1},
+        "parts": {place[1]: _estimate(estimate) for place, estimate in one.estimates.items() if len(place) == 2},
         # against another model whose answers have nothing to do with these
         "needed_unpaired": _needed(one.headline, difference, 2.0),
     }
@@ -94,7 +92,8 @@ def _comparison(one: Comparison, difference: float | None) -> dict[str, Any]:
         "first_value": one.first,
         "other_value": one.other,
         "difference": _estimate(one.estimate),
-        "parts": {place[-1]: _estimate(estimate) for place, estimate in one.parts.items()},
+        "figures": {place[0]: _estimate(estimate) for place, estimate in one.others.items() if len(place) == 1},
+        "parts": {place[1]: _estimate(estimate) for place, estimate in one.others.items() if len(place) == 2},
         "p": one.p,
         "p_holm": one.adjusted,
         "within_noise": one.within_noise,

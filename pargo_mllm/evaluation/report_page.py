@@ -72,18 +72,19 @@ def verdict(comparison: Comparison) -> str:
 def _figures(runs: list[Measured]) -> str:
     rows = []
     for one in runs:
-        estimate, scale = one.headline, one.headline.value
-        cells = [
-            f"{one.benchmark.title}, {one.benchmark.headline}",
-            one.run.rule,
-            figure(estimate.value, scale),
-            _error(estimate.error, scale),
-            _interval(estimate, scale),
-            _error(estimate.naive, scale),
-            f"{estimate.questions:,}",
-            f"{estimate.clusters:,}",
-        ]
-        rows.append(_row(one.run.name, cells))
+        for (name,), estimate in ((place, found) for place, found in one.estimates.items() if len(place) == 1):
+            scale = estimate.value
+            cells = [
+                f"{one.benchmark.title}, {name}",
+                one.run.rule,
+                figure(scale, scale),
+                _error(estimate.error, scale),
+                _interval(estimate, scale),
+                _error(estimate.naive, scale),
+                f"{estimate.questions:,}",
+                f"{estimate.clusters:,}",
+            ]
+            rows.append(_row(one.run.name if name == one.benchmark.headline else "", cells))
     return table(["run", "figure", "rule", "value", "error", "95 %", "naive error", "questions", "pictures"], rows)
 
 
@@ -91,17 +92,15 @@ def _differences(comparisons: list[Comparison]) -> str:
     rows = []
     for one in comparisons:
         scale = one.first
-        cells = [
-            f"{one.run.benchmark}, {one.figure}",
-            f"{figure(one.first, scale)} → {figure(one.other, scale)}",
-            f"{figure(one.estimate.value, scale, signed=True)} {_error(one.estimate.error, scale)}",
-            _interval(one.estimate, scale),
-            f"{one.first_better:,} / {one.other_better:,}",
-            f"{one.estimate.questions:,}",
-            f"{one.adjusted:.2g}",
-            verdict(one),
-        ]
-        rows.append(_row(f"{one.run.name} − {one.base.name}", cells))
+        better = f"{one.first_better:,} / {one.other_better:,}"
+        shared = f"{one.estimate.questions:,}"
+        values = f"{figure(one.first, scale)} → {figure(one.other, scale)}"
+        cells = [values, *_difference(one.estimate, scale), better, shared, f"{one.adjusted:.2g}", verdict(one)]
+        rows.append(_row(f"{one.run.name} − {one.base.name}", [f"{one.run.benchmark}, {one.figure}", *cells]))
+        for place, estimate in one.others.items():
+            if len(place) == 1:
+                cells = ["", *_difference(estimate, scale), "", shared, "", ""]
+                rows.append(_row("", [f"{one.run.benchmark}, {place[0]}", *cells]))
     header = [
         "runs",
         "figure",
@@ -114,6 +113,10 @@ def _differences(comparisons: list[Comparison]) -> str:
         "",
     ]
     return table(header, rows)
+
+
+def _difference(estimate: Estimate, scale: float) -> list[str]:
+    return [f"{figure(estimate.value, scale, signed=True)} {_error(estimate.error, scale)}", _interval(estimate, scale)]
 
 
 def _how_compared(comparisons: list[Comparison]) -> str:
@@ -218,11 +221,16 @@ def _reasons(runs: list[Measured]) -> Iterator[str]:
     for one in runs:
         estimate = one.headline
         if one.reason:
-            yield f"{one.run.name}: {one.reason}; figures that are no mean of answers have no standard error."
+            yield f"{one.run.name}: {one.reason}, so that it has no standard error."
         elif estimate.error is None:
             yield (
                 f"{one.run.name}: {one.benchmark.headline} has no standard error: "
                 + ("one picture shows no spread." if estimate.clusters == 1 else "all answers are worth the same.")
+            )
+        elif not any(map(one.benchmark.cluster, (mark.item for mark in one.run.marks))):
+            yield (
+                f"{one.run.name}: its answers name no picture, so that every question counts for itself; where several are "
+                "about one picture, the errors are larger than they look here."
             )
         elif estimate.naive is None:
             yield (

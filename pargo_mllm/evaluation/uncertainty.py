@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from pargo_mllm.evaluation.benchmark import Item, Mark, picture_of
-from pargo_mllm.evaluation.statistics import Estimate, codes, jackknife_error, left_out, mean_estimate
+from pargo_mllm.evaluation.benchmark import Item, Mark, mean, picture_of
+from pargo_mllm.evaluation.statistics import Estimate, codes, correlation_within, jackknife_error, left_out, mean_estimate
 
 # where results keep the figures of parts, by name
 PARTS = ("parts", "subtasks", "by_capability")
@@ -28,25 +28,24 @@ Cluster = Callable[[Item], str]
 Measure = Callable[[Sequence[Any]], dict[Place, float]]
 
 
-def places(result: dict[str, Any], headline: str) -> dict[Place, float]:
-    """The headline of a result and the figures of its parts; those that are no finite numbers are left out."""
-    found: dict[Place, Any] = {(headline,): result.get(headline)}
+def places(result: dict[str, Any], names: Sequence[str]) -> dict[Place, float]:
+    """The figures of these names, and those of the parts; what is no finite number is left out."""
+    found: dict[Place, Any] = {(name,): result.get(name) for name in names}
     for group in PARTS:
         inside = result.get(group)
         if isinstance(inside, dict):
             found |= {(group, str(name)): value for name, value in inside.items()}
-    numbers = {
-        place: value for place, value in found.items() if isinstance(value, (int, float)) and not isinstance(value, bool)
-    }
-    return {place: float(value) for place, value in numbers.items() if math.isfinite(value)}
+    return {place: float(value) for place, value in found.items() if type(value) in (int, float) and math.isfinite(value)}
 
 
-def estimates(marks: Sequence[Mark], figures: Figures, headline: str, cluster: Cluster = picture_of) -> dict[Place, Estimate]:
-    """The headline and the parts of these marks' figures, each with its clustered standard error."""
+def estimates(
+    marks: Sequence[Mark], figures: Figures, names: Sequence[str], cluster: Cluster = picture_of
+) -> dict[Place, Estimate]:
+    """The named figures of these marks and those of their parts, each with its clustered standard error."""
     sample = _Sample(marks, [mark.item for mark in marks], _values(marks), cluster)
 
     def measure(kept: Sequence[Mark]) -> dict[Place, float]:
-        return places(figures(kept), headline)
+        return places(figures(kept), names)
 
     found = _estimates(sample, measure, _scales(sample, measure))
     if all(one.how == "mean" for one in found.values()):
@@ -55,18 +54,25 @@ def estimates(marks: Sequence[Mark], figures: Figures, headline: str, cluster: C
     return {place: one if one.how == "mean" else replace(one, naive=naive.get(place)) for place, one in found.items()}
 
 
-def mean_estimates(marks: Sequence[Mark], told: dict[Place, float], cluster: Cluster = picture_of) -> dict[Place, Estimate]:
-    """Figures that cannot be computed again: those that are the mean of the marks' values have an error, others none."""
-    sample = _Sample(marks, [mark.item for mark in marks], _values(marks), cluster)
+def mean_figures(marks: Sequence[Mark], result: dict[str, Any], names: Sequence[str]) -> Figures:
+    """In place of a rule's figures, where they cannot be computed again: those of them that are means of the marks' values."""
+    sample = _Sample(marks, [mark.item for mark in marks], _values(marks), picture_of)
+    scales = _scales(sample, lambda kept: places(result, names) if len(kept) == len(marks) else {})
 
-    def measure(kept: Sequence[Mark]) -> dict[Place, float]:
-        return told if len(kept) == len(marks) else {}
+    def figures(kept: Sequence[Mark]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for place, scale in scales.items():
+            inside = [mark.value for mark in kept if len(place) == 1 or mark.item.part == place[1]]
+            where = found if len(place) == 1 else found.setdefault(place[0], {})
+            if inside:
+                where[place[-1]] = scale * mean(inside)
+        return found
 
-    return _estimates(sample, measure, _scales(sample, measure))
+    return figures
 
 
 def differences(
-    pairs: Sequence[tuple[Mark, Mark]], figures: Figures, headline: str, cluster: Cluster = picture_of
+    pairs: Sequence[tuple[Mark, Mark]], figures: Figures, names: Sequence[str], cluster: Cluster = picture_of
 ) -> tuple[dict[Place, Estimate], dict[Place, float], dict[Place, float]]:
     """What the second mark of each pair has over the first, paired by question and clustered.
 
@@ -74,12 +80,12 @@ def differences(
         pairs: two runs' marks of the same questions.
 
     Returns:
-        The differences of headline and parts; then the first's and the second's own figures.
+        The differences of the named figures and of those of parts; then the first's and the second's own figures.
     """
     items = [first.item for first, _ in pairs]
 
     def of(kept: Sequence[Mark]) -> dict[Place, float]:
-        return places(figures(kept), headline)
+        return places(figures(kept), names)
 
     def measure(kept: Sequence[tuple[Mark, Mark]]) -> dict[Place, float]:
         before, after = (of([pair[which] for pair in kept]) for which in (0, 1))
@@ -121,8 +127,8 @@ def _estimates(sample: _Sample, measure: Measure, scales: dict[Place, float]) ->
         if place in scales:
             found[place] = replace(mean_estimate(sample.values[inside], clusters, scales[place]), value=value)
         else:
-            error, count = _error(replicates, place, inside), int(clusters.max()) + 1
-            found[place] = Estimate(value, error, None, len(inside), count, "jackknife")
+            error, alike = _error(replicates, place, inside), correlation_within(sample.values[inside], clusters)
+            found[place] = Estimate(value, error, None, len(inside), int(clusters.max()) + 1, "jackknife", alike)
     return found
 
 
@@ -153,12 +159,12 @@ def _scales(sample: _Sample, measure: Measure) -> dict[Place, float]:
     for place in looks[0][1]:
         inside = sample.inside(place)
         seen = [
-            (figures[place], float(sample.values[np.intersect1d(inside, rows)].mean()))
+            (figures[place], float(sample.values[rows[np.isin(rows, inside)]].mean()))
             for rows, figures in looks
             if place in figures and np.isin(rows, inside).any()
         ]
         for scale in _SCALES:
-            if all(math.isclose(figure, scale * mean, rel_tol=1e-9, abs_tol=1e-12) for figure, mean in seen):
+            if all(math.isclose(figure, scale * average, rel_tol=1e-9, abs_tol=1e-12) for figure, average in seen):
                 found[place] = scale
                 break
     return found

@@ -119,6 +119,7 @@ ALL = (
         ),
         submission=submission,
         headline="circular",
+        also=("rows",),
         # a question's rotations show one picture; a file of predictions alone does not name it
         cluster=lambda item: item.picture or f"question {item.details['index'] % ROTATION}",
     ),

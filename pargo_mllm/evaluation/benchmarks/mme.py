@@ -237,5 +237,6 @@ ALL = (
         rules=(Rule("official", each(_mark), figures),),
         submission=submission,
         headline="perception",
+        also=("cognition",),
     ),
 )

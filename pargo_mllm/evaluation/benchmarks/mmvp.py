@@ -111,6 +111,7 @@ ALL = (
         ),
         submission=lines_submission(_line, "mmvp.jsonl"),
         headline="pair_accuracy",
+        also=("accuracy",),
         cluster=lambda item: f"pair {item.details['pair']}",
     ),
 )

@@ -117,5 +117,6 @@ ALL = (
         predictions=predictions,
         rules=(Rule("official", each(_mark), figures),),
         submission=lines_submission(_line, "pope.jsonl"),
+        also=("f1", "yes_ratio"),
     ),
 )

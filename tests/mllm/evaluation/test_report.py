@@ -233,7 +233,7 @@ def test_figures_that_cannot_be_computed_again_say_so(tmp_path):
     compared = compare([read_run(folder)], {"toy": bench}.__getitem__)
     assert compared.measured[0].headline.error is None
     write_report(compared, tmp_path / "report.html")
-    assert "does not hold all that its figure reads" in Page((tmp_path / "report.html").read_text()).text
+    assert "does not hold all that points reads" in Page((tmp_path / "report.html").read_text()).text
     kept = write_run(tmp_path / "kept", [replace(mark, extra={"lengths": (2,)}) for mark in marks], bench)
     assert read_run(kept).marks[0].extra == {"lengths": [2]}
 

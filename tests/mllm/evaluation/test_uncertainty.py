@@ -8,7 +8,7 @@ import pytest
 
 from pargo_mllm.evaluation.benchmark import accuracy, by_part, mean
 from pargo_mllm.evaluation.statistics import codes, mean_estimate
-from pargo_mllm.evaluation.uncertainty import differences, estimates, mean_estimates
+from pargo_mllm.evaluation.uncertainty import differences, estimates, mean_figures
 from tests.mllm.made.evaluated import both_right, drawn_marks, marked, marks_of
 
 
@@ -23,20 +23,20 @@ def test_a_mean_has_the_formulas_error_whatever_it_is_published_as():
     marks = drawn_marks()
     clusters = codes([mark.item.picture for mark in marks])
     expected = mean_estimate([mark.value for mark in marks], clusters)
-    share = estimates(marks, accuracy, "accuracy")
+    share = estimates(marks, accuracy, ["accuracy"])
     assert share[("accuracy",)].error == pytest.approx(expected.error)
     assert share[("accuracy",)].how == "mean"
-    points = estimates(marks, lambda kept: {"score": 100 * mean(mark.value for mark in kept)}, "score")
+    points = estimates(marks, lambda kept: {"score": 100 * mean(mark.value for mark in kept)}, ["score"])
     assert points[("score",)].error == pytest.approx(100 * expected.error)
     assert points[("score",)].naive == pytest.approx(100 * expected.naive)
 
 
 def test_a_part_is_judged_by_its_own_questions():
     marks = drawn_marks(each_picture=4)
-    found = estimates(marks, accuracy, "accuracy")
+    found = estimates(marks, accuracy, ["accuracy"])
     for part in ("left", "right"):
         own = [mark for mark in marks if mark.item.part == part]
-        alone = estimates(own, accuracy, "accuracy")[("accuracy",)]
+        alone = estimates(own, accuracy, ["accuracy"])[("accuracy",)]
         assert found[("parts", part)].error == pytest.approx(alone.error)
         assert found[("parts", part)].questions == len(own)
 
@@ -50,7 +50,7 @@ def test_errors_of_points_and_of_f1_are_the_spread_of_many_draws():
             marks = [marked(m.value, m.item.id, m.item.picture, answer="no" if i % 2 else "yes") for i, m in enumerate(marks)]
             seen.append(figures(marks)[name])
             if seed < 60:
-                errors.append(estimates(marks, figures, name)[(name,)])
+                errors.append(estimates(marks, figures, [name])[(name,)])
         assert {one.how for one in errors} == {"jackknife"}
         assert math.sqrt(np.mean([one.error**2 for one in errors])) == pytest.approx(np.std(seen), rel=0.1)
         # every question for itself: no sense where a picture's questions count together, too small where they are alike
@@ -66,9 +66,9 @@ def test_parts_of_points_are_left_out_by_their_own_pictures():
         points = {part: both_right([m for m in kept if m.item.part == part])["points"] for part in "ab"}
         return {"perception": sum(points.values()), "subtasks": points}
 
-    found = estimates(marks, figures, "perception")
+    found = estimates(marks, figures, ["perception"])
     for part in "ab":
-        alone = estimates([m for m in marks if m.item.part == part], both_right, "points")[("points",)]
+        alone = estimates([m for m in marks if m.item.part == part], both_right, ["points"])[("points",)]
         assert found[("subtasks", part)].error == pytest.approx(alone.error)
     # parts of other pictures are independent: their variances add
     added = math.hypot(*(found[("subtasks", part)].error for part in "ab"))
@@ -85,7 +85,7 @@ def test_what_is_counted_together_is_left_out_together():
             groups.setdefault(mark.item.details["pair"], []).append(mark.value)
         return {"pairs": mean(float(all(values)) for values in groups.values())}
 
-    found = estimates(marks, pairs, "pairs", lambda item: f"pair {item.details['pair']}")[("pairs",)]
+    found = estimates(marks, pairs, ["pairs"], lambda item: f"pair {item.details['pair']}")[("pairs",)]
     assert (found.clusters, found.naive) == (3, None)
     assert found.error == pytest.approx(np.std([1, 1, 0], ddof=1) / math.sqrt(3))
 
@@ -96,7 +96,7 @@ def test_a_part_of_one_picture_has_no_error():
     def figures(kept):
         return {"points": 2 * mean(m.value for m in kept), "subtasks": {k: 2 * v for k, v in by_part(kept).items()}}
 
-    found = estimates(marks, figures, "points")
+    found = estimates(marks, figures, ["points"])
     assert found[("points",)].error is not None
     assert [found[("subtasks", part)].error for part in "xyz"] == [None] * 3
 
@@ -105,7 +105,7 @@ def test_a_difference_is_that_of_the_paired_questions():
     """Values by hand: gains 1, 0, 0, -1, 1 on pictures a a b b c."""
     pictures = list("aabbc")
     pairs = list(zip(marks_of([0, 1, 1, 1, 0], pictures), marks_of([1, 1, 1, 0, 1], pictures), strict=True))
-    found, before, after = differences(pairs, accuracy, "accuracy")
+    found, before, after = differences(pairs, accuracy, ["accuracy"])
     expected = mean_estimate([1, 0, 0, -1, 1], codes(pictures))
     assert (before[("accuracy",)], after[("accuracy",)]) == (0.6, 0.8)
     assert found[("accuracy",)].value == pytest.approx(0.2)
@@ -121,9 +121,9 @@ def test_pairing_by_question_tells_more_than_two_runs_apart():
         second = [marked(m.value if rng.random() < 0.9 else 1.0, m.item.id, m.item.picture, m.item.part) for m in first]
         gains.append(mean(m.value for m in second) - mean(m.value for m in first))
         if seed < 100:
-            found, *_ = differences(list(zip(first, second, strict=True)), accuracy, "accuracy")
+            found, *_ = differences(list(zip(first, second, strict=True)), accuracy, ["accuracy"])
             paired.append(found[("accuracy",)].error)
-            single.append(estimates(first, accuracy, "accuracy")[("accuracy",)].error)
+            single.append(estimates(first, accuracy, ["accuracy"])[("accuracy",)].error)
     assert math.sqrt(np.mean(np.square(paired))) == pytest.approx(np.std(gains), rel=0.1)
     assert np.mean(paired) < np.mean(single) / 2
 
@@ -134,15 +134,19 @@ def test_points_have_a_paired_difference_too():
         first, second = drawn_marks(seed, 50, each_picture=2), drawn_marks(seed + 10_000, 50, each_picture=2, rate=0.7)
         gains.append(both_right(second)["points"] - both_right(first)["points"])
         if seed < 60:
-            found, *_ = differences(list(zip(first, second, strict=True)), both_right, "points")
+            found, *_ = differences(list(zip(first, second, strict=True)), both_right, ["points"])
             errors.append(found[("points",)].error)
     assert math.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(gains), rel=0.12)
 
 
-def test_what_cannot_be_computed_again_has_an_error_only_as_a_mean():
+def test_what_cannot_be_computed_again_stands_in_only_as_a_mean():
     marks = drawn_marks()
-    expected = estimates(marks, accuracy, "accuracy")[("accuracy",)]
-    cider = mean_estimates(marks, {("cider",): 10 * expected.value})[("cider",)]
-    assert cider.error == pytest.approx(10 * expected.error)
-    other = mean_estimates(marks, {("bleu4",): 0.123})[("bleu4",)]
-    assert (other.value, other.error) == (0.123, None)
+    expected = estimates(marks, accuracy, ["accuracy"])
+    told = accuracy(marks)
+    result = {"cider": 10 * told["accuracy"], "bleu4": 0.123, "parts": told["parts"]}
+    figures = mean_figures(marks, result, ["cider", "bleu4"])
+    assert figures(marks[:3]) == {"cider": pytest.approx(10 * mean(m.value for m in marks[:3])), "parts": by_part(marks[:3])}
+    found = estimates(marks, figures, ["cider", "bleu4"])
+    assert found[("cider",)].error == pytest.approx(10 * expected[("accuracy",)].error)
+    assert found[("parts", "left")].error == pytest.approx(expected[("parts", "left")].error)
+    assert ("bleu4",) not in found
