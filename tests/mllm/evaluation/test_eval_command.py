@@ -1,4 +1,4 @@
-"""``pargo eval`` on miniature sets of every benchmark: whatever batch, sharing, interruption and processes, the same predictions."""
+"""``pargo eval`` on miniature sets of every benchmark: the same predictions whatever the batch, sharing and processes."""
 
 import json
 import socket

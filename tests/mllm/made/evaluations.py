@@ -13,7 +13,7 @@ def write_set(name, folder, form="official"):
         return "scenes:held_out=3"
     written = BENCHMARKS[name] if name.startswith("refcoco") else name
     folder.mkdir(parents=True, exist_ok=True)
-    for module in map(lambda one: import_module(f"tests.mllm.made.{one}"), _MODULES):
+    for module in (import_module(f"tests.mllm.made.{one}") for one in _MODULES):
         if hasattr(module, f"write_{written}"):
             return getattr(module, f"write_{written}")(folder, form)
     raise LookupError(f"{name} has no miniature set")
