@@ -226,6 +226,7 @@ def test_ocrbench_gives_a_point_a_question(tmp_path):
     result = scored("ocrbench", written(tmp_path, rows))
     assert (result["score"], result["accuracy"]) == (3, 0.75)
     assert result["parts"]["Scene Text-centric VQA"] == 0.5
+    assert [item.id for item in find("ocrbench").read(tmp_path / "predictions.json")] == ["0", "1", "2", "3"]
 
 
 @pytest.mark.parametrize("frame", FRAMES)
