@@ -96,8 +96,9 @@ def _own(row: Row, number: str) -> Item | None:
 
 def _said_in_map(row: Row, file: Path) -> list[Prediction]:
     """``{picture: caption}``, or ``{"candidates": {...}, "references": {...}}``."""
-    told = row.first("candidates", "hypotheses", "predictions")
-    told = row.values if told is None else told
+    names = ("candidates", "hypotheses", "predictions")
+    nested = (Row(value, row.where).first(*names) for value in row.values.values() if isinstance(value, Mapping))
+    told = row.first(*names) or next((value for value in nested if value is not None), row.values)
     references = row.first("references")
     items = {item.id: item for item in _of_map(references, file)} if isinstance(references, Mapping) else {}
     if not isinstance(told, Mapping):

@@ -57,6 +57,8 @@ _PATTERNS = [
         r"[-+]?(?:\d*(?:[.:,]\d+)+|\d+)",
         r"c\#|us\$|[@\#][^\W\d_]+|_+|\*+",
         rf"(?:(?:{_TITLES})|(?:{_ABBREVIATIONS})|[a-z](?:\.[a-z])+)\.",
+        # whatever ends in a dot inside of a sentence is taken for an abbreviation
+        rf"(?:{_LETTER}{_ALNUM}*(?:[.!?]{_LETTER}{_ALNUM}*)*|{_ALNUM}+(?:-{_ALNUM}+)*)\.(?=[,;:])",
         r"(?:no|nos|ext|sq|tel|est|prop)\.(?=\s*\d)",
         rf"[<>]?[:;=][-o*']?[()dpo\\{{@|\[\]](?!{_ALNUM})",
         r"--+|\.\.\.+|[?!]+",

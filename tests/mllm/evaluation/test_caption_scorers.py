@@ -60,6 +60,7 @@ def test_without_a_tokenizer_it_is_another_cider(golden):
         ("wow!! what?! ok!", "wow !! what ?! ok"),
         ("½ cup 😀 ❤", "1/2 cup ❤"),
         ("plan B.", "plan b"),
+        ("a fork., a skate-board.; end.", "a fork. a skate-board. end"),
         ("", ""),
         (" \t\n", ""),
     ],

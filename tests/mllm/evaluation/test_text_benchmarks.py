@@ -133,7 +133,8 @@ def test_captions_of_the_sample(shared, tmp_path):
     assert result["rouge_l"] == pytest.approx(told["scores"]["ROUGE_L"], abs=1e-12)
     assert (result["pictures"], result["tokenizer"]) == (26, "ptb")
     both = written(tmp_path, {"candidates": told["candidates"], "references": golden["references"]}, "both.json")
-    assert scored("caption", both)["cider"] == result["cider"]
+    for file in (both, shared / "golden/scores/caption/coco_sample_scores.json"):
+        assert scored("caption", file)["cider"] == result["cider"]
 
 
 @pytest.mark.parametrize("answers", [None, "", "ref1.txt", "ref2.txt"])
@@ -225,6 +226,7 @@ def test_ocrbench_gives_a_point_a_question(tmp_path):
     result = scored("ocrbench", written(tmp_path, rows))
     assert (result["score"], result["accuracy"]) == (3, 0.75)
     assert result["parts"]["Scene Text-centric VQA"] == 0.5
+    assert [item.id for item in find("ocrbench").read(tmp_path / "predictions.json")] == ["0", "1", "2", "3"]
 
 
 @pytest.mark.parametrize("frame", FRAMES)
