@@ -407,6 +407,22 @@ def test_published_points_have_the_error_of_pictures_drawn_again(shared, tmp_pat
     assert found["runs"][0]["figure"]["standard_error"] == pytest.approx(np.std(total), rel=0.08)
 
 
+def test_captions_have_the_error_of_a_mean_of_pictures(tmp_path):
+    """CIDEr knows how common words are by all captions; one picture's share of it is not computed anew without the others."""
+    pytest.importorskip("pycocoevalcap")
+    text = "a red dog runs over the green grass behind two small cats on some old wooden chairs today"
+    words = text.split()
+    captions = [" ".join(words[n % 5 : n % 5 + 6 + n % 3]) for n in range(20)]
+    (tmp_path / "ref1.txt").write_text("".join(f"{' '.join(words[n % 7 : n % 7 + 8])}\n" for n in range(20)))
+    (tmp_path / "hyp.txt").write_text("\n".join(captions) + "\n")
+    run = scored(tmp_path, "run", tmp_path / "hyp.txt", "--benchmark", "caption", "--rule", "spaces")
+    _, found = command(tmp_path, run)
+    each = [json.loads(text)["extra"]["cider"] for text in (run / "marks.jsonl").read_text().splitlines()]
+    one = found["runs"][0]["figure"]
+    assert (one["how"], one["value"]) == ("mean", pytest.approx(np.mean(each)))
+    assert one["standard_error"] == pytest.approx(np.std(each, ddof=1) / math.sqrt(20))
+
+
 def test_the_command_says_in_a_line_what_it_cannot_read(tmp_path, capsys):
     lines = [{"question_id": n, "image": f"{n // 2}.jpg", "text": "Is there a dog?", "label": "yes"} for n in range(8)]
     (tmp_path / "labels.json").write_text("\n".join(map(json.dumps, lines)))
