@@ -13,7 +13,7 @@ from pargo_mllm.evaluation.run_folder import read_run
 def run(options: argparse.Namespace) -> None:
     """Read the runs, compare them, and write the page and the JSON."""
     compared = compare([read_run(folder) for folder in options.runs], find)
-    page, figures = write_report(compared, options.out, options.json, options.difference)
+    page, figures = write_report(compared, options.out, options.json, options.difference, options.words)
     for line in told(compared):
         print(line)
     print(f"{page}: the report; {figures}: its figures")

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pargo_mllm.evaluation.benchmark import EvaluationError
 from pargo_mllm.evaluation.comparing import Compared, Comparison, Measured
 from pargo_mllm.evaluation.report_page import figure, page_parts, verdict
+from pargo_mllm.evaluation.scoring import versions
 from pargo_mllm.evaluation.statistics import LEVEL, POWER, Estimate
 from pargo_mllm.files import write_whole
 from pargo_mllm.reports.page import write_page
 
 
 def write_report(
-    compared: Compared, page: Path, figures: Path | None = None, difference: float | None = None
+    compared: Compared,
+    page: Path,
+    figures: Path | None = None,
+    difference: float | None = None,
+    command: Sequence[str] = (),
 ) -> tuple[Path, Path]:
     """Write the page, and the JSON beside it unless it has a place of its own.
 
     Args:
         difference: how many questions it takes to see it is said; in the unit of each benchmark's figure.
+        command: the words by which the report was asked for.
 
     Returns:
         Both files.
@@ -32,11 +39,13 @@ def write_report(
     figures = page.with_suffix(".json") if figures is None else figures
     if figures == page:
         raise EvaluationError(f"{page} would hold both the page and the JSON; give one of them another name.")
+    made = {"command": list(command), "versions": versions(), **as_json(compared, difference)}
+    parts = list(page_parts(compared, difference))
     try:
         for file in (page, figures):
             file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(figures, json.dumps(as_json(compared, difference), indent=1, allow_nan=False) + "\n")
-        write_page(page, "ParGo: evaluation", page_parts(compared, difference))
+        write_whole(figures, json.dumps(made, indent=1, allow_nan=False) + "\n")
+        write_page(page, "ParGo: evaluation", parts)
     except OSError as error:
         raise EvaluationError(f"{error.filename or page} cannot be written: {error.strerror or error}.") from error
     return page, figures

@@ -16,8 +16,8 @@ import numpy as np
 
 # of a test, both sides together, and the share of true differences that it shall find
 LEVEL, POWER = 0.05, 0.8
-# sums that a figure may cost when it is computed again and again with a cluster left out; beyond, clusters go in groups
-_MOST_WORK, _GROUPS = 20_000_000, 200
+# answers that may be looked at when a figure is computed again and again with a cluster left out; beyond, clusters go in groups
+MOST_WORK, _GROUPS = 20_000_000, 200
 
 
 @dataclass(frozen=True)
@@ -117,10 +117,10 @@ def correlation_within(values: np.ndarray, clusters: np.ndarray) -> float | None
     return (between - within) / whole if whole > 1e-12 else None
 
 
-def left_out(clusters: np.ndarray) -> Iterator[np.ndarray]:
+def left_out(clusters: np.ndarray, most_work: int = MOST_WORK) -> Iterator[np.ndarray]:
     """What remains, bool ``[n]``, with one cluster left out at a time; with many, one group of them drawn by a fixed seed."""
     groups = int(clusters.max()) + 1
-    if groups * len(clusters) > _MOST_WORK and groups > _GROUPS:
+    if groups * len(clusters) > most_work and groups > _GROUPS:
         drawn = np.random.default_rng(0).permutation(groups) % _GROUPS
         clusters, groups = drawn[clusters], _GROUPS
     for group in range(groups):

@@ -14,12 +14,22 @@ from typing import Any
 import numpy as np
 
 from pargo_mllm.evaluation.benchmark import Item, Mark, mean, picture_of
-from pargo_mllm.evaluation.statistics import Estimate, codes, correlation_within, jackknife_error, left_out, mean_estimate
+from pargo_mllm.evaluation.statistics import (
+    MOST_WORK,
+    Estimate,
+    codes,
+    correlation_within,
+    jackknife_error,
+    left_out,
+    mean_estimate,
+)
 
 # where results keep the figures of parts, by name
 PARTS = ("parts", "subtasks", "by_capability")
 # a share, points of a hundred, and CIDEr: what a mean of values is published as
 _SCALES = (1.0, 100.0, 10.0)
+# of an error that only stands beside the one that counts
+_MOST_WORK_ASIDE = 1_000_000
 
 # where a figure stands in a result
 Place = tuple[str, ...]
@@ -141,7 +151,7 @@ def _naive(marks: Sequence[Mark], measure: Measure) -> dict[Place, float | None]
     alone = _tried(measure, apart)
     same = [place for place, value in measure(marks).items() if math.isclose(alone.get(place, math.nan), value, rel_tol=1e-9)]
     sample = _Sample(apart, [mark.item for mark in apart], _values(apart), picture_of)
-    replicates = _again(sample, measure) if same else []
+    replicates = _again(sample, measure, _MOST_WORK_ASIDE) if same else []
     return {place: _error(replicates, place, sample.inside(place)) for place in same}
 
 
@@ -174,9 +184,9 @@ def _values(marks: Sequence[Mark]) -> np.ndarray:
     return np.array([mark.value for mark in marks], dtype=np.float64)
 
 
-def _again(sample: _Sample, measure: Measure) -> list[tuple[np.ndarray, dict[Place, float]]]:
+def _again(sample: _Sample, measure: Measure, most_work: int = MOST_WORK) -> list[tuple[np.ndarray, dict[Place, float]]]:
     """The figures with one cluster, or one group of them, left out at a time; beside them the rows that remained."""
-    masks = (kept for kept in left_out(sample.clusters) if kept.any())
+    masks = (kept for kept in left_out(sample.clusters, most_work) if kept.any())
     return [(kept, _tried(measure, sample.kept(np.flatnonzero(kept)))) for kept in masks]
 
 

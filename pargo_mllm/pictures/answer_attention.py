@@ -23,7 +23,7 @@ from pargo_mllm.processing import ParGoProcessor
 # of an answer: what it says first decides most of it
 FIRST_TOKENS = 4
 # inches along the longer side
-_SIDE = 4.6
+_SIDE = 3.4
 
 
 class NoAttentionError(ValueError):

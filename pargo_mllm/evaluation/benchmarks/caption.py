@@ -25,7 +25,7 @@ from pargo_mllm.evaluation.answer_rows import (
     submission,
     texts,
 )
-from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Mark, Prediction, Rule, ScoringError
+from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Mark, Prediction, Rule, ScoringError, mean
 from pargo_mllm.evaluation.rows import Row, found, read_json, read_lines, read_rows, rows_of
 from pargo_mllm.evaluation.scorers.captions import TOKENIZERS, score
 
@@ -188,10 +188,14 @@ def _marks(tokenizer: str, answered: Sequence[Answered]) -> list[Mark]:
 
 
 def _figures(tokenizer: str, marks: Sequence[Mark]) -> dict[str, Any]:
-    """``cider`` (0...10), ``bleu1`` to ``bleu4`` and ``rouge_l`` (0...1), of so many ``pictures``, cut by ``tokenizer``."""
+    """``cider`` (0...10), ``bleu1`` to ``bleu4`` and ``rouge_l`` (0...1), of so many ``pictures``, cut by ``tokenizer``.
+
+    A picture's own CIDEr is that among all that were marked together: what is common is told by all of them.
+    """
     scores = score([mark.text for mark in marks], [answers_of(mark.item) for mark in marks], tokenizer)
     bleu = {f"bleu{length}": value for length, value in enumerate(scores.bleu, start=1)}
-    return {"cider": scores.cider, **bleu, "rouge_l": scores.rouge_l, "pictures": len(marks), "tokenizer": tokenizer}
+    cider, rouge = (mean(mark.extra[name] for mark in marks) for name in ("cider", "rouge_l"))
+    return {"cider": cider, **bleu, "rouge_l": rouge, "pictures": len(marks), "tokenizer": tokenizer}
 
 
 ALL = (
