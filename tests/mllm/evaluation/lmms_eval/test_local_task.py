@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 
@@ -9,6 +10,8 @@ import pytest
 
 from pargo_mllm.answering import answer, generation_settings
 from pargo_mllm.loading import open_model
+from tests.mllm.made.lmms_eval_rows import mme_row
+from tests.mllm.made.lmms_eval_tasks import our_figures, their_file
 
 pytest.importorskip("lmms_eval", reason="lmms-eval is not installed (make test-lmms-eval): none of its tasks was run")
 
@@ -64,6 +67,16 @@ metric_list:
     higher_is_better: true
 """
 
+# their own task, prompt and rule, on rows that lie here
+MME = """
+include: {theirs}
+task: mme_here
+dataset_path: parquet
+dataset_kwargs:
+  data_files:
+    test: {data}
+"""
+
 
 @pytest.fixture(scope="module")
 def folder(make_model, processor, tmp_path_factory):
@@ -104,12 +117,12 @@ def write_task(folder, pictures, answers, asked):
     return folder / "tasks"
 
 
-def run_lmms_eval(tmp_path, model, tasks, batch_size, launcher=("-m", "lmms_eval")):
-    """(answers in the order of the questions, share of right ones, what it printed)."""
+def run_lmms_eval(tmp_path, model, tasks, batch_size, launcher=("-m", "lmms_eval"), task="made_here"):
+    """(answers in the order of the questions, figures by name, what it printed)."""
     out = tmp_path / "out"
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *launcher, "eval", "--model", "pargo", "--model_args", f"pretrained={model}"]
-    command += ["--tasks", "made_here", "--include_path", str(tasks), "--batch_size", str(batch_size), "--device", "cpu"]
+    command += ["--tasks", task, "--include_path", str(tasks), "--batch_size", str(batch_size), "--device", "cpu"]
     command += ["--log_samples", "--output_path", str(out)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=tmp_path, env={**os.environ, **offline}, **pipes) as process:
@@ -120,11 +133,11 @@ def run_lmms_eval(tmp_path, model, tasks, batch_size, launcher=("-m", "lmms_eval
     # it ends with 0 whatever happened
     results = list(out.rglob("*_results.json"))
     assert len(results) == 1, printed[-4000:] + complained[-4000:]
-    (samples,) = out.rglob("*_samples_made_here.jsonl")
+    (samples,) = out.rglob(f"*_samples_{task}.jsonl")
     said = {row["doc_id"]: row["filtered_resps"] for row in map(json.loads, samples.read_text().splitlines())}
-    assert sorted(said) == list(range(len(QUESTIONS)))
-    share = json.loads(results[0].read_text())["results"]["made_here"]["right,none"]
-    return [said[index] for index in sorted(said)], share, printed
+    assert sorted(said) == list(range(len(said)))
+    figures = json.loads(results[0].read_text())["results"][task]
+    return [said[index] for index in sorted(said)], figures, printed
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
@@ -133,24 +146,48 @@ def test_the_commands_answers_are_the_packages_own(folder, pictures, tmp_path, b
     assert len(set(own)) > 4  # they tell the questions apart
     right = [*own[:4], "something else", "", own[6] + "."]
     tasks = write_task(tmp_path, pictures, right, "")
-    said, share, _ = run_lmms_eval(tmp_path, folder, tasks, batch_size)
-    assert (said, share) == (own, pytest.approx(4 / 7))
+    said, figures, _ = run_lmms_eval(tmp_path, folder, tasks, batch_size)
+    assert (said, figures["right,none"]) == (own, pytest.approx(4 / 7))
 
 
 def test_a_tasks_own_messages_keep_their_order(folder, pictures, tmp_path):
     own = own_answers(folder, pictures, text_first=True)
     assert own != own_answers(folder, pictures, text_first=False)
     tasks = write_task(tmp_path, pictures, own, "doc_to_messages: !function made.messages")
-    said, share, _ = run_lmms_eval(tmp_path, folder, tasks, 2)
-    assert (said, share) == (own, 1.0)
+    said, figures, _ = run_lmms_eval(tmp_path, folder, tasks, 2)
+    assert (said, figures["right,none"]) == (own, 1.0)
 
 
 def test_two_processes_share_the_questions_and_answer_as_one(folder, pictures, tmp_path):
     own = own_answers(folder, pictures, text_first=False)
     tasks = write_task(tmp_path, pictures, own, "")
     launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "lmms_eval")
-    said, share, printed = run_lmms_eval(tmp_path, folder, tasks, 2, launch)
-    assert (said, share) == (own, 1.0)
+    said, figures, printed = run_lmms_eval(tmp_path, folder, tasks, 2, launch)
+    assert (said, figures["right,none"]) == (own, 1.0)
     # seven questions: one process has four of them, the other three
     assert "Running on rank 0" in printed
     assert "Running on rank 1" in printed
+
+
+def test_mme_has_the_score_that_ours_gives_the_same_answers(make_model, processor, pictures, tmp_path):
+    import datasets
+
+    model = make_model()
+    answers = processor.tokenizer.convert_tokens_to_ids(["yes", "no"])
+    model.generation_config.suppress_tokens = [number for number in range(len(processor.tokenizer)) if number not in answers]
+    folder = tmp_path / "model"
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    draw = random.Random(3)
+    rows = [{**mme_row(number, draw), "image": pictures[number // 2 % 3]} for number in range(40)]
+    data = tmp_path / "mme.parquet"
+    datasets.Dataset.from_list(rows).to_parquet(data)
+    task = tmp_path / "tasks" / "mme_here"
+    task.mkdir(parents=True)
+    (task / "mme_here.yaml").write_text(MME.format(theirs=their_file("mme/mme.yaml"), data=data))
+    said, figures, _ = run_lmms_eval(tmp_path, folder, tmp_path / "tasks", 4, task="mme_here")
+    ours = our_figures("mme", "official", data, said)
+    assert ours["perception"] == pytest.approx(figures["mme_perception_score,none"])
+    assert ours["cognition"] == pytest.approx(figures["mme_cognition_score,none"])
+    assert set(" ".join(said).split()) == {"yes", "no"}
+    assert 0 < ours["perception"] + ours["cognition"] < 1000
