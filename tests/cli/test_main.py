@@ -22,6 +22,7 @@ WITHOUT_A_MODEL = {
     "assemble --help": 0,
     "merge --help": 0,
     "convert-release --help": 0,
+    "eval --help": 0,
     "score --help": 0,
     "report --help": 0,
     "": 2,
@@ -69,7 +70,7 @@ def test_threads_that_wait_sleep(start, given, spins):
 
 def test_every_command_has_a_module_that_runs_it():
     (commands,) = [action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction)]
-    assert set(commands.choices) == {"demo", "assemble", "train", "chat", "merge", "convert-release", "score", "report"}
+    assert set(commands.choices) == {"demo", "assemble", "train", "chat", "merge", "convert-release", "eval", "score", "report"}
     for name, parser in commands.choices.items():
         module = parser.get_default("module")
         assert module == f"pargo_mllm.commands.{name.replace('-', '_')}"
