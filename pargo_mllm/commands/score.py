@@ -8,7 +8,7 @@ import sys
 import warnings
 
 from pargo_mllm.data.frames import FRAMES
-from pargo_mllm.evaluation.benchmark import Benchmark, ScoringError
+from pargo_mllm.evaluation.benchmark import Benchmark, ScoringError, printable
 from pargo_mllm.evaluation.benchmarks import find
 from pargo_mllm.evaluation.joining import read_joined
 from pargo_mllm.evaluation.judging import graded
@@ -19,7 +19,7 @@ from pargo_mllm.evaluation.scoring import chosen_rule, is_ranked, score
 def run(options: argparse.Namespace) -> None:
     """Score, and print the result."""
     # one line each, and never among the result
-    warnings.showwarning = lambda message, *_: print(f"pargo score: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_: print(f"pargo score: {printable(str(message))}", file=sys.stderr)
     warnings.simplefilter("always", UserWarning)
     benchmark = find(options.benchmark)
     name = _rule_name(benchmark, options)

@@ -27,7 +27,18 @@ from pargo_mllm.errors import UserError
 
 
 class EvaluationError(UserError):
-    """An evaluation that cannot be done as it was asked for; the message says what stands in its way and what helps."""
+    """An evaluation that cannot be done as it was asked for; the message says what stands in its way and what helps.
+
+    It is one line, whatever the values that it shows: line ends and what cannot be printed are escaped.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(printable(message))
+
+
+def printable(message: str) -> str:
+    """A message with its line ends, and what cannot be printed, as escapes."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in message)
 
 
 class ScoringError(EvaluationError):

@@ -36,14 +36,14 @@ def official(file: Path, data: Path) -> list[Item]:
     coco = read_json(boxes_file)
     if not isinstance(coco, dict):
         raise ScoringError(f"{boxes_file}, line 1: it is no object with 'images' and 'annotations'.")
-    images = {row.first("id"): row for row in rows_of(coco.get("images"), f"{boxes_file}, 'images'")}
-    boxes = {row.first("id"): row for row in rows_of(coco.get("annotations"), f"{boxes_file}, 'annotations'")}
+    images = {row.text("id"): row for row in rows_of(coco.get("images"), f"{boxes_file}, 'images'")}
+    boxes = {row.text("id"): row for row in rows_of(coco.get("annotations"), f"{boxes_file}, 'annotations'")}
     pictures = Pictures(data)
     items = []
     for ref in _refs(file):
         if ref.text("split") == _LEFT_OUT:
             continue
-        image, box = images.get(ref.first("image_id")), boxes.get(ref.first("ann_id"))
+        image, box = images.get(ref.text("image_id")), boxes.get(ref.text("ann_id"))
         if image is None or box is None:
             raise ScoringError(f"{ref.where}: {boxes_file} has no picture, or no box, of its numbers.")
         for sentence in rows_of(ref.first("sentences"), f"{ref.where}, 'sentences'"):
