@@ -23,7 +23,7 @@ SAID = ("prediction", "predict", "text", "model_output", "response", "pred", "ou
 RIGHT = ("answers", "annotation", "ground_truth", "gt_answers", "gt_answer", "gt_ans", "gt", "label", "target")
 IDS = ("question_id", "questionId", "id", "index")
 # lists of records that stand in an object
-_LISTS = ("data", "items", "questions", "annotations", "results", "predictions")
+LISTS = ("data", "items", "questions", "annotations", "results", "predictions")
 # of VLMEvalKit's tables: what is shorter is no picture but the index of the row that has it
 _SHORTEST_PICTURE = 64
 # a list as a table writes it
@@ -37,7 +37,7 @@ def records(file: Path) -> list[Row]:
     if len(rows) != 1 or rows[0].table:
         return rows
     values = rows[0].values
-    name = next((name for name in _LISTS if isinstance(values.get(name), list)), None)
+    name = next((name for name in LISTS if isinstance(values.get(name), list)), None)
     if name is not None:
         return rows_of(values[name], f"{file}, {name!r}")
     if values and all(isinstance(value, dict) for value in values.values()):

@@ -15,6 +15,9 @@ _WHITE = re.compile(r"[ \t\r\n]*")
 # half of a character, as a text that was cut in its middle has; written as an escape, the only way that UTF-8 lets it
 _MAY_BE_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
+# of a whole number: whoever takes it for a float gets one
+_MOST_DIGITS = 300
+
 
 class _Twice(ValueError):
     """A key that an object has twice."""
@@ -68,6 +71,12 @@ def _text(file: Path) -> str:
     return text
 
 
+def _whole(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a number has {len(digits)} digits")
+    return int(digits)
+
+
 class _Scan:
     """Values of a text, one after the other."""
 
@@ -76,7 +85,7 @@ class _Scan:
         self._counted, self._line = 0, 1
         # NaN is what pandas has for "no value"; whoever wants a number finds that an infinite one is none
         constants = {"NaN": None, "Infinity": float("inf"), "-Infinity": float("-inf")}
-        self._decoder = json.JSONDecoder(object_pairs_hook=self._object, parse_constant=constants.__getitem__)
+        self._decoder = json.JSONDecoder(object_pairs_hook=self._object, parse_int=_whole, parse_constant=constants.__getitem__)
 
     def mark(self) -> str:
         """The next character that is no white space; empty at the end."""
@@ -103,7 +112,6 @@ class _Scan:
         except RecursionError as error:
             raise self.error("it is nested too deeply") from error
         except ValueError as error:
-            # of a number with thousands of digits
             raise self.error(f"it cannot be read as JSON: {error}") from error
         if _MAY_BE_HALF.search(self.text, self.place, end):
             self._check_whole(value)

@@ -22,19 +22,23 @@ class _Plain(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it wants to use {module_name}.{global_name}")
 
 
-def official(file: Path, folder: Path) -> list[Item]:
+def official(file: Path, data: Path) -> list[Item]:
     """A sentence each, of all splits but ``train``, with its box in pixels.
+
+    Args:
+        file: ``refs(...).p``, with ``instances.json`` beside it.
+        data: the folder that pictures are looked for in.
 
     Raises:
         ScoringError: for files that cannot be read or do not belong together.
     """
-    boxes_file = found(folder, "instances.json")
+    boxes_file = found(file.parent, "instances.json")
     coco = read_json(boxes_file)
     if not isinstance(coco, dict):
         raise ScoringError(f"{boxes_file}, line 1: it is no object with 'images' and 'annotations'.")
     images = {row.first("id"): row for row in rows_of(coco.get("images"), f"{boxes_file}, 'images'")}
     boxes = {row.first("id"): row for row in rows_of(coco.get("annotations"), f"{boxes_file}, 'annotations'")}
-    pictures = Pictures(folder)
+    pictures = Pictures(data)
     items = []
     for ref in _refs(file):
         if ref.text("split") == _LEFT_OUT:

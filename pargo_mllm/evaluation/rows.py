@@ -56,7 +56,7 @@ class Row:
         value = self.values[name]
         if isinstance(value, str):
             return value
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        if (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and math.isfinite(value)):
             return str(value)
         raise ScoringError(f"{self.where}: {name!r} is {_kind(value)}, no text and no number.")
 

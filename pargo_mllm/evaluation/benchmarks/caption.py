@@ -1,7 +1,7 @@
 """Captions of pictures, COCO's or any others', against those of people.
 
 Official file: ``captions_val2014.json``, ``{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}``.
-References may as well be text files, ``ref1.txt``, ``ref2.txt``, …, which stand for each other: a line of each is one picture's.
+References may as well be text files, ``ref1.txt``, ``ref2.txt``, …, which stand for each other: a line of each is a picture's.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pargo_mllm.evaluation.answer_rows import (
+    LISTS,
     Pictures,
     answers_of,
     as_number,
@@ -25,12 +26,13 @@ from pargo_mllm.evaluation.answer_rows import (
     texts,
 )
 from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Mark, Prediction, Rule, ScoringError
-from pargo_mllm.evaluation.rows import Row, found, read_json, read_lines, rows_of
+from pargo_mllm.evaluation.rows import Row, found, read_json, read_lines, read_rows, rows_of
 from pargo_mllm.evaluation.scorers.captions import TOKENIZERS, score
 
 _NUMBERED = re.compile(r"(?P<stem>.*ref[a-z]*[._-]?)\d+", re.IGNORECASE)
 _COCO = re.compile(r"(?:.*/)?(?:COCO_\w+_)?0*(\d+)(?:\.jpg)?")
 _IDS = ("image_id", "question_id", "id", "index")
+_SAID = ("caption", "prediction", "text", "response", "pred")
 
 
 def read(data: Path) -> list[Item]:
@@ -51,8 +53,8 @@ def read(data: Path) -> list[Item]:
 
 
 def predictions(path: Path) -> list[Prediction]:
-    """COCO's results ``[{"image_id", "caption"}]``, LLaVA's lines, a map from picture to caption, and a text file with a caption
-    a line, which has the references beside it where ``ref*.txt`` lie in its folder."""
+    """COCO's results ``[{"image_id", "caption"}]``, LLaVA's lines, a map from picture to caption, and a text file with a
+    caption a line, which has the references beside it where ``ref*.txt`` lie in its folder."""
     file = found(path, "hyp*.txt", "*results*.json", "*.json", "*.jsonl")
     if file.suffix == ".txt":
         lines = _lines(file)
@@ -64,10 +66,10 @@ def predictions(path: Path) -> list[Prediction]:
             Prediction(text, f"{file}, line {number}", str(number), item=item)
             for number, (text, item) in enumerate(zip(lines, items, strict=True), start=1)
         ]
-    rows = records(file)
-    if len(rows) == 1 and not any(name in rows[0].values for name in ("caption", "text", "prediction", "answer")):
+    rows = list(read_rows(file))
+    if len(rows) == 1 and not any(name in rows[0].values for name in (*LISTS, *_SAID, "answer")):
         return _said_in_map(rows[0], file)
-    return carried(_said(row, number) for number, row in enumerate(rows, start=1))
+    return carried(_said(row, number) for number, row in enumerate(records(file), start=1))
 
 
 def picture_id(name: str) -> str:
@@ -77,13 +79,13 @@ def picture_id(name: str) -> str:
 
 
 def _said(row: Row, number: int) -> Prediction:
-    one = said(row, number, _own, ("caption", "prediction", "text", "response", "pred"))
+    one = said(row, number, _own, _SAID)
     named = picture_id(identity(row, names=_IDS)) if row.first(*_IDS) is not None else None
     return Prediction(one.text, one.where, named, item=one.item)
 
 
 def _own(row: Row, number: str) -> Item | None:
-    captions = right(row, ("caption", "prediction", "text", "response", "pred"))
+    captions = right(row, _SAID)
     captions = captions or texts(row, "references", "captions")
     return (
         None
@@ -94,8 +96,9 @@ def _own(row: Row, number: str) -> Item | None:
 
 def _said_in_map(row: Row, file: Path) -> list[Prediction]:
     """``{picture: caption}``, or ``{"candidates": {...}, "references": {...}}``."""
-    told = row.first("candidates", "hypotheses", "predictions")
-    told = row.values if told is None else told
+    names = ("candidates", "hypotheses", "predictions")
+    nested = (Row(value, row.where).first(*names) for value in row.values.values() if isinstance(value, Mapping))
+    told = row.first(*names) or next((value for value in nested if value is not None), row.values)
     references = row.first("references")
     items = {item.id: item for item in _of_map(references, file)} if isinstance(references, Mapping) else {}
     if not isinstance(told, Mapping):

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pargo_mllm.data.frames import FRAMES, Size, from_xywh, read_box, write_box
+from pargo_mllm.data.frames import FRAMES, Box, Size, from_xywh, read_box, write_box
 from pargo_mllm.evaluation.answer_rows import IDS, Pictures, as_number, carried, identity, numbered, records, submission
 from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Mark, Prediction, Rule, ScoringError, accuracy
 from pargo_mllm.evaluation.refer_files import box_of, official, size_of
@@ -24,6 +24,7 @@ _ASKED = "Please provide the bounding box coordinate of the region this sentence
 _SPLITS = {"refcoco": "RefCOCO_", "refcoco+": "RefCOCO+_", "refcocog": "RefCOCOg_"}
 _SAID = ("extracted_answer", "prediction", "pred", "text", "model_output", "response", "pred_bbox")
 _BOXES = ("ground_truth", "gt_bbox", "solution", "gt", "bbox")
+_CORNERS = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
 
 
 def read(name: str, data: Path) -> list[Item]:
@@ -32,7 +33,7 @@ def read(name: str, data: Path) -> list[Item]:
     folder = data / name if (data / name).is_dir() else data
     file = found(folder, "refs(unc).p", "refs(umd).p", "refs(google).p", "*.tsv", "*.parquet", "*.jsonl", "*.json")
     if file.suffix == ".p":
-        return official(file, folder)
+        return official(file, data)
     rows = records(file)
     here = [row for row in rows if str(row.first("split") or "").startswith(_SPLITS[name])]
     pictures = Pictures(data, rows)
@@ -47,26 +48,24 @@ def predictions(path: Path) -> list[Prediction]:
 
 def _items(row: Row, number: int, pictures: Pictures) -> list[Item]:
     """One for each sentence; the hub has those of a box in one row."""
-    corners = [row.first(f"bbox_{corner}") for corner in ("x1", "y1", "x2", "y2")]
     sentence = next((key for key in ("sent", "expression", "problem", "normal_caption") if row.first(key) is not None), None)
-    if all(corner is not None for corner in corners):
-        box, sentences = box_of(corners, row.where), [row.text("question")]
-    elif sentence is not None:
-        box, sentences = box_of(row.first("bbox", "solution"), row.where), [row.text(sentence)]
-    elif isinstance(row.first("answer"), (list, tuple)) and row.first("bbox") is not None:
-        box, sentences = from_xywh(box_of(row.first("bbox"), row.where)), [str(one) for one in row.values["answer"]]
+    sentences = row.first("answer")
+    if sentence is None and isinstance(sentences, (list, tuple)) and row.first("bbox") is not None:
+        box, sentences = from_xywh(box_of(row.first("bbox"), row.where)), [str(one) for one in sentences]
     else:
-        box, sentences = box_of(row.first("bbox", "answer"), row.where), [row.text("question")]
-    name = row.first("file_name", "img_path", "image_path")
+        box, sentences = _right_box(row, "bbox", "solution", "answer"), [row.text(sentence or "question")]
+    name = row.first("img_path", "image_path")
     shown = pictures.of(row, name if isinstance(name, str) else "")
-    own, size = identity(row, number), size_of(row)
-    split = row.first("split")
+    own, size, split = identity(row, number), size_of(row), row.first("split")
+    split = split if isinstance(split, str) else ""
+    # VLMEvalKit counts each split's sentences anew, and names them so
+    own = f"{split}_{own}" if split.startswith("RefCOCO") else own
     return [
         Item(
             id=f"{own}/{place}" if len(sentences) > 1 else own,
-            question=text.removeprefix(_ASKED).removesuffix("."),
+            question=_sentence(text),
             answer=box,
-            part=split.rsplit("_", 1)[-1] if isinstance(split, str) else "",
+            part=split.rsplit("_", 1)[-1],
             details={"size": size} if size else {},
             **shown,
         )
@@ -74,19 +73,28 @@ def _items(row: Row, number: int, pictures: Pictures) -> list[Item]:
     ]
 
 
+def _right_box(row: Row, *names: str) -> Box:
+    corners = [row.first(corner) for corner in _CORNERS]
+    return box_of(row.first(*names) if None in corners else corners, row.where)
+
+
+def _sentence(question: str) -> str:
+    return question.removeprefix(_ASKED).removesuffix(".")
+
+
 def _said(row: Row, number: int) -> Prediction:
     own = [name for name in _SAID if row.first(name) is not None] or [name for name in _SAID if name in row.values]
-    value = row.first(*own) if own else row.first("answer")
-    text = json.dumps(value) if isinstance(value, (list, tuple)) else row.answer(*(own or ["answer"]))
+    own = own or (["answer"] if "answer" in row.values else ["bbox"])
+    value = row.first(*own)
+    text = json.dumps(value) if isinstance(value, (list, tuple)) else row.answer(*own)
     question = row.first("question", "prompt", "sent")
-    question = question.removeprefix(_ASKED).removesuffix(".") if isinstance(question, str) else None
-    item = None
-    if row.first(*_BOXES) is not None:
+    question = _sentence(question) if isinstance(question, str) else None
+    item, right = None, [name for name in _BOXES if name not in own]
+    if row.first(*right, *_CORNERS) is not None:
         size = size_of(row)
-        box = box_of(row.first(*_BOXES), row.where)
-        item = Item(identity(row, number), question or "", box, details={"size": size} if size else {})
+        item = Item(identity(row, number), question or "", _right_box(row, *right), details={"size": size} if size else {})
     ids = ("sent_id", *IDS)
-    picture = row.first("image", "image_path", "img_path", "file_name")
+    picture = row.first("image", "image_path", "img_path")
     named = isinstance(picture, str) and len(picture) < 256
     given = identity(row, names=ids) if row.first(*ids) is not None else None
     return Prediction(text, row.where, given, picture if named else None, question, item)

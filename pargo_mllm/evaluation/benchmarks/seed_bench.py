@@ -6,7 +6,7 @@ named without an ending. Questions on videos (types 10 to 12) are none of ours.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -110,11 +110,16 @@ def _losses(row: Row) -> dict[str, float] | None:
     losses = row.first("losses")
     if losses is None:
         return None
-    if not isinstance(losses, dict) or not all(
-        isinstance(loss, (int, float)) and not isinstance(loss, bool) and math.isfinite(loss) for loss in losses.values()
-    ):
+    if not isinstance(losses, dict) or not losses or not all(map(_is_loss, losses.values())):
         raise ScoringError(f"{row.where}: 'losses' is no object of numbers by letter.")
     return losses
+
+
+def _is_loss(value: Any) -> bool:
+    # whole numbers that no float holds are none
+    return (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and -sys.float_info.max <= value <= sys.float_info.max
+    )
 
 
 def _line(one: Prediction) -> dict[str, Any]:

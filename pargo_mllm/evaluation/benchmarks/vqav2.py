@@ -1,7 +1,7 @@
 """VQAv2: open questions on COCO pictures, answered by ten people each.
 
 Official files: ``v2_OpenEnded_mscoco_val2014_questions.json`` and ``v2_mscoco_val2014_annotations.json``, pictures of COCO.
-Either of them alone is read too: questions without annotations can be asked, annotations without questions can be scored against.
+Either of them alone is read too: questions without annotations can be asked, annotations alone can be scored against.
 """
 
 from __future__ import annotations

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from statistics import median
 
 from pargo_mllm.data.frames import FRAMES, Box, Size, convert, iou
 
@@ -15,6 +16,8 @@ RIGHT = 0.5
 _BETTER_SHARE, _BETTER_BOXES = 0.2, 3
 # numbers may leave a frame by a little: models write 1.02 and 1010
 _OUTSIDE = 1.1
+# what boxes of the declared frame are off by, most of them and the same way, is less
+_STRETCHED = 1.15
 
 
 class FrameWarning(UserWarning):
@@ -53,63 +56,64 @@ def overlap(pair: Pair, frame: str) -> float:
 def better_frame(pairs: Sequence[Pair], frame: str) -> str | None:
     """The frame that fits much better than the declared one, with a :class:`FrameWarning`; None where none does.
 
-    Where pictures' sizes are known, boxes are taken to be in each frame in turn. Where they are not, each box is stretched
-    about the picture's corner to where it fits best, as a frame that counts in parts of the picture would be; as even wrong boxes fit
-    somewhat better when stretched, what the next question's box gains by that is the measure.
+    Where pictures' sizes are known, boxes are taken to be in each frame in turn. Where one is not, each box is stretched about
+    the picture's corner to where it fits best, as boxes that count in parts of the picture would be. Even wrong boxes fit
+    somewhat better then: what counts is how much better than the next question's box, and that most are stretched alike.
     """
-    known = [pair for pair in pairs if pair.size is not None]
-    found: str | None
-    if len(known) == len(pairs):
-        shares = {name: _share(known, partial(overlap, frame=name)) for name in FRAMES}
-        own = shares.pop(frame)
+    own = _share(pairs, frame)
+    if all(pair.size is not None for pair in pairs):
+        shares = {name: _share(pairs, name) for name in FRAMES if name != frame}
         found = max(shares, key=shares.__getitem__)
-        by = shares[found] - own
+        share, told = shares[found], ""
     else:
-        own = _share(pairs, partial(overlap, frame=frame))
-        found, by = _stretched_frame(pairs, own, frame)
-    if found is None or by < _BETTER_SHARE or by * len(pairs) < _BETTER_BOXES:
+        found, share, told = _stretched(pairs)
+    if share - own < _BETTER_SHARE or (share - own) * len(pairs) < _BETTER_BOXES:
         return None
     warnings.warn(
-        f"{100 * own:.1f} % of the boxes are right in the declared frame, {frame} ({FRAMES[frame]}), and "
-        f"{100 * (own + by):.1f} % would be in the frame {found} ({FRAMES[found]}). If that is theirs, give --frame {found}"
-        + ("." if len(known) == len(pairs) else ", with answers that know the pictures' sizes."),
+        f"{100 * own:.1f} % of the boxes are right in the declared frame, {frame} ({FRAMES[frame]}), and {100 * share:.1f} % "
+        f"would be in the frame {found} ({FRAMES[found]}){told}. If that is theirs, give --frame {found}.",
         FrameWarning,
         stacklevel=2,
     )
     return found
 
 
-def _share(pairs: Sequence[Pair], overlaps: Callable[[Pair], float]) -> float:
-    return sum(overlaps(pair) >= RIGHT for pair in pairs) / len(pairs)
+def _share(pairs: Sequence[Pair], frame: str) -> float:
+    """Of right boxes."""
+    return sum(overlap(pair, frame) >= RIGHT for pair in pairs) / len(pairs)
 
 
-def _stretched_frame(pairs: Sequence[Pair], own: float, frame: str) -> tuple[str | None, float]:
-    """The frame that boxes seem to be in, and by what share more of them would be right."""
-    read = [pair for pair in pairs if pair.said is not None]
-    largest = sorted(max(map(abs, pair.said)) for pair in read if pair.said is not None)
-    if not read:
-        return None, 0.0
+def _stretched(pairs: Sequence[Pair]) -> tuple[str, float, str]:
+    """The frame that boxes without sizes seem to be in, the share of them that would be right, and of what pictures; a share
+    of 0 where they are in none."""
+    read = [(pair.said, pair.right) for pair in pairs if pair.said is not None]
+    reach = sorted(max(map(abs, said)) for said, _ in read)
     # nearly all of them: a few boxes are always far off
-    reach = largest[int(0.95 * (len(largest) - 1))]
-    found = "picture" if reach <= _OUTSIDE else "thousand" if reach <= 1000 * _OUTSIDE else None
-    if found is None or found == frame:
-        return None, 0.0
-    stretched = _share(read, _stretched) * len(read) / len(pairs)
-    others = [Pair(other.said, pair.right) for pair, other in zip(read, [*read[1:], *read[:1]], strict=True)]
-    by_chance = _share(others, _stretched)
-    gain = stretched - own
-    return found, gain if stretched - by_chance >= _BETTER_SHARE else 0.0
+    within = reach[int(0.95 * (len(reach) - 1))] if reach else math.inf
+    found, unit = ("picture", 1) if within <= _OUTSIDE else ("thousand", 1000)
+    if within > _OUTSIDE * unit:
+        return found, 0.0, ""
+    scales = [(_scale(said[::2], right[::2]), _scale(said[1::2], right[1::2])) for said, right in read]
+    width, height = median(x for x, _ in scales), median(y for _, y in scales)
+    others = [(said, right) for (said, _), (_, right) in zip([*read[1:], *read[:1]], read, strict=True)]
+    share, by_chance = (sum(_best(*both) >= RIGHT for both in given) / len(pairs) for given in (read, others))
+    if share - by_chance < _BETTER_SHARE or (_near_one(width) and _near_one(height)):
+        return found, 0.0, ""
+    return found, share, f" of pictures with about {unit * width:.0f} x {unit * height:.0f} pixels"
 
 
-def _stretched(pair: Pair) -> float:
-    """The IoU where each direction is scaled so that the corners come nearest (least squares)."""
-    if pair.said is None:
-        return 0.0
-    x1, y1, x2, y2 = pair.said
+def _near_one(scale: float) -> bool:
+    return 1 / _STRETCHED < scale < _STRETCHED
 
-    def scale(first: float, second: float, to_first: float, to_second: float) -> float:
-        square = first * first + second * second
-        return (first * to_first + second * to_second) / square if square > 0 else 0.0
 
-    width, height = scale(x1, x2, pair.right[0], pair.right[2]), scale(y1, y2, pair.right[1], pair.right[3])
-    return iou((x1 * width, y1 * height, x2 * width, y2 * height), pair.right)
+def _best(said: Sequence[float], right: Sequence[float]) -> float:
+    """The IoU where each direction is stretched so that the corners come nearest."""
+    width, height = _scale(said[::2], right[::2]), _scale(said[1::2], right[1::2])
+    return iou([said[0] * width, said[1] * height, said[2] * width, said[3] * height], right)
+
+
+def _scale(said: Sequence[float], right: Sequence[float]) -> float:
+    """What brings two numbers nearest to two others (least squares); 0 where nothing does."""
+    square = sum(one * one for one in said)
+    scale = sum(one * other for one, other in zip(said, right, strict=True)) / square if square > 0 else 0.0
+    return scale if math.isfinite(scale) else 0.0

@@ -1,9 +1,9 @@
 """Words of captions as the captions' metrics count them.
 
 COCO's evaluation cuts captions with Stanford's PTBTokenizer 3.4.1, a Java program, makes letters small and leaves out marks.
-What it does to captions is done here by a few patterns, of which the longest that fits wins, as in its lexer: contractions are cut
-("is n't", "man 's"), hyphenated words and fractions are not, brackets have names ("-lrb-" is left in, for only "-LRB-" is taken
-out), an abbreviation keeps its dot.
+What it does to captions is done here by a few patterns, of which the longest that fits wins, as in its lexer: contractions are
+cut ("is n't", "man 's"), hyphenated words and fractions are not, brackets have names ("-lrb-" is left in, for only "-LRB-" is
+taken out), an abbreviation keeps its dot.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ _PATTERNS = [
         r"[-+]?(?:\d*(?:[.:,]\d+)+|\d+)",
         r"c\#|us\$|[@\#][^\W\d_]+|_+|\*+",
         rf"(?:(?:{_TITLES})|(?:{_ABBREVIATIONS})|[a-z](?:\.[a-z])+)\.",
+        # whatever ends in a dot inside of a sentence is taken for an abbreviation
+        rf"(?:{_LETTER}{_ALNUM}*(?:[.!?]{_LETTER}{_ALNUM}*)*|{_ALNUM}+(?:-{_ALNUM}+)*)\.(?=[,;:])",
         r"(?:no|nos|ext|sq|tel|est|prop)\.(?=\s*\d)",
         rf"[<>]?[:;=][-o*']?[()dpo\\{{@|\[\]](?!{_ALNUM})",
         r"--+|\.\.\.+|[?!]+",

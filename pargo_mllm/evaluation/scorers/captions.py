@@ -61,10 +61,16 @@ def score(captions: Sequence[str], references: Sequence[Sequence[str]], tokenize
     with contextlib.redirect_stdout(io.StringIO()):
         bleu, _ = Bleu(4).compute_score(right, said, verbose=0)
         rouge, each_rouge = Rouge().compute_score(right, said)
-        cider, each_cider = Cider().compute_score(right, said)
-    return CaptionScores(
-        float(cider), tuple(float(value) for value in bleu), float(rouge), each_cider.tolist(), each_rouge.tolist()
-    )
+        cider, each_cider = _cider(Cider(), right, said)
+    return CaptionScores(cider, tuple(float(value) for value in bleu), float(rouge), each_cider, each_rouge.tolist())
+
+
+def _cider(metric, right: Mapping[int, list[str]], said: Mapping[int, list[str]]) -> tuple[float, list[float]]:
+    if not any(text.split() for some in right.values() for text in some):
+        # it looks for the most frequent of no words
+        return 0.0, [0.0] * len(said)
+    cider, each = metric.compute_score(right, said)
+    return float(cider), each.tolist()
 
 
 def _ptb(texts: Sequence[str]) -> list[str]:

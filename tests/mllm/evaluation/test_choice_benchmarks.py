@@ -256,7 +256,9 @@ class TestSeedBench:
         with pytest.raises(ScoringError, match="likelihood"):
             scored("seed_bench", file, rule="likelihood")
 
-    @pytest.mark.parametrize("losses", [[1, 2], {"A": "low"}, {"A": float("inf")}, {"A": None}, {"A": True}])
+    @pytest.mark.parametrize(
+        "losses", [[1, 2], {}, {"A": "low"}, {"A": float("inf")}, {"A": None}, {"A": True}, {"A": 10**400}]
+    )
     def test_losses_that_are_none_are_refused_with_their_line(self, tmp_path, losses):
         good = {"question_id": "1", "prediction": "A", "gt_answer": "A", "losses": {"A": 1.0}}
         file = lines(tmp_path, [good, {**good, "question_id": "2", "losses": losses}])
@@ -427,7 +429,7 @@ ROWS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("bad", [None, [], ["A"], {"a": 1}, True, float("inf")])
+@pytest.mark.parametrize("bad", [None, [], ["A"], {"a": 1}, True, float("inf"), 10**400])
 @pytest.mark.parametrize("name", ROWS)
 def test_whatever_stands_where_a_text_belongs_is_scored_or_refused_with_its_line(name, bad, tmp_path):
     for key in ROWS[name]:

@@ -83,6 +83,11 @@ HOSTILE = {
     "a list that has not begun": ("a.json", '{"id": 1}\n]', "line 2: a list ends that has not begun"),
     "deep": ("a.json", '{"id": 1}\n' + "[" * 100_000, "line 2: it is nested too deeply"),
     "a huge number": ("a.jsonl", '{"id": 1}\n{"id": ' + "9" * 5000 + "}", "line 2: it cannot be read as JSON"),
+    "a large number": (
+        "a.jsonl",
+        '{"id": 1}\n{"id": -1' + "0" * 400 + "}",
+        "line 2: it cannot be read as JSON: a number has 402",
+    ),
     "half a character": ("a.jsonl", '{"id": 1}\n{"said": "\\ud83d"}', "line 2: a text holds half of a character (\\ud83d)"),
     "half a character in a key": ("a.jsonl", '{"\\uDC00": 1}', "line 1: a text holds half of a character (\\udc00)"),
     "a list for a record": ("a.jsonl", '{"id": 1}\n[1, 2]\n', "line 2: it is a list, no object"),
