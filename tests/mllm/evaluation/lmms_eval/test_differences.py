@@ -54,6 +54,13 @@ DIFFERENCES = (
         ["y", "n"],
     ),
     Difference(
+        "mme: spaces and full stops in front do not count there",
+        ("mme/mme.yaml", "mme_perception_score", 200.0),
+        ("mme", "official", "perception", 0.0),
+        [{**MME, "answer": "Yes"}, {**MME, "answer": "No"}],
+        ["...Yes", "...no"],
+    ),
+    Difference(
         "pope: the text has to be yes or no and nothing else there",
         ("pope/pope.yaml", "pope_accuracy", 0.0),
         ("pope", "official", "accuracy", 1.0),
