@@ -12,7 +12,7 @@ from typing import Any
 from pargo_mllm.evaluation.benchmark import Benchmark, EvaluationError, Mark
 from pargo_mllm.evaluation.run_folder import MARKS, RESULT, Run
 from pargo_mllm.evaluation.statistics import LEVEL, Estimate, holm, p_value
-from pargo_mllm.evaluation.uncertainty import Figures, Place, differences, estimates, mean_figures, places
+from pargo_mllm.evaluation.uncertainty import NO_FIGURE, Figures, Place, differences, estimates, mean_figures, places
 
 # of run.json, beside its settings: what two runs of one rule may do otherwise
 _ASKED = ("prompt", "data")
@@ -139,8 +139,7 @@ def measure(run: Run, benchmark: Benchmark) -> Measured:
     figures: Figures = rule.figures
     try:
         again = places(figures(run.marks), names)[headline]
-    # each rule says in its own way that something is not there
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+    except NO_FIGURE:
         figures = mean_figures(run.marks, run.result, names)
         again = places(figures(run.marks), names).get(headline, math.nan)
     if math.isnan(again):
@@ -182,8 +181,7 @@ def _comparison(first: Measured, other: Measured, notes: list[str]) -> Compariso
     try:
         found, before, after = differences(pairs, figures, (name, *bench.also), bench.cluster)
         estimate = found.pop((name,))
-    # each rule says in its own way that so few questions make no figure
-    except (ArithmeticError, LookupError, TypeError, ValueError):
+    except NO_FIGURE:
         notes.append(f"{what} are not compared: {name} is no figure of the {len(pairs):,} questions that both answered.")
         return None
     return Comparison(

@@ -31,6 +31,10 @@ _SCALES = (1.0, 100.0, 10.0)
 # of an error that only stands beside the one that counts
 _MOST_WORK_ASIDE = 1_000_000
 
+# what a rule raises where answers make no figure: of too few it divides by nothing or misses the other half of a pair, and of
+# strangers' it may miss anything
+NO_FIGURE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
 # where a figure stands in a result
 Place = tuple[str, ...]
 Figures = Callable[[Sequence[Mark]], dict[str, Any]]
@@ -199,6 +203,5 @@ def _tried(measure: Measure, rows: Sequence[Any]) -> dict[Place, float]:
     """The figures of a part of the answers; none where the rule has none of so few, or needs what only the whole has."""
     try:
         return measure(rows)
-    # a figure of too little divides by nothing, or misses the other half of a pair: each rule says it in its own way
-    except (ArithmeticError, LookupError, TypeError, ValueError):
+    except NO_FIGURE:
         return {}

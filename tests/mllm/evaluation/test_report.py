@@ -3,14 +3,18 @@
 import json
 import math
 import random
+import shutil
 from dataclasses import replace
 from functools import partial
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pargo_mllm.cli import main
+from pargo_mllm.errors import UserError
 from pargo_mllm.evaluation.benchmark import EvaluationError, ScoringError, accuracy
 from pargo_mllm.evaluation.comparing import compare
 from pargo_mllm.evaluation.report import told, write_report
@@ -43,13 +47,14 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.words, self.tags, self.links, self.open, self.handlers = [], [], [], [], []
+        self.words, self.tags, self.links, self.open, self.handlers, self.widths = [], [], [], [], [], []
         self.feed(text)
         assert self.open == []
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.links += [value for name, value in attrs if name in ("src", "href", "xlink:href")]
+        self.widths += [float(value) for name, value in attrs if (tag, name) == ("rect", "width")]
         self.handlers += [name for name, _ in attrs if name.startswith("on")]
         if tag not in self.VOID:
             self.open.append(tag)
@@ -218,8 +223,9 @@ def test_failures_stand_with_what_was_asked_said_and_understood(tmp_path):
 def test_bars_are_as_long_as_the_parts(two, tmp_path):
     _, page, found = reported(tmp_path, *two)
     assert page.tags.count("svg") == 1
-    # two runs, two parts, and two colours of the legend
-    assert page.tags.count("rect") == 2 * 2 + 2
+    values = [run["parts"][part]["value"] for part in ("left", "right") for run in found["runs"]]
+    # two colours of the legend come first; the largest value and its whisker end below a round number
+    assert np.array(page.widths[2:]) / page.widths[2] == pytest.approx(np.array(values) / values[0], abs=2e-3)
     for run in found["runs"]:
         for part in run["parts"].values():
             assert f"{part['value']:.4f} ± {part['standard_error']:.4f}" in page.words
@@ -239,6 +245,47 @@ def test_figures_that_cannot_be_computed_again_say_so(tmp_path):
     assert "does not hold all that points reads" in Page((tmp_path / "report.html").read_text()).text
     kept = write_run(tmp_path / "kept", [replace(mark, extra={"lengths": (2,)}) for mark in marks], bench)
     assert read_run(kept).marks[0].extra == {"lengths": [2]}
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(["", "x", "p1", HOSTILE, "0-0", "failures/001.jpg"]),
+    lambda inside: (
+        st.lists(inside, max_size=3) | st.dictionaries(st.sampled_from(["a", "accuracy", "left", HOSTILE]), inside, max_size=3)
+    ),
+    max_leaves=6,
+)
+PLACES = st.sampled_from(
+    [
+        *(("run.json", key) for key in ("command", "settings", "prompt", "versions", "model", "seconds")),
+        *(("result.json", key) for key in ("accuracy", "parts", "subtasks", "prompt", "judge", "questions")),
+        *(("marks.jsonl", key) for key in ("answer", "details", "extra", "value", "said", "picture", "part", "id", "question")),
+        *(("failures.json", key) for key in ("id", "picture", "attention", "reason")),
+    ]
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(changes=st.dictionaries(PLACES, JSON, min_size=1, max_size=4))
+def test_whatever_stands_anywhere_is_told_or_refused(tmp_path, changes):
+    """Any JSON in any place of a run's files: a page that opens, or a message."""
+    marks = [marked(n % 2, f"{n}-0", f"p{n}", "left", answer="yes", pictures=(red,)) for n in range(6)]
+    shutil.rmtree(tmp_path, ignore_errors=True)
+    first, second = write_run(tmp_path / "first", marks, TOY), write_run(tmp_path / "second", better(marks), TOY)
+    for (name, key), value in changes.items():
+        lines = (second / name).read_text().splitlines() if name == "marks.jsonl" else [(second / name).read_text()]
+        content = json.loads(lines[0])
+        (content[0] if name == "failures.json" else content)[key] = value
+        (second / name).write_text("\n".join([json.dumps(content), *lines[1:]]))
+    said = str(second)
+    try:
+        reported(tmp_path, first, second)
+    except UserError as error:
+        said = str(error)
+    assert str(second) in said
 
 
 def line(folder, number, **changes):
