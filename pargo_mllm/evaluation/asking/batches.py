@@ -1,6 +1,7 @@
 """A benchmark's questions put to a model: sorted by length, those about one picture together, in batches.
 
-What is answered is kept at once (:mod:`.journal`). Which process asks what, and in which batch, changes no answer.
+What is answered is kept at once (:mod:`pargo_mllm.evaluation.runs.journal`). Which process asks what, and in which batch,
+changes no answer.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pargo_mllm.data.corpus import Conversation
 from pargo_mllm.data.feeding.chat_format import ChatFormat, ConversationError, Rendered
 from pargo_mllm.data.pictures import PictureError
 from pargo_mllm.evaluation.benchmark import Benchmark, EvaluationError, Item, Rule
-from pargo_mllm.evaluation.journal import Journal, key_of
+from pargo_mllm.evaluation.runs.journal import Journal, key_of
 
 # batches whose pictures are opened while the model is at work
 _AHEAD = 2

@@ -11,10 +11,10 @@ from typing import Any
 
 from pargo_mllm.answering.reader import Reader
 from pargo_mllm.data.corpus import shown
-from pargo_mllm.evaluation.asking import Asking, Question, questions
+from pargo_mllm.evaluation.asking.batches import Asking, Question, questions
 from pargo_mllm.evaluation.benchmark import Answered, Benchmark, EvaluationError, Item, Prediction, Rule
-from pargo_mllm.evaluation.journal import Journal
-from pargo_mllm.evaluation.outcome import RUN
+from pargo_mllm.evaluation.runs.journal import Journal
+from pargo_mllm.evaluation.runs.run_folder import RUN
 from pargo_mllm.model_files import read_object
 
 # what makes two runs the same

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pargo_mllm.evaluation.benchmark import Benchmark, Item, Prediction, Rule, ScoringError
-from pargo_mllm.evaluation.choice_rows import (
+from pargo_mllm.evaluation.reading.choices import (
     LETTER_PROMPT,
     asked,
     choice_columns,
@@ -24,7 +24,7 @@ from pargo_mllm.evaluation.choice_rows import (
     said,
     write_json,
 )
-from pargo_mllm.evaluation.rows import Row, found, read_rows, rows_of
+from pargo_mllm.evaluation.reading.rows import Row, found, read_rows, rows_of
 from pargo_mllm.evaluation.scorers.letters import by_letter, choice_itself, letter_figures, vlmevalkit_2026
 
 

@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pargo_mllm.evaluation.answer_rows import (
+from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Mark, Prediction, Rule, ScoringError, mean
+from pargo_mllm.evaluation.reading.answers import (
     LISTS,
     Pictures,
     answers_of,
@@ -25,8 +26,7 @@ from pargo_mllm.evaluation.answer_rows import (
     submission,
     texts,
 )
-from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Mark, Prediction, Rule, ScoringError, mean
-from pargo_mllm.evaluation.rows import Row, found, read_json, read_lines, read_rows, rows_of
+from pargo_mllm.evaluation.reading.rows import Row, found, read_json, read_lines, read_rows, rows_of
 from pargo_mllm.evaluation.scorers.captions import TOKENIZERS, score
 
 _NUMBERED = re.compile(r"(?P<stem>.*ref[a-z]*[._-]?)\d+", re.IGNORECASE)

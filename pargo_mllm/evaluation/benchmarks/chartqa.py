@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pargo_mllm.evaluation.answer_rows import (
+from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Prediction, Rule, accuracy, each
+from pargo_mllm.evaluation.reading.answers import (
     SHORT,
     Pictures,
     answers_of,
@@ -21,8 +22,7 @@ from pargo_mllm.evaluation.answer_rows import (
     submission,
     texts,
 )
-from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Prediction, Rule, accuracy, each
-from pargo_mllm.evaluation.rows import Row, found
+from pargo_mllm.evaluation.reading.rows import Row, found
 from pargo_mllm.evaluation.scorers.texts import close
 
 

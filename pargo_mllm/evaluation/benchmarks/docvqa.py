@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pargo_mllm.evaluation.answer_rows import (
+from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Mark, Prediction, Rule, each, mean
+from pargo_mllm.evaluation.reading.answers import (
     SHORT,
     Pictures,
     answers_of,
@@ -22,8 +23,7 @@ from pargo_mllm.evaluation.answer_rows import (
     submission,
     texts,
 )
-from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Mark, Prediction, Rule, each, mean
-from pargo_mllm.evaluation.rows import Row, found
+from pargo_mllm.evaluation.reading.rows import Row, found
 from pargo_mllm.evaluation.scorers.texts import anls
 
 

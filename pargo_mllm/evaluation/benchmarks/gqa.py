@@ -11,10 +11,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pargo_mllm.evaluation.answer_rows import SHORT, Pictures, answers_of, carried, identity, records, said, submission, texts
 from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Prediction, Rule, accuracy, each
 from pargo_mllm.evaluation.benchmarks.vqav2 import own_item
-from pargo_mllm.evaluation.rows import Row, found, held_picture
+from pargo_mllm.evaluation.reading.answers import (
+    SHORT,
+    Pictures,
+    answers_of,
+    carried,
+    identity,
+    records,
+    said,
+    submission,
+    texts,
+)
+from pargo_mllm.evaluation.reading.rows import Row, found, held_picture
 
 
 def read(data: Path) -> list[Item]:

@@ -22,8 +22,8 @@ from pargo_mllm.evaluation.benchmark import (
     each,
     mean,
 )
-from pargo_mllm.evaluation.choice_rows import Pictures, asked, rows_with_pictures, said, write_json
-from pargo_mllm.evaluation.rows import Row, found, read_rows
+from pargo_mllm.evaluation.reading.choices import Pictures, asked, rows_with_pictures, said, write_json
+from pargo_mllm.evaluation.reading.rows import Row, found, read_rows
 from pargo_mllm.evaluation.scorers import yes_no
 
 _PLACE = ("category", "subcategory", "set_id", "figure_id", "question_id")

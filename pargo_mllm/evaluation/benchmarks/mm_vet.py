@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pargo_mllm.evaluation import judges
 from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Grades, Item, Mark, Prediction, Rule, ScoringError, mean
-from pargo_mllm.evaluation.choice_rows import Pictures, identity, write_json
-from pargo_mllm.evaluation.grades import grade_number, in_runs, said_or_graded, spread, unique_ids
-from pargo_mllm.evaluation.rows import Row, found, read_rows
+from pargo_mllm.evaluation.judging import judges
+from pargo_mllm.evaluation.judging.grades import grade_number, in_runs, said_or_graded, spread, unique_ids
+from pargo_mllm.evaluation.reading.choices import Pictures, identity, write_json
+from pargo_mllm.evaluation.reading.rows import Row, found, read_rows
 
 CAPABILITIES = ("rec", "ocr", "know", "gen", "spat", "math")
 _IDS = ("question_id", "index", "id")

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pargo_mllm.evaluation.benchmark import Benchmark, Item, Mark, Prediction, Rule, ScoringError, mean
-from pargo_mllm.evaluation.choice_rows import (
+from pargo_mllm.evaluation.judging.judges import extraction
+from pargo_mllm.evaluation.reading.choices import (
     LETTER_PROMPT,
     Pictures,
     asked,
@@ -22,10 +23,9 @@ from pargo_mllm.evaluation.choice_rows import (
     rows_with_pictures,
     said,
 )
-from pargo_mllm.evaluation.judges import extraction
-from pargo_mllm.evaluation.rows import Row, found, read_rows
+from pargo_mllm.evaluation.reading.rows import Row, found, read_rows
 from pargo_mllm.evaluation.scorers.letters import by_letter, official_2023, unmatched, vlmevalkit_2026
-from pargo_mllm.evaluation.sheets import write_sheet
+from pargo_mllm.evaluation.writing.sheets import write_sheet
 
 ROTATION = 1_000_000
 _L2 = ("l2-category", "L2-category", "l2_category")

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Mark, Prediction, Rule, ScoringError, each, mean
-from pargo_mllm.evaluation.choice_rows import asked, in_one_line, rows_with_pictures, said
-from pargo_mllm.evaluation.rows import PictureFolder, Row, found, read_lines, read_rows
+from pargo_mllm.evaluation.reading.choices import asked, in_one_line, rows_with_pictures, said
+from pargo_mllm.evaluation.reading.rows import PictureFolder, Row, found, read_lines, read_rows
 from pargo_mllm.evaluation.scorers import yes_no
 
 PERCEPTION = ("existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR")

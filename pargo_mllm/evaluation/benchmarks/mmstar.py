@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pargo_mllm.evaluation.benchmark import Benchmark, Item, Prediction, Rule
-from pargo_mllm.evaluation.choice_rows import (
+from pargo_mllm.evaluation.reading.choices import (
     LETTER_PROMPT,
     Pictures,
     asked,
@@ -23,7 +23,7 @@ from pargo_mllm.evaluation.choice_rows import (
     rows_with_pictures,
     said,
 )
-from pargo_mllm.evaluation.rows import Row, found, read_rows
+from pargo_mllm.evaluation.reading.rows import Row, found, read_rows
 from pargo_mllm.evaluation.scorers.letters import by_letter, letter_figures, mmstar_official, vlmevalkit_2026
 
 _OPTIONS = re.compile(r"\s*Options:\s*(?=A: )")

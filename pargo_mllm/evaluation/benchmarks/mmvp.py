@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pargo_mllm.evaluation.benchmark import Benchmark, Item, Mark, Prediction, Rule, mean
-from pargo_mllm.evaluation.choice_rows import (
+from pargo_mllm.evaluation.reading.choices import (
     LETTER_PROMPT,
     asked,
     choice_columns,
@@ -23,7 +23,7 @@ from pargo_mllm.evaluation.choice_rows import (
     rows_with_pictures,
     said,
 )
-from pargo_mllm.evaluation.rows import Row, found, read_rows
+from pargo_mllm.evaluation.reading.rows import Row, found, read_rows
 from pargo_mllm.evaluation.scorers.letters import by_letter, letter_figures, letter_in_brackets, vlmevalkit_2026
 
 _OPTION = re.compile(r"\(([a-z])\)\s*")

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pargo_mllm.evaluation.answer_rows import (
+from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Mark, Prediction, Rule, accuracy, each
+from pargo_mllm.evaluation.reading.answers import (
     Pictures,
     answers_of,
     as_number,
@@ -23,8 +24,7 @@ from pargo_mllm.evaluation.answer_rows import (
     submission,
     texts,
 )
-from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Mark, Prediction, Rule, accuracy, each
-from pargo_mllm.evaluation.rows import Row, found
+from pargo_mllm.evaluation.reading.rows import Row, found
 from pargo_mllm.evaluation.scorers.texts import holds
 
 _FORMULAS = ("HME100k", "Handwritten Mathematical Expression Recognition")

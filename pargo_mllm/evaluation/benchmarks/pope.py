@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Mark, Prediction, Rule, ScoringError, by_part, each, mean
-from pargo_mllm.evaluation.choice_rows import (
+from pargo_mllm.evaluation.reading.choices import (
     Pictures,
     asked,
     identity,
@@ -22,7 +22,7 @@ from pargo_mllm.evaluation.choice_rows import (
     said,
     yes_or_no,
 )
-from pargo_mllm.evaluation.rows import Row, found, read_rows
+from pargo_mllm.evaluation.reading.rows import Row, found, read_rows
 from pargo_mllm.evaluation.scorers import yes_no
 
 _CATEGORY = re.compile(r"(random|popular|adversarial)")

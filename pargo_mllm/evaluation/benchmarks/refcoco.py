@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from pargo_mllm.data.frames import FRAMES, Box, Size, from_xywh, read_box, write_box
-from pargo_mllm.evaluation.answer_rows import IDS, Pictures, as_number, carried, identity, numbered, records, submission
 from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Mark, Prediction, Rule, ScoringError, accuracy
-from pargo_mllm.evaluation.refer_files import box_of, official, size_of
-from pargo_mllm.evaluation.rows import Row, found
+from pargo_mllm.evaluation.reading.answers import IDS, Pictures, as_number, carried, identity, numbered, records, submission
+from pargo_mllm.evaluation.reading.refer_files import box_of, official, size_of
+from pargo_mllm.evaluation.reading.rows import Row, found
 from pargo_mllm.evaluation.scorers.boxes import RIGHT, Pair, better_frame, overlap
 
 _ASKED = "Please provide the bounding box coordinate of the region this sentence describes: "

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pargo_mllm.evaluation.benchmark import Benchmark, Item, Mark, Prediction, Rule, ScoringError, mean
-from pargo_mllm.evaluation.choice_rows import (
+from pargo_mllm.evaluation.reading.choices import (
     LETTER_PROMPT,
     Pictures,
     asked,
@@ -27,7 +27,7 @@ from pargo_mllm.evaluation.choice_rows import (
     said,
     write_json,
 )
-from pargo_mllm.evaluation.rows import Row, found, read_json, read_rows, rows_of
+from pargo_mllm.evaluation.reading.rows import Row, found, read_json, read_rows, rows_of
 from pargo_mllm.evaluation.scorers.letters import by_letter, letter_figures, llava_scienceqa, vlmevalkit_2026
 
 _SPLIT = "test"

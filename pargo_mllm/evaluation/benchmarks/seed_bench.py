@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pargo_mllm.evaluation.benchmark import Benchmark, Item, Mark, Prediction, Rule, ScoringError
-from pargo_mllm.evaluation.choice_rows import (
+from pargo_mllm.evaluation.reading.choices import (
     LETTER_PROMPT,
     Pictures,
     asked,
@@ -26,7 +26,7 @@ from pargo_mllm.evaluation.choice_rows import (
     rows_with_pictures,
     said,
 )
-from pargo_mllm.evaluation.rows import Row, found, read_json, read_rows, rows_of
+from pargo_mllm.evaluation.reading.rows import Row, found, read_json, read_rows, rows_of
 from pargo_mllm.evaluation.scorers.letters import by_letter, by_likelihood, first_character, letter_figures
 
 IMAGE_TYPES = range(1, 10)

@@ -10,10 +10,20 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from pargo_mllm.evaluation.answer_rows import SHORT, Pictures, answers_of, carried, identity, records, said, submission, texts
 from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Prediction, Rule, accuracy, each
 from pargo_mllm.evaluation.benchmarks.vqav2 import entry, own_item
-from pargo_mllm.evaluation.rows import Row, found
+from pargo_mllm.evaluation.reading.answers import (
+    SHORT,
+    Pictures,
+    answers_of,
+    carried,
+    identity,
+    records,
+    said,
+    submission,
+    texts,
+)
+from pargo_mllm.evaluation.reading.rows import Row, found
 from pargo_mllm.evaluation.scorers import vqa
 
 _OCR = re.compile(r"Question: (.*?) Short answer:", re.DOTALL)

@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pargo_mllm.evaluation.answer_rows import (
+from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Prediction, Rule, ScoringError, accuracy, each
+from pargo_mllm.evaluation.reading.answers import (
     SHORT,
     Pictures,
     answers_of,
@@ -23,8 +24,7 @@ from pargo_mllm.evaluation.answer_rows import (
     submission,
     texts,
 )
-from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Prediction, Rule, ScoringError, accuracy, each
-from pargo_mllm.evaluation.rows import Row, found
+from pargo_mllm.evaluation.reading.rows import Row, found
 from pargo_mllm.evaluation.scorers import vqa
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from pargo_mllm.evaluation.benchmark import Item, Mark, Prediction, ScoringError, mean
-from pargo_mllm.evaluation.rows import Row
+from pargo_mllm.evaluation.reading.rows import Row
 
 
 def grade_number(value: Any, where: str, highest: float) -> float | None:

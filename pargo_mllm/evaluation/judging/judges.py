@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from pargo_mllm.evaluation.benchmark import Answered, Item
-from pargo_mllm.evaluation.judging import Judge
+from pargo_mllm.evaluation.judging.grading import Judge
 
 _CORRECTNESS = """\
 You grade answers of a vision-language model. Each line of the table below holds a question about a picture, the ground truth, \

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pargo_mllm.evaluation.benchmark import Item, Prediction, ScoringError
-from pargo_mllm.evaluation.rows import PictureFolder, Row, held_picture, read_rows, rows_of
+from pargo_mllm.evaluation.reading.rows import PictureFolder, Row, held_picture, read_rows, rows_of
 
 SHORT = "{question}\nAnswer the question using a single word or phrase."
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pargo_mllm.evaluation.benchmark import Item, Prediction, ScoringError
-from pargo_mllm.evaluation.rows import PictureFolder, Row, held_picture, read_json, read_rows
+from pargo_mllm.evaluation.reading.rows import PictureFolder, Row, held_picture, read_json, read_rows
 
 LETTER_PROMPT = "{hint}{question}\n{choices}\nAnswer with the option's letter from the given choices directly."
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pargo_mllm.evaluation.benchmark import ScoringError
-from pargo_mllm.evaluation.text_files import text_lines
+from pargo_mllm.evaluation.reading.text_files import text_lines
 
 _WHITE = re.compile(r"[ \t\r\n]*")
 # half of a character, as a text that was cut in its middle has; written as an escape, the only way that UTF-8 lets it

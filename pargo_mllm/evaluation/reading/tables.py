@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pargo_mllm.evaluation.benchmark import ScoringError
-from pargo_mllm.evaluation.text_files import opened, text_lines
+from pargo_mllm.evaluation.reading.text_files import opened, text_lines
 
 # characters of a field: pictures are in them
 _LONGEST_FIELD = 2**31 - 1

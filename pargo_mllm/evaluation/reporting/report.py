@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from pargo_mllm.evaluation.benchmark import EvaluationError
-from pargo_mllm.evaluation.comparing import Compared, Comparison, Measured
-from pargo_mllm.evaluation.report_page import figure, page_parts, verdict
+from pargo_mllm.evaluation.reporting.comparing import Compared, Comparison, Measured
+from pargo_mllm.evaluation.reporting.report_page import figure, page_parts, verdict
+from pargo_mllm.evaluation.reporting.statistics import LEVEL, POWER, Estimate
 from pargo_mllm.evaluation.scoring import versions
-from pargo_mllm.evaluation.statistics import LEVEL, POWER, Estimate
 from pargo_mllm.files import write_whole
 from pargo_mllm.reports.page import write_page
 

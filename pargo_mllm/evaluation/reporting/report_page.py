@@ -9,10 +9,10 @@ from typing import Any
 
 from pargo_mllm.data.corpus import shown
 from pargo_mllm.data.pictures import load_picture
-from pargo_mllm.evaluation.comparing import Compared, Comparison, Measured
-from pargo_mllm.evaluation.failures import chosen
-from pargo_mllm.evaluation.run_folder import Failure
-from pargo_mllm.evaluation.statistics import Estimate
+from pargo_mllm.evaluation.reporting.comparing import Compared, Comparison, Measured
+from pargo_mllm.evaluation.reporting.statistics import Estimate
+from pargo_mllm.evaluation.runs.failures import chosen
+from pargo_mllm.evaluation.runs.run_folder import Failure
 from pargo_mllm.reports.bars import Bar, draw_bars
 from pargo_mllm.reports.page import bullets, definitions, picture, table, text, unfolds
 

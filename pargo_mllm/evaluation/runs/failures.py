@@ -14,7 +14,7 @@ from PIL import Image
 from pargo_mllm.data.corpus import Conversation
 from pargo_mllm.errors import UserError
 from pargo_mllm.evaluation.benchmark import Item, Mark
-from pargo_mllm.evaluation.run_folder import FAILURES
+from pargo_mllm.evaluation.runs.run_folder import FAILURES
 from pargo_mllm.files import whole_file, write_whole
 
 MOST = 24

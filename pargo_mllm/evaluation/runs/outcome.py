@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pargo_mllm.evaluation.benchmark import Benchmark, EvaluationError, Item, ScoringError
-from pargo_mllm.evaluation.rows import read_json
-from pargo_mllm.evaluation.run_folder import RESULT, RUN, write_marks
+from pargo_mllm.evaluation.reading.rows import read_json
+from pargo_mllm.evaluation.runs.run_folder import RESULT, RUN, write_marks
 from pargo_mllm.evaluation.scoring import Scored
 from pargo_mllm.files import write_whole
 

@@ -17,7 +17,7 @@ from typing import Any
 from pargo_mllm.data.corpus import shown
 from pargo_mllm.data.sources.opening import leads_inside
 from pargo_mllm.evaluation.benchmark import EvaluationError, Item, Mark
-from pargo_mllm.evaluation.json_files import json_records, json_value
+from pargo_mllm.evaluation.reading.json_files import json_records, json_value
 from pargo_mllm.files import whole_file
 
 RUN, RESULT, MARKS, FAILURES = "run.json", "result.json", "marks.jsonl", "failures.json"

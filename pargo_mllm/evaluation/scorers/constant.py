@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from pargo_mllm.data.questions import Question
-from pargo_mllm.evaluation.exact_match import Score
+from pargo_mllm.evaluation.scorers.exact_match import Score
 
 
 def best_constant_score(train: Iterable[Question], held_out: Iterable[Question]) -> Score:

@@ -7,12 +7,12 @@ import torch
 
 from pargo_mllm.answering.reader import Reader
 from pargo_mllm.data.pictures import PictureError
-from pargo_mllm.evaluation.asking import Asking, questions
+from pargo_mllm.evaluation.asking.batches import Asking, questions
+from pargo_mllm.evaluation.asking.run import Settings, ask, open_items
 from pargo_mllm.evaluation.benchmark import Benchmark, EvaluationError, Item, Rule, accuracy, each
 from pargo_mllm.evaluation.benchmarks.scenes import ALL
-from pargo_mllm.evaluation.journal import Journal
-from pargo_mllm.evaluation.run import Settings, ask, open_items
-from pargo_mllm.evaluation.submissions import json_lines
+from pargo_mllm.evaluation.runs.journal import Journal
+from pargo_mllm.evaluation.writing.submissions import json_lines
 from tests.mllm.made.miniature_families import make_family
 from tests.mllm.made.photographs import noise_picture
 

@@ -13,7 +13,7 @@ from tests.mllm.made.command_line import ended
 
 SCORES = "golden/scores"
 REC = f"{SCORES}/rec/refcoco_val_qwen2_5vl_3b_instruct"
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 
 # the words behind "pargo score", and the figures: exact, or rounded to as many digits as are published
 CHECKED = {

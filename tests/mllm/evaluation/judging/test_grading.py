@@ -7,8 +7,8 @@ import pytest
 
 from pargo_mllm.evaluation.benchmark import Answered, Item, ScoringError
 from pargo_mllm.evaluation.benchmarks import find
-from pargo_mllm.evaluation.judges import correctness_of, option_of, scores_of
-from pargo_mllm.evaluation.judging import graded
+from pargo_mllm.evaluation.judging.grading import graded
+from pargo_mllm.evaluation.judging.judges import correctness_of, option_of, scores_of
 from tests.mllm.made.benchmark_files_judged import write_llava_bench, write_mm_vet
 from tests.mllm.made.endpoints import Reply, completion, serving
 from tests.mllm.made.judged_scores import judge_options, judged_score

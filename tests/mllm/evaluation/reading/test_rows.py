@@ -12,7 +12,7 @@ from openpyxl import Workbook
 from pyarrow import parquet
 
 from pargo_mllm.evaluation.benchmark import ScoringError
-from pargo_mllm.evaluation.rows import found, read_json, read_lines, read_rows, rows_of
+from pargo_mllm.evaluation.reading.rows import found, read_json, read_lines, read_rows, rows_of
 
 RECORDS = [{"id": 1, "said": 'Yes\tor\nno, "x"'}, {"id": 2, "said": "naïve, ✓"}]
 ONE, TWO = (json.dumps(record, ensure_ascii=False) for record in RECORDS)

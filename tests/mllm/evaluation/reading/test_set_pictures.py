@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from pargo_mllm.data.pictures import PictureError
-from pargo_mllm.evaluation.set_pictures import PictureFolder, held_picture, last_name, same_picture
+from pargo_mllm.evaluation.reading.set_pictures import PictureFolder, held_picture, last_name, same_picture
 
 
 def png(colour):

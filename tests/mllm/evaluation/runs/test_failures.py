@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from pargo_mllm.data.pictures import PictureError, load_picture
-from pargo_mllm.evaluation.failures import chosen, save_failures
+from pargo_mllm.evaluation.runs.failures import chosen, save_failures
 from tests.mllm.made.evaluated import benchmark, drawn_marks, marked
 from tests.mllm.made.miniature_families import make_family
 

@@ -6,8 +6,8 @@ import torch
 from pargo_mllm.data.corpus import about_image
 from pargo_mllm.data.feeding.collation import RowCollator
 from pargo_mllm.data.questions import Question
-from pargo_mllm.evaluation.constant import best_constant_score
-from pargo_mllm.evaluation.exact_match import Score, exact_match, shuffled
+from pargo_mllm.evaluation.scorers.constant import best_constant_score
+from pargo_mllm.evaluation.scorers.exact_match import Score, exact_match, shuffled
 from tests.mllm.made.items import items_about
 
 ASKED = ("what shape", "which colour is at the top", "what is at the top")
