@@ -1,149 +1,160 @@
-"""Questions and predictions in rows, as the benchmarks' authors, VLMEvalKit, LLaVA and the hub write them: what those share."""
+"""Questions and predictions in rows, as the benchmarks' authors, VLMEvalKit, LLaVA and the hub write them: what all share."""
 
 from __future__ import annotations
 
+import ast
 import json
 import re
-import string
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from pargo_mllm.evaluation.benchmark import Item, Prediction, ScoringError
-from pargo_mllm.evaluation.reading.rows import PictureFolder, Row, held_picture, read_json, read_rows
+from pargo_mllm.evaluation.reading.rows import Row, read_json, read_rows, rows_of
+from pargo_mllm.evaluation.reading.set_pictures import PictureFolder
+from pargo_mllm.evaluation.reading.shelf import Held, Shelf
 
-LETTER_PROMPT = "{hint}{question}\n{choices}\nAnswer with the option's letter from the given choices directly."
-
+IDS = ("question_id", "questionId", "id", "index")
 # what a model said goes by these names; "answer" is none of them, for most files have the right answer under it
-SAID = ("prediction", "text", "response", "pred", "model_prediction", "output")
+SAID = ("prediction", "predict", "text", "model_output", "response", "pred", "model_prediction", "output")
+# lists of records that stand in an object
+LISTS = ("data", "items", "questions", "annotations", "results", "predictions")
 
+_PICTURE = ("image_source", "image_path", "image", "imgname", "image_id")
 # of VLMEvalKit's tables: what is shorter is no picture but the index of the row that has it
 _SHORTEST_PICTURE = 64
 _LONGEST_NAME = 256
+_FILE = re.compile(r".*\.\w{3,4}", re.DOTALL)
 _IMAGE_MARK = re.compile(r"<image>\s*|\s*<image>")
-_BLANK = ("", "nan")
+_LONGEST_LIST = 100_000
+
+
+def records(file: Path) -> Iterator[Row]:
+    """The records of a file: its rows, or those of the one list, or object of objects by id, that a JSON object holds."""
+    rows = read_rows(file)
+    first = list(islice(rows, 2))
+    yield from _inside(first[0], file) if len(first) == 1 and not first[0].table else chain(first, rows)
+
+
+def _inside(row: Row, file: Path) -> list[Row]:
+    values = row.values
+    name = next((name for name in LISTS if isinstance(values.get(name), list)), None)
+    if name is not None:
+        return rows_of(values[name], f"{file}, {name!r}")
+    if values and all(isinstance(value, dict) for value in values.values()):
+        # GQA's questions
+        return [Row({"id": key, **value}, f"{file}, {key!r}") for key, value in values.items()]
+    return [row]
+
+
+def json_whole(file: Path) -> Any:
+    """The one JSON value of a file, for formats that are an object; None where it holds something else, as lines."""
+    try:
+        return read_json(file) if file.suffix.lower() == ".json" else None
+    except ScoringError:
+        return None
+
+
+def identity(row: Row, *names: str, otherwise: int | None = None) -> str:
+    """An id as text; of a number without a fraction, as sheets have it, without its ".0".
+
+    Args:
+        names: that it goes by; :data:`IDS` where none is given.
+        otherwise: what stands for it where the row has none.
+
+    Raises:
+        ScoringError: if the row has none.
+    """
+    names = names or IDS
+    if otherwise is not None and row.first(*names) is None:
+        return str(otherwise)
+    text = row.text(*names)
+    return text.removesuffix(".0") if isinstance(row.first(*names), float) else text
+
+
+def text_or_empty(row: Row, *names: str) -> str:
+    """What a row says under one of these names, as its part or its hint; empty where it says nothing."""
+    return row.text(*names) if row.first(*names) is not None else ""
+
+
+def written_list(text: str) -> list[Any] | None:
+    """A list that a table holds as a text, as Python or JSON writes it; None where it is none."""
+    if len(text) > _LONGEST_LIST:
+        return None
+    for read in (ast.literal_eval, json.loads):
+        try:
+            value = read(text.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(value, list):
+            return value
+    return None
 
 
 class Pictures:
-    """The pictures of a file's rows: of a folder, by name, or held by the rows themselves.
+    """The pictures of a benchmark: of its folder, by name, or held by its rows.
 
     Args:
-        data: the folder of the benchmark, or the file.
-        rows: all of the file, for in VLMEvalKit's tables a row may name another whose picture it shows.
+        data: the folder, or a file in it.
+        shelf: what keeps those of the rows.
     """
 
-    def __init__(self, data: Path, rows: Sequence[Row] = ()):
+    def __init__(self, data: Path, shelf: Shelf | None = None):
         self.folder = PictureFolder(data)
-        self._held = {str(row.first("index")): row.first("image") for row in rows if row.first("index") is not None}
+        self._shelf = shelf or Shelf()
+        # in VLMEvalKit's tables a row may name another whose picture it shows
+        self._by_index: dict[str, Held] = {}
+
+    def taken(self, row: Row) -> Row:
+        """The same row without the picture that it holds in its column ``image``, which is kept here."""
+        if "image" not in row.values:
+            return row
+        held = row.values["image"]
+        kept = [self._kept(one, row.where) for one in (held if isinstance(held, (list, tuple)) else [held])]
+        image = kept[0] if len(kept) == 1 else kept or None
+        if isinstance(image, Held) and row.first("index") is not None:
+            self._by_index[identity(row, "index")] = image
+        return replace(row, values={**row.values, "image": image})
+
+    def _kept(self, held: Any, where: str) -> Any:
+        return held if held is None or isinstance(held, Held) or _is_name(held) else self._shelf.keep(held, where)
 
     def named(self, name: str) -> dict[str, Any]:
         """What an item says of the picture of that name in the folder."""
         return {"picture": name, "pictures": (self.folder.opens(name),)}
 
     def of(self, row: Row, name: str = "") -> dict[str, Any]:
-        """What an item says of the picture that a row holds, in its column ``image``, or names in ``image_path``; nothing where
-        it has none.
+        """What an item says of the picture of a row: the one that it holds in ``image``, or that of the row whose index stands
+        there; else the folder's that is named by ``image_path``, by ``name`` or in ``image``. Nothing where it has none.
 
         Args:
-            name: of the picture, where the row says it; else it is told apart by what it holds.
+            name: of the picture, where the row says it elsewhere; else it is told apart by ``image_path``, or what it holds.
+
+        Raises:
+            ScoringError: for a row that holds several.
         """
-        held, path = row.first("image"), row.first("image_path")
-        if isinstance(held, str) and len(held) <= _SHORTEST_PICTURE:
-            held = self._held.get(held, held)
-        if isinstance(held, (list, tuple)):
-            if len(held) > 1:
-                raise ScoringError(f"{row.where}: it holds {len(held)} pictures, and a question here has one.")
-            held = held[0] if held else None
-        if held is not None:
-            key, opens = held_picture(held, row.where)
-            return {"picture": name or (path if isinstance(path, str) else key), "pictures": (opens,)}
-        return self.named(path) if isinstance(path, str) else {}
+        held, path = self.taken(row).first("image"), row.first("image_path")
+        if isinstance(held, list):
+            raise ScoringError(f"{row.where}: it holds {len(held)} pictures, and a question here has one.")
+        held = self._by_index.get(held, held) if isinstance(held, str) else held
+        path = path if isinstance(path, str) else ""
+        if isinstance(held, Held):
+            return {"picture": name or path or held.key, "pictures": (held.opens,)}
+        file = path or name or held
+        return {"picture": name or file, "pictures": (self.folder.opens(file),)} if file else {}
 
 
-def rows_with_pictures(data: Path, file: Path) -> tuple[list[Row], Pictures]:
-    """The rows of a table or of parquet, and their pictures."""
-    rows = list(read_rows(file))
-    return rows, Pictures(data, rows)
+def _is_name(held: Any) -> bool:
+    """Whether it is an index or a file's name, no picture."""
+    return isinstance(held, str) and (len(held) <= _SHORTEST_PICTURE or _FILE.fullmatch(held) is not None)
 
 
-def choice_columns(row: Row) -> dict[str, str]:
-    """The choices of a row by letter, from its columns ``A``, ``B``, …; blank ones are none ("nan" is pandas' blank)."""
-    return lettered({letter: row.values[letter] for letter in string.ascii_uppercase if letter in row.values}, row.where)
-
-
-def choice_list(values: Any, where: str) -> dict[str, str]:
-    """The choices of a list by letter, from A on; blank ones are none.
-
-    Raises:
-        ScoringError: if it is no list of texts and numbers.
-    """
-    if isinstance(values, str):
-        values = _written_list(values, where)
-    if not isinstance(values, (list, tuple)) or len(values) > len(string.ascii_uppercase):
-        raise ScoringError(f"{where}: its choices are no list of at most {len(string.ascii_uppercase)} texts.")
-    return lettered(dict(zip(string.ascii_uppercase, values, strict=False)), where)
-
-
-def lettered(values: Mapping[str, Any], where: str) -> dict[str, str]:
-    """Choices as texts, without the blank ones.
-
-    Raises:
-        ScoringError: for one that is no text and no number.
-    """
-    for letter, value in values.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (str, int, float))):
-            raise ScoringError(f"{where}: choice {letter} is no text: {str(value)[:80]!r}.")
-    texts = {letter: "" if value is None else str(value) for letter, value in values.items()}
-    return {letter: text for letter, text in texts.items() if text.strip() not in _BLANK}
-
-
-def right_letter(row: Row, *names: str) -> str | None:
-    """The letter of the right choice, in capitals; None where the row has none.
-
-    Raises:
-        ScoringError: for what is no letter, or none of the row's columns of choices.
-    """
-    if row.first(*names) is None:
-        return None
-    letter = row.text(*names).strip().strip("()").upper()
-    columns = [name for name in string.ascii_uppercase if name in row.values] or string.ascii_uppercase
-    if len(letter) != 1 or letter not in columns:
-        raise ScoringError(
-            f"{row.where}: the right answer is {row.text(*names)[:80]!r}, no letter of {columns[0]}...{columns[-1]}."
-        )
-    return letter
-
-
-def letter_at(place: Any, choices: Mapping[str, str], where: str) -> str | None:
-    """The letter of a choice by its number, from 0; None where there is no number.
-
-    Raises:
-        ScoringError: for one that is no choice's.
-    """
-    if place is None:
-        return None
-    text = str(place).strip()
-    letter = string.ascii_uppercase[int(text)] if text.isascii() and text.isdigit() and int(text) < 26 else None
-    if letter not in choices:
-        raise ScoringError(f"{where}: the right choice is number {text!r}, and there are {len(choices)}, from 0.")
-    return letter
-
-
-def part_of(row: Row, *names: str) -> str:
-    """The part that a row belongs to; empty where it says none."""
-    return row.text(*names) if row.first(*names) is not None else ""
-
-
-def yes_or_no(row: Row, *names: str) -> str:
-    """The right answer, "yes" or "no".
-
-    Raises:
-        ScoringError: if it is neither.
-    """
-    answer = row.text(*names).strip().lower()
-    if answer not in ("yes", "no"):
-        raise ScoringError(f"{row.where}: the right answer is {row.text(*names)!r}, neither yes nor no.")
-    return answer
+def rows_with_pictures(data: Path, rows: Iterable[Row]) -> tuple[list[Row], Pictures]:
+    """Rows as they are read, and their pictures, which are none of the rows any more."""
+    pictures = Pictures(data)
+    return [pictures.taken(row) for row in rows], pictures
 
 
 def plain_question(prompt: str) -> str:
@@ -157,98 +168,36 @@ def plain_question(prompt: str) -> str:
     return prompt
 
 
-def said(row: Row, *names: str, item: Item | None = None, **known: Any) -> Prediction:
+def said(
+    row: Row,
+    *names: str,
+    ids: Sequence[str] = ("question_id", "index", "id"),
+    item: Item | None = None,
+    **known: Any,
+) -> Prediction:
     """A prediction of a row.
 
     Args:
         names: of what the model said; :data:`SAID` where none is named.
+        ids: what its id goes by; it may have none.
         item: the question, where the row has the right answer.
-        known: other fields of the prediction; the id is else the row's ``question_id``, ``index`` or ``id``, the picture what
-            the row names in ``image``, and the question its ``question`` or ``prompt``.
+        known: other fields of the prediction; the question is else the row's ``question``, ``prompt`` or ``query``, and the
+            picture what it names in ``image`` and the like.
 
     Raises:
         ScoringError: if the row has no answer, or one that is no text.
     """
-    numbers = ("question_id", "index", "id")
-    question = row.first("question", "prompt")
-    picture = row.first("image_source", "image_path", "image")
+    question = row.first("question", "prompt", "query")
     found = {
-        "id": identity(row, *numbers) if row.first(*numbers) is not None else None,
-        # what is longer is a picture itself
-        "picture": picture if isinstance(picture, str) and len(picture) < _LONGEST_NAME else None,
+        "id": identity(row, *ids) if row.first(*ids) is not None else None,
+        "picture": _picture_name(row),
         "question": plain_question(question) if isinstance(question, str) else None,
     }
     return Prediction(text=row.answer(*(names or SAID)), where=row.where, item=item, **{**found, **known})
 
 
-def identity(row: Row, *names: str) -> str:
-    """An id as text; of a number without a fraction, as sheets have it, without its ".0".
-
-    Raises:
-        ScoringError: if the row has none.
-    """
-    text = row.text(*names)
-    return text.removesuffix(".0") if isinstance(row.first(*names), float) else text
-
-
-def json_whole(file: Path) -> Any:
-    """The one JSON value of a file, for formats that are an object; None where it holds something else, as lines."""
-    try:
-        return read_json(file) if file.suffix.lower() == ".json" else None
-    except ScoringError:
-        return None
-
-
-_IN_ONE_LINE = str.maketrans("\n\r\0", "   ")
-
-
-def in_one_line(text: str) -> str:
-    """A text that a file of lines can hold: each line end is a space, and so is each zero byte."""
-    return text.replace("\r\n", " ").translate(_IN_ONE_LINE)
-
-
-def write_lines(records: Iterable[Mapping[str, Any]], file: Path) -> Path:
-    """JSON, one record a line."""
-    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
-    return _write(file, "".join(lines))
-
-
-def write_json(value: Any, file: Path) -> Path:
-    """One JSON value."""
-    return _write(file, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
-
-
-def asked(prediction: Prediction) -> Item:
-    """The question that a prediction answers.
-
-    Raises:
-        ScoringError: if it has none: formats that hold the right answer cannot be written without.
-    """
-    if prediction.item is None:
-        raise ScoringError(f"{prediction.where}: without its question it cannot be written in the benchmark's format.")
-    return prediction.item
-
-
-def lines_submission(
-    record: Callable[[Prediction], Mapping[str, Any]], name: str
-) -> Callable[[Sequence[Prediction], Path], Path]:
-    """A submission of one JSON record a line, into the folder's file of that name."""
-
-    def write(predictions: Sequence[Prediction], folder: Path) -> Path:
-        return write_lines(map(record, predictions), folder / name)
-
-    return write
-
-
-def _write(file: Path, text: str) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    # half characters, which JSON's escapes can bring in, are no UTF-8
-    file.write_bytes(text.encode("utf-8", "replace"))
-    return file
-
-
-def _written_list(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ScoringError(f"{where}: its choices are a text that is no JSON list: {text[:80]!r}.") from error
+def _picture_name(row: Row) -> str | None:
+    name = row.first(*_PICTURE)
+    # a longer text is a picture itself
+    named = 0 < len(name) < _LONGEST_NAME if isinstance(name, str) else isinstance(name, int) and not isinstance(name, bool)
+    return identity(row, *_PICTURE) if named else None

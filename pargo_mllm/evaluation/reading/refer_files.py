@@ -9,7 +9,7 @@ from typing import Any
 
 from pargo_mllm.data.frames import Box, Size, from_xywh, read_box
 from pargo_mllm.evaluation.benchmark import Item, ScoringError
-from pargo_mllm.evaluation.reading.answers import Pictures
+from pargo_mllm.evaluation.reading.records import Pictures
 from pargo_mllm.evaluation.reading.rows import Row, found, read_json, rows_of
 
 _LEFT_OUT = "train"

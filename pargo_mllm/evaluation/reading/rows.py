@@ -14,10 +14,7 @@ from typing import Any
 
 from pargo_mllm.evaluation.benchmark import ScoringError
 from pargo_mllm.evaluation.reading import json_files, tables
-from pargo_mllm.evaluation.reading.set_pictures import PictureFolder, held_picture
 from pargo_mllm.evaluation.reading.text_files import begins, text_lines
-
-__all__ = ["PictureFolder", "Row", "found", "held_picture", "read_json", "read_lines", "read_rows", "rows_of"]
 
 _SHOWN = 5
 

@@ -1,15 +1,12 @@
-"""The pictures of a benchmark: files of its folder, found by the names that its files give them, or held by its rows."""
+"""The pictures of a benchmark that are files of its folder, found by the names that its files give them."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path, PurePosixPath
 from threading import Lock
-from typing import Any
 
 from PIL import Image
 
@@ -93,23 +90,6 @@ class PictureFolder:
         return by_name
 
 
-def held_picture(value: Any, name: str) -> tuple[str, Opens]:
-    """What opens a picture that a row itself holds, with what tells it apart: base64 text (VLMEvalKit's tables), bytes, or
-    ``{"bytes": …, "path": …}`` (the hub's parquet).
-
-    Args:
-        name: what errors call it.
-
-    Returns:
-        ``(key, opens)``: the key is ``sha256:`` and the digest of its bytes. ``opens`` raises
-        :class:`pargo_mllm.data.pictures.PictureError` where the row holds no picture.
-    """
-    content = _content(value)
-    if content is None:
-        return f"{DIGEST}{_digest(repr(value)[:1000].encode())}", partial(_refuse, name)
-    return f"{DIGEST}{_digest(content)}", partial(load_picture, content, name)
-
-
 def same_picture(one: str, other: str) -> bool:
     """Whether two names can be of the same picture: paths that end alike, with or without an ending such as ``.jpg``, and
     COCO's numbers with or without what COCO puts in front of them. A digest is no name, and can be any picture.
@@ -134,24 +114,3 @@ def _pieces(name: str) -> list[str]:
     if number.isascii() and number.isdigit():
         last = number.lstrip("0") or "0"
     return [*pieces[:-1], last]
-
-
-def _content(value: Any) -> bytes | None:
-    if isinstance(value, Mapping):
-        value = value.get("bytes")
-    if isinstance(value, (bytes, bytearray)):
-        return bytes(value) or None
-    if isinstance(value, str):
-        try:
-            return base64.b64decode("".join(value.split()), validate=True) or None
-        except ValueError:
-            return None
-    return None
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:32]
-
-
-def _refuse(name: str) -> Image.Image:
-    raise PictureError(f"{name} holds no picture: neither bytes nor base64 text.")

@@ -215,5 +215,5 @@ def test_submissions_are_read_again(tmp_path):
     assert [(one.id, one.text) for one in again] == [("v1_0", "red\ttop"), ("v1_1", "Löwe\n")]
     assert json.loads((tmp_path / "mm_vet.json").read_text()) == {"v1_0": "red\ttop", "v1_1": "Löwe\n"}
     said = [Prediction(text=text, where="", id=id, question="which") for id, text in (("0", "red\n"), ("1", ""))]
-    again = llava_bench.predictions(llava_bench.submission(said, tmp_path))
+    again = llava_bench.predictions(llava_bench.ALL[0].submission(said, tmp_path))
     assert [(one.id, one.text, one.question) for one in again] == [("0", "red\n", "which"), ("1", "", "which")]

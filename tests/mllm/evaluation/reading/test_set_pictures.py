@@ -1,20 +1,10 @@
-"""The pictures of a benchmark are found as its files name them, or are in its rows; and nothing outside of its folder is."""
-
-import base64
-import hashlib
-import io
+"""The pictures of a benchmark are found as its files name them, and nothing outside of its folder is."""
 
 import pytest
-from PIL import Image
 
 from pargo_mllm.data.pictures import PictureError
-from pargo_mllm.evaluation.reading.set_pictures import PictureFolder, held_picture, last_name, same_picture
-
-
-def png(colour):
-    held = io.BytesIO()
-    Image.new("RGB", (8, 6), colour).save(held, "png")
-    return held.getvalue()
+from pargo_mllm.evaluation.reading.set_pictures import PictureFolder, last_name, same_picture
+from tests.mllm.made.pictures_in_rows import colour, png
 
 
 @pytest.fixture
@@ -26,19 +16,13 @@ def folder(tmp_path):
         "posters/images/0001.png": "white",
         "deep/down/c.png": "black",
     }
-    for name, colour in below.items():
+    for name, shown in below.items():
         file = tmp_path / "set" / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(png(colour))
+        file.write_bytes(png(shown))
     (tmp_path / "outside.png").write_bytes(png("red"))
     (tmp_path / "set" / "questions.json").write_text("[]")
     return tmp_path / "set"
-
-
-def colour(opens):
-    picture = opens()
-    assert (picture.mode, picture.size) == ("RGB", (8, 6))
-    return picture.getpixel((0, 0))
 
 
 def test_a_name_opens_its_picture(folder):
@@ -76,24 +60,6 @@ def test_what_is_no_picture_of_the_folder_is_refused_when_it_is_opened(folder, n
 def test_links_in_a_circle_are_walked_once(folder):
     (folder / "round").symlink_to(folder, target_is_directory=True)
     assert colour(PictureFolder(folder).opens("elsewhere/c.png")) == (0, 0, 0)
-
-
-def test_a_row_may_hold_its_picture():
-    content = png("lime")
-    key = "sha256:" + hashlib.sha256(content).hexdigest()[:32]
-    text = base64.b64encode(content).decode()
-    for value in (content, text, text[:20] + "\n" + text[20:], {"bytes": content, "path": "x.png"}):
-        found, opens = held_picture(value, "row 1")
-        assert found == key
-        assert colour(opens) == (0, 255, 0)
-
-
-@pytest.mark.parametrize("value", [None, "", "no base64!", "QUJD", b"", {"bytes": None, "path": "x.png"}, {}, 5, [1]])
-def test_a_row_that_holds_none_says_so_when_it_is_opened(value):
-    key, opens = held_picture(value, "a.tsv, line 2")
-    assert key.startswith("sha256:")
-    with pytest.raises(PictureError, match=r"^a\.tsv, line 2"):
-        opens()
 
 
 @pytest.mark.parametrize(
