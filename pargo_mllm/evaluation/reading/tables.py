@@ -19,7 +19,9 @@ _LONGEST_FIELD = 2**31 - 1
 # what pandas writes into a table of text where a cell has no value and somebody made it text
 _NO_VALUE = ("", "nan", "NaN")
 _SHARD = re.compile(r"(?P<split>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.parquet")
-_BATCH = 256
+# rows and bytes of parquet at a time: rows hold pictures
+_BATCH = 32
+_BUFFER = 2**20
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def _parquet(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with opened(file) as content:
         number = 0
         try:
-            for batch in reader.ParquetFile(content).iter_batches(batch_size=_BATCH):
+            for batch in reader.ParquetFile(content, buffer_size=_BUFFER).iter_batches(batch_size=_BATCH):
                 for row in batch.to_pylist():
                     number += 1
                     yield number, {name: _no_nan(value) for name, value in row.items()}
