@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from pargo_mllm.evaluation.benchmark import Prediction
 from pargo_mllm.evaluation.benchmarks import find
-from tests.mllm.made import benchmark_files, benchmark_files_texts
+from tests.mllm.made import benchmark_files_choices, benchmark_files_texts
 from tests.mllm.made.benchmark_files_judged import write_llava_bench, write_mm_vet
 from tests.mllm.made.command_line import ended
 
 WRITERS = {
-    **benchmark_files.WRITERS,
+    **benchmark_files_choices.WRITERS,
     **benchmark_files_texts.WRITERS,
     "mm_vet": lambda folder, form: write_mm_vet(folder),
     "llava_bench": lambda folder, form: write_llava_bench(folder),
