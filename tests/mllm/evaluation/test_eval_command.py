@@ -5,6 +5,7 @@ import socket
 import time
 
 import pytest
+from openpyxl import load_workbook
 
 from pargo_cli.benchmarks import BENCHMARKS
 from pargo_mllm.cli import main
@@ -51,11 +52,18 @@ def command(model, name, data, run, *more):
     ]
 
 
+def content(file):
+    """The bytes of a file; of a sheet, which holds the time at which it was written, its rows."""
+    if file.suffix != ".xlsx":
+        return file.read_bytes()
+    return list(load_workbook(file).active.iter_rows(values_only=True))
+
+
 def outcome(run):
     """(predictions, figures): the files of the submission, and the result without what tells how it was computed."""
     about = json.loads((run / "run.json").read_text())
     path = run / about["predictions"]
-    files = {file.name: file.read_bytes() for file in (sorted(path.iterdir()) if path.is_dir() else [path])}
+    files = {file.name: content(file) for file in (sorted(path.iterdir()) if path.is_dir() else [path])}
     result = json.loads((run / "result.json").read_text()) if (run / "result.json").exists() else None
     return files, result and {key: value for key, value in result.items() if key not in ("batch_size", "versions")}
 
