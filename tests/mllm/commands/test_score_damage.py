@@ -102,7 +102,14 @@ def test_whatever_is_damaged(name, sets, capsys, tmp_path):
         files = sorted(file for file in here.rglob("*") if file.suffix in TEXTS and file.stat().st_size)
         file = data.draw(st.sampled_from(files))
         file.write_bytes(damaged(data, file.read_bytes(), file.suffix == ".jsonl"))
-        words = [here / said.relative_to(folder), "--benchmark", name, "--answers", here / data_path.relative_to(folder), "--json"]
+        words = [
+            here / said.relative_to(folder),
+            "--benchmark",
+            name,
+            "--answers",
+            here / data_path.relative_to(folder),
+            "--json",
+        ]
         words += ["--frame", "pixels"] if name.startswith("refcoco") else []
         words += ["--grades", here / "grades.jsonl"] if name in ("mm_vet", "llava_bench") else []
         words += ["--only-joined"] if data.draw(st.booleans()) else []
