@@ -89,11 +89,12 @@ def damaged(data, content, lines):
     return content[:at] + piece + content[at + 1 :]
 
 
+@pytest.mark.parametrize("examples", [12, pytest.param(500, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", WRITERS)
-def test_whatever_is_damaged(name, sets, capsys, tmp_path):
+def test_whatever_is_damaged(name, examples, sets, capsys, tmp_path):
     folder, data_path, said = sets(name)
 
-    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples, deadline=None, derandomize=examples < 500, suppress_health_check=list(HealthCheck))
     @given(st.data())
     def check(data):
         here = tmp_path / "here"
@@ -102,7 +103,14 @@ def test_whatever_is_damaged(name, sets, capsys, tmp_path):
         files = sorted(file for file in here.rglob("*") if file.suffix in TEXTS and file.stat().st_size)
         file = data.draw(st.sampled_from(files))
         file.write_bytes(damaged(data, file.read_bytes(), file.suffix == ".jsonl"))
-        words = [here / said.relative_to(folder), "--benchmark", name, "--answers", here / data_path.relative_to(folder), "--json"]
+        words = [
+            here / said.relative_to(folder),
+            "--benchmark",
+            name,
+            "--answers",
+            here / data_path.relative_to(folder),
+            "--json",
+        ]
         words += ["--frame", "pixels"] if name.startswith("refcoco") else []
         words += ["--grades", here / "grades.jsonl"] if name in ("mm_vet", "llava_bench") else []
         words += ["--only-joined"] if data.draw(st.booleans()) else []
@@ -115,6 +123,3 @@ def test_whatever_is_damaged(name, sets, capsys, tmp_path):
             assert done.said.endswith("\n")
 
     check()
-
-
-EXAMPLES = 250
