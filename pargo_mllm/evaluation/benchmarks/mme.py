@@ -36,8 +36,7 @@ class _Line(NamedTuple):
 def read(data: Path) -> list[Item]:
     """The questions of the official folder, of a folder of ``SUBTASK.txt`` with the right answers, of VLMEvalKit's table or of
     the hub's parquet."""
-    lists = _subtask_files(data)
-    folders = [data / task for task in SUBTASKS if (data / task).is_dir()]
+    lists, folders = _subtask_files(data), _subtask_folders(data)
     pictures = PictureFolder(data)
     if lists:
         lines = [
@@ -131,6 +130,20 @@ def _subtask_files(path: Path) -> dict[str, Path]:
     if path.is_file():
         return {path.stem: path} if path.suffix == ".txt" and path.stem in SUBTASKS else {}
     return {task: path / f"{task}.txt" for task in SUBTASKS if (path / f"{task}.txt").is_file()}
+
+
+def _subtask_folders(data: Path) -> list[Path]:
+    """The official folders, in ``data`` or somewhere below it, as the archive unpacks.
+
+    Raises:
+        ScoringError: if they lie in several places.
+    """
+    places = {data} if any((data / task).is_dir() for task in SUBTASKS) else set()
+    places = places or {folder.parent for task in SUBTASKS for folder in data.rglob(task) if folder.is_dir()}
+    if len(places) > 1:
+        listed = ", ".join(sorted(map(str, places))[:5])
+        raise ScoringError(f"{data} has the folders of MME's subtasks in {len(places)} places: {listed}; give one of them.")
+    return [place / task for place in places for task in SUBTASKS if (place / task).is_dir()]
 
 
 def _listed(task: str, file: Path, fields: int) -> Iterator[_Line]:

@@ -201,7 +201,11 @@ def letter_figures(marks: Sequence[Mark]) -> dict[str, Any]:
 
 def unmatched(marks: Sequence[Mark]) -> int:
     """How many answers name no choice."""
-    return sum(mark.read in ("", NONE_OF_THEM) for mark in marks)
+
+    def names_none(mark: Mark) -> bool:
+        return mark.read in ("", NONE_OF_THEM) or (bool(mark.item.choices) and mark.read not in mark.item.choices)
+
+    return sum(map(names_none, marks))
 
 
 def _mark(one: Answered, letter: str | None) -> Mark:
