@@ -10,7 +10,7 @@ OPENAI_URL = "https://api.openai.com/v1"
 
 
 def add_judge_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--grades`` and ``--judge…``; :func:`pargo_mllm.evaluation.judging.graded` takes what was parsed."""
+    """Add ``--grades`` and ``--judge…``; :func:`pargo_mllm.evaluation.judging.grading.graded` takes what was parsed."""
     group = parser.add_argument_group(
         "grades", "of benchmarks whose answers a judge model grades; nothing is asked without --judge"
     )

@@ -13,12 +13,12 @@ import transformers
 
 from pargo_mllm.answering.reader import Reader
 from pargo_mllm.commands.processes import run_in_processes
+from pargo_mllm.evaluation.asking.run import Run, Settings, ask, check_same_run, open_items, say_near_ties
 from pargo_mllm.evaluation.benchmark import Benchmark, Rule
 from pargo_mllm.evaluation.benchmarks import find
-from pargo_mllm.evaluation.failures import save_failures
-from pargo_mllm.evaluation.judging import graded
-from pargo_mllm.evaluation.outcome import RUN, shown, write_outcome
-from pargo_mllm.evaluation.run import Run, Settings, ask, check_same_run, open_items, say_near_ties
+from pargo_mllm.evaluation.judging.grading import graded
+from pargo_mllm.evaluation.runs.failures import save_failures
+from pargo_mllm.evaluation.runs.outcome import RUN, shown, write_outcome
 from pargo_mllm.evaluation.scoring import Scored, score, versions
 from pargo_mllm.files import write_whole
 from pargo_mllm.loading import check_model_folder, chosen_device, open_model

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from pargo_mllm.evaluation.benchmarks import find
-from pargo_mllm.evaluation.comparing import compare
-from pargo_mllm.evaluation.report import told, write_report
-from pargo_mllm.evaluation.run_folder import read_run
+from pargo_mllm.evaluation.reporting.comparing import compare
+from pargo_mllm.evaluation.reporting.report import told, write_report
+from pargo_mllm.evaluation.runs.run_folder import read_run
 
 
 def run(options: argparse.Namespace) -> None:

@@ -11,8 +11,8 @@ from pargo_mllm.data.frames import FRAMES
 from pargo_mllm.evaluation.benchmark import Benchmark, ScoringError, printable
 from pargo_mllm.evaluation.benchmarks import find
 from pargo_mllm.evaluation.joining import read_joined
-from pargo_mllm.evaluation.judging import graded
-from pargo_mllm.evaluation.outcome import check_new, predictions_of, shown, write_outcome
+from pargo_mllm.evaluation.judging.grading import graded
+from pargo_mllm.evaluation.runs.outcome import check_new, predictions_of, shown, write_outcome
 from pargo_mllm.evaluation.scoring import chosen_rule, is_ranked, score
 
 

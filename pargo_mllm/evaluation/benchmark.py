@@ -153,7 +153,7 @@ class Rule:
         mark: answers -> marks, one each and in their order.
         figures: marks -> the figures of the result, as JSON. Shares lie in 0...1, points as the benchmark publishes them.
         ranks: whether the model does not say an answer but the likeliest of the choices counts.
-        judge: how a judge is asked, where people's words are graded by one (:mod:`pargo_mllm.evaluation.judging`).
+        judge: how a judge is asked, where people's words are graded by one (:mod:`pargo_mllm.evaluation.judging.grading`).
         needs_grades: whether nothing can be said without its grades.
     """
 

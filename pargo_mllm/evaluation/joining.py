@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Prediction, ScoringError
-from pargo_mllm.evaluation.set_pictures import last_name, same_picture
+from pargo_mllm.evaluation.reading.set_pictures import last_name, same_picture
 
 _MARKERS = re.compile(r"<image(?:[_ ]?\d+)?>", re.IGNORECASE)
 

@@ -10,28 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pargo_mllm.evaluation.benchmark import Benchmark, Item, Prediction, Rule, ScoringError
-from pargo_mllm.evaluation.choice_rows import (
-    LETTER_PROMPT,
-    asked,
-    choice_columns,
-    choice_list,
-    identity,
-    json_whole,
-    letter_at,
-    part_of,
-    right_letter,
-    rows_with_pictures,
-    said,
-    write_json,
-)
-from pargo_mllm.evaluation.rows import Row, found, read_rows, rows_of
+from pargo_mllm.evaluation.reading.choices import LETTER_PROMPT, choice_columns, choice_list, letter_at, right_letter
+from pargo_mllm.evaluation.reading.records import identity, json_whole, rows_with_pictures, said, text_or_empty
+from pargo_mllm.evaluation.reading.rows import Row, found, read_rows, rows_of
 from pargo_mllm.evaluation.scorers.letters import by_letter, choice_itself, letter_figures, vlmevalkit_2026
+from pargo_mllm.evaluation.writing.submissions import asked, write_json
 
 
 def read(data: Path) -> list[Item]:
     """The questions of the official file, of VLMEvalKit's table or of the hub's parquet."""
     file = found(data, "aokvqa*_val.json", "aokvqa*.json", "*OKVQA*.tsv", "*.tsv", "*val*.parquet", "*.parquet", "*.json")
-    rows, pictures = rows_with_pictures(data, file)
+    rows, pictures = rows_with_pictures(data, read_rows(file))
     items = []
     for row in rows:
         held = row.first("image", "image_path") is not None
@@ -46,7 +35,7 @@ def read(data: Path) -> list[Item]:
                 id=identity(row, "question_id", "index"),
                 question=row.text("question"),
                 answer=right,
-                part=part_of(row, "category"),
+                part=text_or_empty(row, "category"),
                 choices=choices,
                 **shown,
             )
@@ -84,7 +73,7 @@ def _coco_name(row: Row) -> str:
 def _said(row: Row) -> Prediction:
     item = None
     if row.first("answer") is not None and row.first("prediction") is not None:
-        question = part_of(row, "question")
+        question = text_or_empty(row, "question")
         item = Item(identity(row, "question_id", "index"), question, right_letter(row, "answer"), choices=choice_columns(row))
     return said(row, item=item)
 

@@ -12,22 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pargo_mllm.evaluation.answer_rows import (
-    LISTS,
-    Pictures,
-    answers_of,
-    as_number,
-    carried,
-    identity,
-    records,
-    right,
-    said,
-    submission,
-    texts,
-)
 from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Mark, Prediction, Rule, ScoringError, mean
-from pargo_mllm.evaluation.rows import Row, found, read_json, read_lines, read_rows, rows_of
+from pargo_mllm.evaluation.reading.answers import answers_of, carried, right, said_in_words, texts
+from pargo_mllm.evaluation.reading.records import LISTS, Pictures, identity, records, rows_with_pictures
+from pargo_mllm.evaluation.reading.rows import Row, found, read_json, read_lines, read_rows, rows_of
 from pargo_mllm.evaluation.scorers.captions import TOKENIZERS, score
+from pargo_mllm.evaluation.writing.submissions import as_number, asked, json_list
 
 _NUMBERED = re.compile(r"(?P<stem>.*ref[a-z]*[._-]?)\d+", re.IGNORECASE)
 _COCO = re.compile(r"(?:.*/)?(?:COCO_\w+_)?0*(\d+)(?:\.jpg)?")
@@ -47,8 +37,7 @@ def read(data: Path) -> list[Item]:
             return _official(value, file, data)
         if isinstance(value, Mapping):
             return _of_map(value.get("references", value), file)
-    rows = records(file)
-    pictures = Pictures(data, rows)
+    rows, pictures = rows_with_pictures(data, records(file))
     return [_item(row, pictures) for row in rows]
 
 
@@ -79,8 +68,8 @@ def picture_id(name: str) -> str:
 
 
 def _said(row: Row, number: int) -> Prediction:
-    one = said(row, number, _own, _SAID)
-    named = picture_id(identity(row, names=_IDS)) if row.first(*_IDS) is not None else None
+    one = said_in_words(row, number, _own, _SAID)
+    named = picture_id(identity(row, *_IDS)) if row.first(*_IDS) is not None else None
     return Prediction(one.text, one.where, named, item=one.item)
 
 
@@ -90,7 +79,7 @@ def _own(row: Row, number: str) -> Item | None:
     return (
         None
         if captions is None
-        else Item(picture_id(identity(row, int(number) if number.isdigit() else 0, _IDS)), "", captions)
+        else Item(picture_id(identity(row, *_IDS, otherwise=int(number) if number.isdigit() else 0)), "", captions)
     )
 
 
@@ -115,10 +104,10 @@ def _said_in_map(row: Row, file: Path) -> list[Prediction]:
 
 def _official(value: Mapping[str, Any], file: Path, data: Path) -> list[Item]:
     pictures = Pictures(data)
-    names = {identity(row, names=("id",)): row for row in rows_of(value.get("images", []), f"{file}, 'images'")}
+    names = {identity(row, "id"): row for row in rows_of(value.get("images", []), f"{file}, 'images'")}
     captions: dict[str, list[str]] = {}
     for row in rows_of(value["annotations"], f"{file}, 'annotations'"):
-        captions.setdefault(identity(row, names=("image_id",)), []).append(row.text("caption"))
+        captions.setdefault(identity(row, "image_id"), []).append(row.text("caption"))
     items = []
     for number, some in captions.items():
         name = names[number].first("file_name") if number in names else None
@@ -142,7 +131,7 @@ def _item(row: Row, pictures: Pictures) -> Item:
     name = row.first("file_name", "question_id", "image_path")
     named = name if isinstance(name, str) and "." in name else ""
     return Item(
-        id=picture_id(identity(row, names=_IDS)),
+        id=picture_id(identity(row, *_IDS)),
         question="",
         answer=texts(row, "captions", "answers", "answer", "caption"),
         **pictures.of(row, named),
@@ -206,7 +195,7 @@ ALL = (
         read=read,
         predictions=predictions,
         rules=tuple(Rule(name, partial(_marks, name), partial(_figures, name)) for name in TOKENIZERS),
-        submission=submission("captions_results.json", lambda item, text: {"image_id": as_number(item.id), "caption": text}),
+        submission=json_list("captions_results.json", lambda one: {"image_id": as_number(asked(one).id), "caption": one.text}),
         headline="cider",
         max_new_tokens=48,
     ),

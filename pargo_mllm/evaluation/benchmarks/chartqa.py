@@ -9,21 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pargo_mllm.evaluation.answer_rows import (
-    SHORT,
-    Pictures,
-    answers_of,
-    carried,
-    identity,
-    records,
-    right,
-    said,
-    submission,
-    texts,
-)
 from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Prediction, Rule, accuracy, each
-from pargo_mllm.evaluation.rows import Row, found
+from pargo_mllm.evaluation.reading.answers import SHORT, answers_of, carried, right, said_in_words, texts
+from pargo_mllm.evaluation.reading.records import Pictures, identity, records, rows_with_pictures
+from pargo_mllm.evaluation.reading.rows import Row, found
 from pargo_mllm.evaluation.scorers.texts import close
+from pargo_mllm.evaluation.writing.submissions import asked, json_list
 
 
 def read(data: Path) -> list[Item]:
@@ -33,15 +24,14 @@ def read(data: Path) -> list[Item]:
         files = [found(data, "*.tsv", "test*.parquet", "*.parquet", "*.json")]
     items = []
     for file in files:
-        rows = records(file)
-        pictures = Pictures(data, rows)
+        rows, pictures = rows_with_pictures(data, records(file))
         items += [_item(row, number, file, pictures) for number, row in enumerate(rows)]
     return items
 
 
 def predictions(path: Path) -> list[Prediction]:
     """Rows with ``prediction`` beside ``label``, as eval writes them; Qwen-VL's ``[{"answer", "annotation"}]``; LLaVA's."""
-    return carried(said(row, number, _own) for number, row in enumerate(records(path), start=1))
+    return carried(said_in_words(row, number, _own) for number, row in enumerate(records(path), start=1))
 
 
 def _part(row: Row, file: Path | None = None) -> str:
@@ -53,7 +43,7 @@ def _item(row: Row, number: int, file: Path, pictures: Pictures) -> Item:
     part = _part(row, file)
     name = row.first("imgname")
     return Item(
-        id=identity(row, names=("question_id", "index", "id"))
+        id=identity(row, "question_id", "index", "id")
         if row.first("question_id", "index", "id") is not None
         else f"{part}/{number}",
         question=row.text("query", "question"),
@@ -82,10 +72,11 @@ def _mark(one: Answered) -> tuple[float, str]:
     return float(any(close(one.text, answer) for answer in answers_of(one.item))), one.text
 
 
-def _entry(item: Item, text: str) -> dict[str, Any]:
+def _entry(one: Prediction) -> dict[str, Any]:
+    item = asked(one)
     right = {} if item.answer is None else {"label": item.answer[0] if len(item.answer) == 1 else item.answer}
     kind = {"type": item.part} if item.part else {}
-    return {"question_id": item.id, "imgname": item.picture, "query": item.question, **right, **kind, "prediction": text}
+    return {"question_id": item.id, "imgname": item.picture, "query": item.question, **right, **kind, "prediction": one.text}
 
 
 ALL = (
@@ -96,6 +87,6 @@ ALL = (
         read=read,
         predictions=predictions,
         rules=(Rule("relaxed", each(_mark), accuracy),),
-        submission=submission("chartqa_predictions.json", _entry),
+        submission=json_list("chartqa_predictions.json", _entry),
     ),
 )

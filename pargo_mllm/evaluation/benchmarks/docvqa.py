@@ -9,34 +9,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pargo_mllm.evaluation.answer_rows import (
-    SHORT,
-    Pictures,
-    answers_of,
-    as_number,
-    carried,
-    identity,
-    records,
-    right,
-    said,
-    submission,
-    texts,
-)
 from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Mark, Prediction, Rule, each, mean
-from pargo_mllm.evaluation.rows import Row, found
+from pargo_mllm.evaluation.reading.answers import SHORT, answers_of, carried, right, said_in_words, texts
+from pargo_mllm.evaluation.reading.records import identity, records, rows_with_pictures, text_or_empty
+from pargo_mllm.evaluation.reading.rows import Row, found
 from pargo_mllm.evaluation.scorers.texts import anls
+from pargo_mllm.evaluation.writing.submissions import as_number, asked, json_list
 
 
 def read(data: Path) -> list[Item]:
     """The questions of the official file, of VLMEvalKit's table or of the hub's parquet."""
-    rows = records(found(data, "val*.json", "*.json", "*.tsv", "validation*.parquet", "*.parquet"))
-    pictures = Pictures(data, rows)
+    rows, pictures = rows_with_pictures(
+        data, records(found(data, "val*.json", "*.json", "*.tsv", "validation*.parquet", "*.parquet"))
+    )
     return [_item(row, identity(row), texts(row, "answers", "answer"), pictures.of(row)) for row in rows]
 
 
 def predictions(path: Path) -> list[Prediction]:
     """Submissions ``[{"questionId", "answer"}]``, LLaVA's lines, and rows with the right answers beside ``prediction``."""
-    return carried(said(row, number, _own) for number, row in enumerate(records(path), start=1))
+    return carried(said_in_words(row, number, _own) for number, row in enumerate(records(path), start=1))
 
 
 def figures(marks: Sequence[Mark]) -> dict[str, Any]:
@@ -57,8 +48,7 @@ def _own(row: Row, number: str) -> Item | None:
 
 def _item(row: Row, number: str, answers: list[str] | None, shown: dict[str, Any]) -> Item:
     types = texts(row, "question_types") if row.first("question_types") else []
-    question = row.text("question") if row.first("question") is not None else ""
-    return Item(number, question, answers, details={"types": tuple(types or ())}, **shown)
+    return Item(number, text_or_empty(row, "question"), answers, details={"types": tuple(types or ())}, **shown)
 
 
 def _mark(one: Answered) -> tuple[float, str]:
@@ -73,7 +63,7 @@ ALL = (
         read=read,
         predictions=predictions,
         rules=(Rule("anls-0.5", each(_mark), figures),),
-        submission=submission("docvqa_results.json", lambda item, text: {"questionId": as_number(item.id), "answer": text}),
+        submission=json_list("docvqa_results.json", lambda one: {"questionId": as_number(asked(one).id), "answer": one.text}),
         headline="anls",
         max_new_tokens=32,
     ),

@@ -11,29 +11,32 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pargo_mllm.evaluation.answer_rows import SHORT, Pictures, answers_of, carried, identity, records, said, submission, texts
-from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Prediction, Rule, accuracy, each
+from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Prediction, Rule, ScoringError, accuracy, each
 from pargo_mllm.evaluation.benchmarks.vqav2 import own_item
-from pargo_mllm.evaluation.rows import Row, found, held_picture
+from pargo_mllm.evaluation.reading.answers import SHORT, answers_of, carried, said_in_words, texts
+from pargo_mllm.evaluation.reading.records import Pictures, identity, records, rows_with_pictures
+from pargo_mllm.evaluation.reading.rows import Row, found
+from pargo_mllm.evaluation.writing.submissions import asked, json_list
 
 
 def read(data: Path) -> list[Item]:
     """The questions of the official file, of VLMEvalKit's table or of the hub's parquet."""
     apart = data.is_dir() and any(data.glob("*_instructions/*.parquet"))
     file = found(data, "testdev_balanced_questions.json", "*questions*.json", "*_instructions/*.parquet", "*.tsv", "*.parquet")
-    rows = records(file)
+    rows, pictures = rows_with_pictures(data, records(file))
     if not apart:
-        pictures = Pictures(data, rows)
         return [_item(row, _shown(row, pictures)) for row in rows]
-    held = {
-        row.text("id"): held_picture(row.first("image"), row.where)[1] for row in records(found(data, "*_images/*.parquet"))
-    }
-    return [_item(row, {"picture": row.text("imageId"), "pictures": (held[row.text("imageId")],)}) for row in rows]
+    others, held = rows_with_pictures(data, records(found(data, "*_images/*.parquet")))
+    shown = {row.text("id"): held.of(row, row.text("id")) for row in others}
+    missing = next((row for row in rows if row.text("imageId") not in shown), None)
+    if missing is not None:
+        raise ScoringError(f"{missing.where}: no picture has the id {missing.text('imageId')!r} that it names.")
+    return [_item(row, shown[row.text("imageId")]) for row in rows]
 
 
 def predictions(path: Path) -> list[Prediction]:
     """GQA's ``[{"questionId", "prediction"}]``, LLaVA's lines, VLMEvalKit's tables."""
-    return carried(said(row, number, own_item) for number, row in enumerate(records(path), start=1))
+    return carried(said_in_words(row, number, own_item) for number, row in enumerate(records(path), start=1))
 
 
 def converted(text: str) -> str:
@@ -72,8 +75,8 @@ ALL = (
             Rule("llava", each(partial(_mark, convert=True)), accuracy),
             Rule("official", each(partial(_mark, convert=False)), accuracy),
         ),
-        submission=submission(
-            "testdev_balanced_predictions.json", lambda item, text: {"questionId": item.id, "prediction": converted(text)}
+        submission=json_list(
+            "testdev_balanced_predictions.json", lambda one: {"questionId": asked(one).id, "prediction": converted(one.text)}
         ),
     ),
 )

@@ -22,9 +22,10 @@ from pargo_mllm.evaluation.benchmark import (
     each,
     mean,
 )
-from pargo_mllm.evaluation.choice_rows import Pictures, asked, rows_with_pictures, said, write_json
-from pargo_mllm.evaluation.rows import Row, found, read_rows
+from pargo_mllm.evaluation.reading.records import Pictures, rows_with_pictures, said
+from pargo_mllm.evaluation.reading.rows import Row, found, read_rows
 from pargo_mllm.evaluation.scorers import yes_no
+from pargo_mllm.evaluation.writing.submissions import asked, json_list
 
 _PLACE = ("category", "subcategory", "set_id", "figure_id", "question_id")
 
@@ -32,18 +33,13 @@ _PLACE = ("category", "subcategory", "set_id", "figure_id", "question_id")
 def read(data: Path) -> list[Item]:
     """The questions of the official file, of VLMEvalKit's table (only those with a picture) or of the hub's parquet."""
     file = found(data, "HallusionBench*.json", "*Hallusion*.tsv", "*.tsv", "image*.parquet", "*.parquet", "*.json")
-    rows, pictures = rows_with_pictures(data, file)
+    rows, pictures = rows_with_pictures(data, read_rows(file))
     return [_item(row, pictures) for row in rows]
 
 
 def predictions(path: Path) -> list[Prediction]:
     """The official list with ``model_prediction`` in each of its entries, or a table with ``prediction``."""
     return [_said(row) for row in read_rows(path)]
-
-
-def submission(predictions: Sequence[Prediction], folder: Path) -> Path:
-    """The official list, with ``model_prediction``."""
-    return write_json([_entry(one) for one in predictions], folder / "hallusionbench.json")
 
 
 def figures(marks: Sequence[Mark]) -> dict[str, Any]:
@@ -117,6 +113,7 @@ def _said(row: Row) -> Prediction:
 
 
 def _entry(one: Prediction) -> dict[str, Any]:
+    """Of the official list, with ``model_prediction``."""
     item = asked(one)
     right = {"yes": "1", "no": "0"}[item.answer]
     place = dict(zip(_PLACE, item.details["place"], strict=True))
@@ -131,6 +128,6 @@ ALL = (
         read=read,
         predictions=predictions,
         rules=(Rule("word", each(_mark), figures),),
-        submission=submission,
+        submission=json_list("hallusionbench.json", _entry),
     ),
 )

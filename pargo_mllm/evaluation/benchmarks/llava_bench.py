@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pargo_mllm.evaluation import judges
 from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Grades, Item, Mark, Prediction, Rule, ScoringError, mean
-from pargo_mllm.evaluation.choice_rows import Pictures, identity, write_lines
-from pargo_mllm.evaluation.grades import grade_number, in_runs, said_or_graded, spread, unique_ids
-from pargo_mllm.evaluation.rows import Row, found, read_rows
+from pargo_mllm.evaluation.judging import judges
+from pargo_mllm.evaluation.judging.grades import grade_number, in_runs, said_or_graded, spread, unique_ids
+from pargo_mllm.evaluation.reading.records import Pictures, identity, rows_with_pictures
+from pargo_mllm.evaluation.reading.rows import Row, found, read_rows
+from pargo_mllm.evaluation.writing.submissions import as_number, json_lines
 
 _IDS = ("question_id", "index", "id")
 _HIGHEST = 10.0
@@ -27,8 +28,7 @@ def read(data: Path) -> list[Item]:
     Of ``questions.jsonl`` the other two files are read from the same folder; without them a judge cannot be asked.
     """
     file = found(data, "questions.jsonl", "*LLaVA*Bench*.tsv", "*.parquet", "*.tsv", "*questions*.jsonl")
-    rows = list(read_rows(file))
-    pictures = Pictures(data, rows)
+    rows, pictures = rows_with_pictures(data, read_rows(file))
     contexts = {row.text("image"): row for row in _beside(file, "context.jsonl")}
     references = {_id(row): row for row in _beside(file, "answers_gpt4.jsonl")}
     return [_item(row, pictures, contexts, references) for row in rows]
@@ -49,12 +49,6 @@ def grades(path: Path) -> Grades:
         if _is_graded(row):
             by_id[number] = (_pair(row),)
     return Grades(by_id)
-
-
-def submission(predictions: Sequence[Prediction], folder: Path) -> Path:
-    """``llava_bench.jsonl``, as LLaVA's reviewer reads it."""
-    records = ({"question_id": _number(one.id), "prompt": one.question, "text": one.text} for one in predictions)
-    return write_lines(records, folder / "llava_bench.jsonl")
 
 
 def mark(answered: Sequence[Answered]) -> list[Mark]:
@@ -106,11 +100,6 @@ def _id(row: Row) -> str:
     return identity(row, *_IDS)
 
 
-def _number(id: str | None) -> int | str | None:
-    """As LLaVA's lines have it."""
-    return int(id) if id is not None and id.isascii() and id.isdigit() else id
-
-
 def _item(row: Row, pictures: Pictures, contexts: dict[str, Row], references: dict[str, Row]) -> Item:
     number, image = _id(row), row.first("image")
     official = "text" in row.values and isinstance(image, str)
@@ -160,6 +149,12 @@ def _said(row: Row) -> Prediction:
     return said_or_graded(row, item, graded=_is_graded(row))
 
 
+def _line(one: Prediction) -> dict[str, Any]:
+    """As LLaVA's reviewer reads it."""
+    number = None if one.id is None else as_number(one.id)
+    return {"question_id": number, "prompt": one.question, "text": one.text}
+
+
 ALL = (
     Benchmark(
         name="llava_bench",
@@ -168,7 +163,7 @@ ALL = (
         read=read,
         predictions=predictions,
         rules=(Rule("judge", mark, figures, judge=judges.LLAVA_BENCH, needs_grades=True),),
-        submission=submission,
+        submission=json_lines("llava_bench.jsonl", _line),
         headline="score",
         max_new_tokens=512,
         grades=grades,

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pargo_mllm.evaluation import judges
 from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Grades, Item, Mark, Prediction, Rule, ScoringError, mean
-from pargo_mllm.evaluation.choice_rows import Pictures, identity, write_json
-from pargo_mllm.evaluation.grades import grade_number, in_runs, said_or_graded, spread, unique_ids
-from pargo_mllm.evaluation.rows import Row, found, read_rows
+from pargo_mllm.evaluation.judging import judges
+from pargo_mllm.evaluation.judging.grades import grade_number, in_runs, said_or_graded, spread, unique_ids
+from pargo_mllm.evaluation.reading.records import Pictures, identity, rows_with_pictures
+from pargo_mllm.evaluation.reading.rows import Row, found, read_rows
+from pargo_mllm.evaluation.writing.submissions import write_json
 
 CAPABILITIES = ("rec", "ocr", "know", "gen", "spat", "math")
 _IDS = ("question_id", "index", "id")
@@ -25,8 +26,7 @@ _IDS = ("question_id", "index", "id")
 def read(data: Path) -> list[Item]:
     """The questions of ``mm-vet.json``, VLMEvalKit's table, the hub's parquet, or LLaVA's lines, which have no answers."""
     file = found(data, "mm-vet.json", "*mm*vet*.json", "*MM*Vet*.tsv", "*.parquet", "*.tsv", "*mm*vet*.jsonl")
-    rows = _rows(file)
-    pictures = Pictures(data, rows)
+    rows, pictures = rows_with_pictures(data, _rows(file))
     return [_item(row, pictures) for row in rows]
 
 

@@ -11,21 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from pargo_mllm.evaluation.benchmark import Benchmark, Item, Mark, Prediction, Rule, ScoringError, mean
-from pargo_mllm.evaluation.choice_rows import (
-    LETTER_PROMPT,
-    Pictures,
-    asked,
-    choice_columns,
-    identity,
-    part_of,
-    right_letter,
-    rows_with_pictures,
-    said,
-)
-from pargo_mllm.evaluation.judges import extraction
-from pargo_mllm.evaluation.rows import Row, found, read_rows
+from pargo_mllm.evaluation.judging.judges import extraction
+from pargo_mllm.evaluation.reading.choices import LETTER_PROMPT, choice_columns, right_letter
+from pargo_mllm.evaluation.reading.records import Pictures, identity, rows_with_pictures, said, text_or_empty
+from pargo_mllm.evaluation.reading.rows import Row, found, read_rows
 from pargo_mllm.evaluation.scorers.letters import by_letter, official_2023, unmatched, vlmevalkit_2026
-from pargo_mllm.evaluation.sheets import write_sheet
+from pargo_mllm.evaluation.writing.sheets import write_sheet
+from pargo_mllm.evaluation.writing.submissions import asked
 
 ROTATION = 1_000_000
 _L2 = ("l2-category", "L2-category", "l2_category")
@@ -33,7 +25,7 @@ _L2 = ("l2-category", "L2-category", "l2_category")
 
 def read(data: Path) -> list[Item]:
     """The questions of the official table, which is VLMEvalKit's too, or of the hub's parquet."""
-    rows, pictures = rows_with_pictures(data, found(data, "*mmbench*.tsv", "*MMBench*.tsv", "*.tsv", "*.parquet"))
+    rows, pictures = rows_with_pictures(data, read_rows(found(data, "*mmbench*.tsv", "*MMBench*.tsv", "*.tsv", "*.parquet")))
     return [_item(row, pictures) for row in rows]
 
 
@@ -81,12 +73,12 @@ def _item(row: Row, pictures: Pictures | None = None) -> Item:
         raise ScoringError(f"{row.where}: the index is {number!r}, no whole number.")
     return Item(
         id=number,
-        question=row.text("question") if pictures else part_of(row, "question"),
+        question=row.text("question") if pictures else text_or_empty(row, "question"),
         answer=right_letter(row, "answer"),
-        part=part_of(row, "category"),
+        part=text_or_empty(row, "category"),
         choices=choices,
-        hint=part_of(row, "hint"),
-        details={"index": int(number), "l2": part_of(row, *_L2), "split": part_of(row, "split")},
+        hint=text_or_empty(row, "hint"),
+        details={"index": int(number), "l2": text_or_empty(row, *_L2), "split": text_or_empty(row, "split")},
         **(pictures.of(row) if pictures else {}),
     )
 

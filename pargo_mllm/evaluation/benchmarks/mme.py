@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Mark, Prediction, Rule, ScoringError, each, mean
-from pargo_mllm.evaluation.choice_rows import asked, in_one_line, rows_with_pictures, said
-from pargo_mllm.evaluation.rows import PictureFolder, Row, found, read_lines, read_rows
+from pargo_mllm.evaluation.reading.records import rows_with_pictures, said
+from pargo_mllm.evaluation.reading.rows import Row, found, read_lines, read_rows
+from pargo_mllm.evaluation.reading.set_pictures import PictureFolder
 from pargo_mllm.evaluation.scorers import yes_no
+from pargo_mllm.evaluation.writing.submissions import asked, in_one_line, write_text
 
 PERCEPTION = ("existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR")
 COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
@@ -75,10 +77,8 @@ def submission(predictions: Sequence[Prediction], folder: Path) -> Path:
         fields = (item.picture.rsplit("/", 1)[-1], item.details["stated"], item.answer.capitalize(), one.text)
         of_task = pairs.setdefault(item.part, {})
         of_task.setdefault((item.picture, item.details["pair"]), []).append("\t".join(map(in_one_line, fields)) + "\n")
-    (folder / "mme").mkdir(parents=True, exist_ok=True)
     for task, of_task in pairs.items():
-        text = "".join(line for lines in of_task.values() for line in lines)
-        (folder / "mme" / f"{task}.txt").write_bytes(text.encode("utf-8", "replace"))
+        write_text("".join(line for lines in of_task.values() for line in lines), folder / "mme" / f"{task}.txt")
     return folder / "mme"
 
 
@@ -196,7 +196,7 @@ def _official(folder: Path, pictures: PictureFolder) -> Iterator[_Line]:
 
 
 def _rows(data: Path) -> Iterator[_Line]:
-    rows, pictures = rows_with_pictures(data, found(data, "*MME*.tsv", "*.tsv", "*.parquet"))
+    rows, pictures = rows_with_pictures(data, read_rows(found(data, "*MME*.tsv", "*.tsv", "*.parquet")))
     for row in rows:
         shown = pictures.of(row)
         yield _line(row, shown.get("picture", ""))._replace(pictures=shown.get("pictures", ()))

@@ -11,20 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from pargo_mllm.evaluation.benchmark import Benchmark, Item, Prediction, Rule
-from pargo_mllm.evaluation.choice_rows import (
-    LETTER_PROMPT,
-    Pictures,
-    asked,
-    choice_columns,
-    identity,
-    lines_submission,
-    part_of,
-    right_letter,
-    rows_with_pictures,
-    said,
-)
-from pargo_mllm.evaluation.rows import Row, found, read_rows
+from pargo_mllm.evaluation.reading.choices import LETTER_PROMPT, choice_columns, right_letter
+from pargo_mllm.evaluation.reading.records import Pictures, identity, rows_with_pictures, said, text_or_empty
+from pargo_mllm.evaluation.reading.rows import Row, found, read_rows
 from pargo_mllm.evaluation.scorers.letters import by_letter, letter_figures, mmstar_official, vlmevalkit_2026
+from pargo_mllm.evaluation.writing.submissions import asked, json_lines
 
 _OPTIONS = re.compile(r"\s*Options:\s*(?=A: )")
 _LETTER = re.compile(r"(?:^|,\s*|\n\s*)([A-Z]): ")
@@ -32,7 +23,7 @@ _LETTER = re.compile(r"(?:^|,\s*|\n\s*)([A-Z]): ")
 
 def read(data: Path) -> list[Item]:
     """The questions of the hub's parquet, or of VLMEvalKit's table."""
-    rows, pictures = rows_with_pictures(data, found(data, "*MMStar*.tsv", "*.tsv", "*.parquet"))
+    rows, pictures = rows_with_pictures(data, read_rows(found(data, "*MMStar*.tsv", "*.tsv", "*.parquet")))
     return [_item(row, pictures) for row in rows]
 
 
@@ -59,9 +50,9 @@ def _item(row: Row, pictures: Pictures | None = None) -> Item:
         id=identity(row, "index", "question_id"),
         question=question,
         answer=right_letter(row, "answer"),
-        part=part_of(row, "category"),
+        part=text_or_empty(row, "category"),
         choices=choice_columns(row) or choices,
-        details={"l2": part_of(row, "l2_category", "l2-category")},
+        details={"l2": text_or_empty(row, "l2_category", "l2-category")},
         **(pictures.of(row) if pictures else {}),
     )
 
@@ -88,6 +79,6 @@ ALL = (
             Rule("official", by_letter(mmstar_official), letter_figures),
             Rule("vlmevalkit-2026", by_letter(vlmevalkit_2026), letter_figures),
         ),
-        submission=lines_submission(_line, "mmstar.jsonl"),
+        submission=json_lines("mmstar.jsonl", _line),
     ),
 )

@@ -12,26 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from pargo_mllm.evaluation.benchmark import Benchmark, Item, Mark, Prediction, Rule, mean
-from pargo_mllm.evaluation.choice_rows import (
-    LETTER_PROMPT,
-    asked,
-    choice_columns,
-    choice_list,
-    identity,
-    lines_submission,
-    right_letter,
-    rows_with_pictures,
-    said,
-)
-from pargo_mllm.evaluation.rows import Row, found, read_rows
+from pargo_mllm.evaluation.reading.choices import LETTER_PROMPT, choice_columns, choice_list, right_letter
+from pargo_mllm.evaluation.reading.records import identity, rows_with_pictures, said
+from pargo_mllm.evaluation.reading.rows import Row, found, read_rows
 from pargo_mllm.evaluation.scorers.letters import by_letter, letter_figures, letter_in_brackets, vlmevalkit_2026
+from pargo_mllm.evaluation.writing.submissions import asked, json_lines
 
 _OPTION = re.compile(r"\(([a-z])\)\s*")
 
 
 def read(data: Path) -> list[Item]:
     """The questions of the official table, of VLMEvalKit's table or of the hub's parquet; two rows that follow are a pair."""
-    rows, pictures = rows_with_pictures(data, found(data, "Questions.csv", "*MMVP*.tsv", "*.tsv", "*.parquet", "*.csv"))
+    rows, pictures = rows_with_pictures(
+        data, read_rows(found(data, "Questions.csv", "*MMVP*.tsv", "*.tsv", "*.parquet", "*.csv"))
+    )
     items = []
     for place, row in enumerate(rows):
         number = (
@@ -109,7 +103,7 @@ ALL = (
             Rule("letter", by_letter(letter_in_brackets), figures),
             Rule("vlmevalkit-2026", by_letter(vlmevalkit_2026), figures),
         ),
-        submission=lines_submission(_line, "mmvp.jsonl"),
+        submission=json_lines("mmvp.jsonl", _line),
         headline="pair_accuracy",
         also=("accuracy",),
         cluster=lambda item: f"pair {item.details['pair']}",

@@ -10,38 +10,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pargo_mllm.evaluation.answer_rows import (
-    Pictures,
-    answers_of,
-    as_number,
-    carried,
-    identity,
-    numbered,
-    records,
-    right,
-    said,
-    submission,
-    texts,
-)
 from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Mark, Prediction, Rule, accuracy, each
-from pargo_mllm.evaluation.rows import Row, found
+from pargo_mllm.evaluation.reading.answers import answers_of, carried, numbered, right, said_in_words, texts
+from pargo_mllm.evaluation.reading.records import identity, records, rows_with_pictures, text_or_empty
+from pargo_mllm.evaluation.reading.rows import Row, found
 from pargo_mllm.evaluation.scorers.texts import holds
+from pargo_mllm.evaluation.writing.submissions import as_number, asked, json_list
 
 _FORMULAS = ("HME100k", "Handwritten Mathematical Expression Recognition")
 
 
 def read(data: Path) -> list[Item]:
     """The questions of the official file, of VLMEvalKit's table or of the hub's parquet."""
-    rows = records(found(data, "OCRBench*.json", "*.tsv", "*.parquet", "*.json"))
-    pictures = Pictures(data, rows)
+    file = found(data, "OCRBench*.json", "*.tsv", "*.parquet", "*.json")
+    rows, pictures = rows_with_pictures(data, records(file))
     return numbered(
-        _item(row, identity(row, number), texts(row, "answers", "answer"), pictures.of(row)) for number, row in enumerate(rows)
+        _item(row, identity(row, otherwise=number), texts(row, "answers", "answer"), pictures.of(row))
+        for number, row in enumerate(rows)
     )
 
 
 def predictions(path: Path) -> list[Prediction]:
     """The official rows with ``predict``, VLMEvalKit's tables with ``prediction``, LLaVA's lines."""
-    return carried(said(row, number, _own) for number, row in enumerate(records(path)))
+    return carried(said_in_words(row, number, _own) for number, row in enumerate(records(path)))
 
 
 def figures(marks: Sequence[Mark]) -> dict[str, Any]:
@@ -55,9 +46,8 @@ def _own(row: Row, number: str) -> Item | None:
 
 
 def _item(row: Row, number: str, answers: list[str] | None, shown: dict[str, Any]) -> Item:
-    set_name = row.text("dataset_name", "dataset") if row.first("dataset_name", "dataset") is not None else ""
-    part = row.text("type", "question_type", "category") if row.first("type", "question_type", "category") else ""
-    question = row.text("question") if row.first("question") is not None else ""
+    set_name = text_or_empty(row, "dataset_name", "dataset")
+    part, question = text_or_empty(row, "type", "question_type", "category"), text_or_empty(row, "question")
     # formulas are told by their source, or where a table leaves that out by their type
     formula = set_name == _FORMULAS[0] if set_name else part == _FORMULAS[1]
     return Item(number, question, answers, part=part, details={"formula": formula, "set": set_name}, **shown)
@@ -67,10 +57,11 @@ def _mark(one: Answered) -> tuple[float, str]:
     return float(holds(one.text, answers_of(one.item), one.item.details["formula"])), one.text
 
 
-def _entry(item: Item, text: str) -> dict[str, Any]:
+def _entry(one: Prediction) -> dict[str, Any]:
+    item = asked(one)
     about = {"dataset_name": item.details["set"]} if item.details["set"] else {}
     row = {**about, "type": item.part, "id": as_number(item.id), "image_path": item.picture, "question": item.question}
-    return {**row, "answers": item.answer, "predict": text}
+    return {**row, "answers": item.answer, "predict": one.text}
 
 
 ALL = (
@@ -81,7 +72,7 @@ ALL = (
         read=read,
         predictions=predictions,
         rules=(Rule("official", each(_mark), figures),),
-        submission=submission("ocrbench_predictions.json", _entry),
+        submission=json_list("ocrbench_predictions.json", _entry),
         max_new_tokens=64,
     ),
 )

@@ -12,18 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Mark, Prediction, Rule, ScoringError, by_part, each, mean
-from pargo_mllm.evaluation.choice_rows import (
-    Pictures,
-    asked,
-    identity,
-    lines_submission,
-    part_of,
-    rows_with_pictures,
-    said,
-    yes_or_no,
-)
-from pargo_mllm.evaluation.rows import Row, found, read_rows
+from pargo_mllm.evaluation.reading.choices import yes_or_no
+from pargo_mllm.evaluation.reading.records import Pictures, identity, rows_with_pictures, said, text_or_empty
+from pargo_mllm.evaluation.reading.rows import Row, found, read_rows
 from pargo_mllm.evaluation.scorers import yes_no
+from pargo_mllm.evaluation.writing.submissions import asked, json_lines
 
 _CATEGORY = re.compile(r"(random|popular|adversarial)")
 
@@ -35,7 +28,7 @@ def read(data: Path) -> list[Item]:
     if labels:
         pictures = Pictures(data)
         return [_official(row, file, len(labels) > 1, pictures) for file in labels for row in read_rows(file)]
-    rows, pictures = rows_with_pictures(data, found(data, "*POPE*.tsv", "*.tsv", "*.parquet"))
+    rows, pictures = rows_with_pictures(data, read_rows(found(data, "*POPE*.tsv", "*.tsv", "*.parquet")))
     return [_held(row, pictures) for row in rows]
 
 
@@ -79,7 +72,7 @@ def _held(row: Row, pictures: Pictures) -> Item:
         id=identity(row, "id", "index", "question_id"),
         question=row.text("question"),
         answer=yes_or_no(row, "answer"),
-        part=part_of(row, "category"),
+        part=text_or_empty(row, "category"),
         **pictures.of(row, name or ""),
     )
 
@@ -97,7 +90,7 @@ def _said(row: Row) -> Prediction:
             question=row.text("question", "prompt"),
             answer=yes_or_no(row, right),
             picture=picture if isinstance(picture, str) and len(picture) < 256 else "",
-            part=part_of(row, "category"),
+            part=text_or_empty(row, "category"),
         )
     return said(row, "prediction", "text", "response", "answer", item=item)
 
@@ -116,7 +109,7 @@ ALL = (
         read=read,
         predictions=predictions,
         rules=(Rule("official", each(_mark), figures),),
-        submission=lines_submission(_line, "pope.jsonl"),
+        submission=json_lines("pope.jsonl", _line),
         also=("f1", "yes_ratio"),
     ),
 )

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from pargo_mllm.data.frames import FRAMES, Box, Size, from_xywh, read_box, write_box
-from pargo_mllm.evaluation.answer_rows import IDS, Pictures, as_number, carried, identity, numbered, records, submission
 from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Mark, Prediction, Rule, ScoringError, accuracy
-from pargo_mllm.evaluation.refer_files import box_of, official, size_of
-from pargo_mllm.evaluation.rows import Row, found
+from pargo_mllm.evaluation.reading.answers import carried, numbered
+from pargo_mllm.evaluation.reading.records import IDS, Pictures, identity, records, rows_with_pictures
+from pargo_mllm.evaluation.reading.refer_files import box_of, official, size_of
+from pargo_mllm.evaluation.reading.rows import Row, found
 from pargo_mllm.evaluation.scorers.boxes import RIGHT, Pair, better_frame, overlap
+from pargo_mllm.evaluation.writing.submissions import as_number, asked, json_list
 
 _ASKED = "Please provide the bounding box coordinate of the region this sentence describes: "
 # as VLMEvalKit's one table names the splits
@@ -34,9 +36,8 @@ def read(name: str, data: Path) -> list[Item]:
     file = found(folder, "refs(unc).p", "refs(umd).p", "refs(google).p", "*.tsv", "*.parquet", "*.jsonl", "*.json")
     if file.suffix == ".p":
         return official(file, data)
-    rows = records(file)
+    rows, pictures = rows_with_pictures(data, records(file))
     here = [row for row in rows if str(row.first("split") or "").startswith(_SPLITS[name])]
-    pictures = Pictures(data, rows)
     return numbered(item for number, row in enumerate(here or rows) for item in _items(row, number, pictures))
 
 
@@ -56,7 +57,7 @@ def _items(row: Row, number: int, pictures: Pictures) -> list[Item]:
         box, sentences = _right_box(row, "bbox", "solution", "answer"), [row.text(sentence or "question")]
     name = row.first("img_path", "image_path")
     shown = pictures.of(row, name if isinstance(name, str) else "")
-    own, size, split = identity(row, number), size_of(row), row.first("split")
+    own, size, split = identity(row, otherwise=number), size_of(row), row.first("split")
     split = split if isinstance(split, str) else ""
     # VLMEvalKit counts each split's sentences anew, and names them so
     own = f"{split}_{own}" if split.startswith("RefCOCO") else own
@@ -92,11 +93,13 @@ def _said(row: Row, number: int) -> Prediction:
     item, right = None, [name for name in _BOXES if name not in own]
     if row.first(*right, *_CORNERS) is not None:
         size = size_of(row)
-        item = Item(identity(row, number), question or "", _right_box(row, *right), details={"size": size} if size else {})
+        item = Item(
+            identity(row, otherwise=number), question or "", _right_box(row, *right), details={"size": size} if size else {}
+        )
     ids = ("sent_id", *IDS)
     picture = row.first("image", "image_path", "img_path")
     named = isinstance(picture, str) and len(picture) < 256
-    given = identity(row, names=ids) if row.first(*ids) is not None else None
+    given = identity(row, *ids) if row.first(*ids) is not None else None
     return Prediction(text, row.where, given, picture if named else None, question, item)
 
 
@@ -135,7 +138,8 @@ def _figures(frame: str, marks: Sequence[Mark]) -> dict[str, Any]:
     return {**figures, "better_frame": better} if better else figures
 
 
-def _entry(item: Item, text: str) -> dict[str, Any]:
+def _entry(one: Prediction) -> dict[str, Any]:
+    item = asked(one)
     size = item.details.get("size")
     right: Mapping[str, Any] = {"gt_bbox": list(item.answer)} if item.answer else {}
     return {
@@ -143,7 +147,7 @@ def _entry(item: Item, text: str) -> dict[str, Any]:
         "question": item.question,
         **right,
         **({"hw": [size[1], size[0]]} if size else {}),
-        "answer": text,
+        "answer": one.text,
     }
 
 
@@ -159,7 +163,7 @@ def _benchmark(name: str, title: str) -> Benchmark:
         read=partial(read, name),
         predictions=predictions,
         rules=_rules(),
-        submission=submission(f"{name}_predictions.json", _entry),
+        submission=json_list(f"{name}_predictions.json", _entry),
         max_new_tokens=48,
     )
 

@@ -24,10 +24,10 @@ from pargo_mllm.evaluation.benchmark import (
     each,
     mean,
 )
-from pargo_mllm.evaluation.constant import best_constant_score
-from pargo_mllm.evaluation.exact_match import Score, exact_match, shuffled
-from pargo_mllm.evaluation.rows import read_rows
-from pargo_mllm.evaluation.submissions import json_lines
+from pargo_mllm.evaluation.reading.rows import read_rows
+from pargo_mllm.evaluation.scorers.constant import best_constant_score
+from pargo_mllm.evaluation.scorers.exact_match import Score, exact_match, shuffled
+from pargo_mllm.evaluation.writing.submissions import json_lines
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
 

@@ -12,23 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from pargo_mllm.evaluation.benchmark import Benchmark, Item, Mark, Prediction, Rule, ScoringError, mean
-from pargo_mllm.evaluation.choice_rows import (
-    LETTER_PROMPT,
-    Pictures,
-    asked,
-    choice_columns,
-    choice_list,
-    identity,
-    json_whole,
-    letter_at,
-    part_of,
-    right_letter,
-    rows_with_pictures,
-    said,
-    write_json,
-)
-from pargo_mllm.evaluation.rows import Row, found, read_json, read_rows, rows_of
+from pargo_mllm.evaluation.reading.choices import LETTER_PROMPT, choice_columns, choice_list, letter_at, right_letter
+from pargo_mllm.evaluation.reading.records import Pictures, identity, json_whole, rows_with_pictures, said, text_or_empty
+from pargo_mllm.evaluation.reading.rows import Row, found, read_json, read_rows, rows_of
 from pargo_mllm.evaluation.scorers.letters import by_letter, letter_figures, llava_scienceqa, vlmevalkit_2026
+from pargo_mllm.evaluation.writing.submissions import asked, json_list
 
 _SPLIT = "test"
 _CONTEXT = "Context: "
@@ -40,8 +28,10 @@ def read(data: Path) -> list[Item]:
     file = found(data, "problems.json", "*ScienceQA*.tsv", "*.tsv", "*test*.parquet", "*.parquet", "*.json")
     if file.suffix == ".json":
         pictures = Pictures(data)
-        return [_official(number, row, pictures) for number, row in _problems(file) if part_of(row, "split") in ("", _SPLIT)]
-    rows, pictures = rows_with_pictures(data, file)
+        return [
+            _official(number, row, pictures) for number, row in _problems(file) if text_or_empty(row, "split") in ("", _SPLIT)
+        ]
+    rows, pictures = rows_with_pictures(data, read_rows(file))
     return [_held(row, place, pictures) for place, row in enumerate(rows)]
 
 
@@ -55,11 +45,6 @@ def predictions(path: Path) -> list[Prediction]:
     if isinstance(value, dict) and {"correct", "incorrect"} <= set(value):
         return [_said(row) for key in ("correct", "incorrect") for row in rows_of(value[key], f"{path}, {key!r}")]
     return [_said(row) for row in read_rows(path)]
-
-
-def submission(predictions: Sequence[Prediction], folder: Path) -> Path:
-    """LLaVA's list of answers with the right ones beside them."""
-    return write_json([_entry(one) for one in predictions], folder / "scienceqa.json")
 
 
 def figures(marks: Sequence[Mark]) -> dict[str, Any]:
@@ -92,12 +77,12 @@ def _held(row: Row, place: int, pictures: Pictures) -> Item:
 def _question(number: str, row: Row, shown: dict[str, Any]) -> Item:
     listed = row.first("choices")
     choices = choice_columns(row) if listed is None else choice_list(listed, row.where)
-    hint = part_of(row, "hint").strip()
+    hint = text_or_empty(row, "hint").strip()
     return Item(
         id=number,
         question=row.text("question"),
         answer=right_letter(row, "answer") if listed is None else letter_at(row.first("answer"), choices, row.where),
-        part=part_of(row, "subject", "category"),
+        part=text_or_empty(row, "subject", "category"),
         choices=choices,
         hint=f"{_CONTEXT}{hint}" if hint else "",
         details={"pictured": bool(shown)},
@@ -137,13 +122,14 @@ def _said(row: Row) -> Prediction:
             question=prompt if isinstance(prompt, str) else "",
             choices=choice_columns(row),
             answer=right_letter(row, right),
-            part=part_of(row, "subject", "category"),
+            part=text_or_empty(row, "subject", "category"),
             details={"pictured": bool(shown) if shown is not None else right == "answer" or "<image>" in str(prompt)},
         )
     return said(row, "pred", "text", "prediction", item=item)
 
 
 def _entry(one: Prediction) -> dict[str, Any]:
+    """Of LLaVA's list of answers, the right one beside it."""
     item = asked(one)
     pictured = item.details["pictured"]
     lines = ["<image>"] * pictured + [item.hint] * bool(item.hint) + [item.question]
@@ -163,6 +149,6 @@ ALL = (
             Rule("llava", by_letter(llava_scienceqa), figures),
             Rule("vlmevalkit-2026", by_letter(vlmevalkit_2026), figures),
         ),
-        submission=submission,
+        submission=json_list("scienceqa.json", _entry),
     ),
 )

@@ -13,21 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from pargo_mllm.evaluation.benchmark import Benchmark, Item, Mark, Prediction, Rule, ScoringError
-from pargo_mllm.evaluation.choice_rows import (
-    LETTER_PROMPT,
-    Pictures,
-    asked,
-    choice_columns,
-    identity,
-    lettered,
-    lines_submission,
-    part_of,
-    right_letter,
-    rows_with_pictures,
-    said,
-)
-from pargo_mllm.evaluation.rows import Row, found, read_json, read_rows, rows_of
+from pargo_mllm.evaluation.reading.choices import LETTER_PROMPT, choice_columns, lettered, right_letter
+from pargo_mllm.evaluation.reading.records import Pictures, identity, rows_with_pictures, said, text_or_empty
+from pargo_mllm.evaluation.reading.rows import Row, found, read_json, read_rows, rows_of
 from pargo_mllm.evaluation.scorers.letters import by_letter, by_likelihood, first_character, letter_figures
+from pargo_mllm.evaluation.writing.submissions import asked, json_lines
 
 IMAGE_TYPES = range(1, 10)
 
@@ -42,7 +32,7 @@ def read(data: Path) -> list[Item]:
         names = {str(number): name for name, number in types.items()} if isinstance(types, dict) else {}
         rows, pictures = rows_of(questions, f"{file}, 'questions'"), Pictures(data)
     else:
-        rows, pictures = rows_with_pictures(data, file)
+        rows, pictures = rows_with_pictures(data, read_rows(file))
         names = {}
     return [_item(row, names, pictures) for row in rows if _on_a_picture(row)]
 
@@ -72,7 +62,7 @@ def _item(row: Row, names: dict[str, str], pictures: Pictures) -> Item:
     four = {letter: row.first(f"choice_{letter.lower()}") for letter in "ABCD"}
     choices = lettered(four, row.where) if any(four.values()) else choice_columns(row)
     kind = row.first("question_type_id")
-    part = names.get(str(kind), f"type {kind}") if kind is not None else part_of(row, "category")
+    part = names.get(str(kind), f"type {kind}") if kind is not None else text_or_empty(row, "category")
     name = row.first("data_id")
     shown = pictures.of(row, name if isinstance(name, str) else "") if row.first("image", "image_path") else {}
     return Item(
@@ -97,9 +87,9 @@ def _said(row: Row, times: Counter[str]) -> Prediction:
         item = Item(
             # ids are unique, and a line that comes again counts again
             id=f"{number}#{times[number]}" if again else number,
-            question=part_of(row, "question"),
+            question=text_or_empty(row, "question"),
             answer=right,
-            part=f"type {kind}" if kind is not None else part_of(row, "category"),
+            part=f"type {kind}" if kind is not None else text_or_empty(row, "category"),
             choices=choice_columns(row),
             details={"repeated": True} if again else {},
         )
@@ -138,6 +128,6 @@ ALL = (
         read=read,
         predictions=predictions,
         rules=(Rule("likelihood", by_likelihood, figures, ranks=True), Rule("letter", by_letter(first_character), figures)),
-        submission=lines_submission(_line, "seed_bench.jsonl"),
+        submission=json_lines("seed_bench.jsonl", _line),
     ),
 )

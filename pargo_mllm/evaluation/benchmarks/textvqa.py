@@ -10,28 +10,31 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from pargo_mllm.evaluation.answer_rows import SHORT, Pictures, answers_of, carried, identity, records, said, submission, texts
 from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Prediction, Rule, accuracy, each
 from pargo_mllm.evaluation.benchmarks.vqav2 import entry, own_item
-from pargo_mllm.evaluation.rows import Row, found
+from pargo_mllm.evaluation.reading.answers import SHORT, answers_of, carried, said_in_words, texts
+from pargo_mllm.evaluation.reading.records import Pictures, identity, records, rows_with_pictures
+from pargo_mllm.evaluation.reading.rows import Row, found
 from pargo_mllm.evaluation.scorers import vqa
+from pargo_mllm.evaluation.writing.submissions import json_list
 
 _OCR = re.compile(r"Question: (.*?) Short answer:", re.DOTALL)
 
 
 def read(data: Path) -> list[Item]:
     """The questions of the official file, of VLMEvalKit's table or of the hub's parquet."""
-    rows = records(found(data, "TextVQA*val*.json", "TextVQA*.json", "*.tsv", "*.parquet", "*.json"))
-    pictures = Pictures(data, rows)
+    rows, pictures = rows_with_pictures(
+        data, records(found(data, "TextVQA*val*.json", "TextVQA*.json", "*.tsv", "*.parquet", "*.json"))
+    )
     return [_item(row, pictures) for row in rows]
 
 
 def predictions(path: Path) -> list[Prediction]:
     """Results ``[{"question_id", "answer"}]``, and LLaVA's lines, whose ``question_id`` is the picture's."""
-    return carried(_of_llava(row, said(row, number, own_item)) for number, row in enumerate(records(path), start=1))
+    return carried(_of_llava(row, said_in_words(row, number, own_item)) for number, row in enumerate(records(path), start=1))
 
 
-def asked(prompt: str) -> str:
+def question_of(prompt: str) -> str:
     """The question of one of LLaVA's prompts: the line beside "Reference OCR token: …" and the instruction."""
     told = _OCR.search(prompt) if prompt.startswith("OCR tokens: ") else None
     if told:
@@ -46,7 +49,7 @@ def _of_llava(row: Row, one: Prediction) -> Prediction:
         return one
     # a question's id is a number, a picture's is not
     number = one.id if one.id is not None and one.id.isascii() and one.id.isdigit() else None
-    return replace(one, id=number, picture=one.picture if number else one.id, question=asked(prompt))
+    return replace(one, id=number, picture=one.picture if number else one.id, question=question_of(prompt))
 
 
 def _item(row: Row, pictures: Pictures) -> Item:
@@ -70,6 +73,6 @@ ALL = (
         read=read,
         predictions=predictions,
         rules=(Rule("official", each(_mark), accuracy),),
-        submission=submission("textvqa_results.json", entry),
+        submission=json_list("textvqa_results.json", entry),
     ),
 )

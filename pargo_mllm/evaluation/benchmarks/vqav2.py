@@ -10,41 +10,30 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pargo_mllm.evaluation.answer_rows import (
-    SHORT,
-    Pictures,
-    answers_of,
-    as_number,
-    carried,
-    identity,
-    records,
-    right,
-    said,
-    submission,
-    texts,
-)
 from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Prediction, Rule, ScoringError, accuracy, each
-from pargo_mllm.evaluation.rows import Row, found
+from pargo_mllm.evaluation.reading.answers import SHORT, answers_of, carried, right, said_in_words, texts
+from pargo_mllm.evaluation.reading.records import Pictures, identity, records, rows_with_pictures, text_or_empty
+from pargo_mllm.evaluation.reading.rows import Row, found
 from pargo_mllm.evaluation.scorers import vqa
+from pargo_mllm.evaluation.writing.submissions import as_number, asked, json_list
 
 
 def read(data: Path) -> list[Item]:
     """The questions of the official files, of a table or of the hub's parquet."""
     file = found(data, "*annotations*.json", "*uestions*.json", "*.tsv", "*.parquet", "*.json")
-    rows = records(file)
-    asked = {}
+    rows, pictures = rows_with_pictures(data, records(file))
+    beside = {}
     if data.is_dir() and "annotations" in file.name:
-        asked = {identity(row): row for row in records(found(data, "*uestions*.json"))}
-        missing = next((row for row in rows if identity(row) not in asked), None)
+        beside = {identity(row): row for row in records(found(data, "*uestions*.json"))}
+        missing = next((row for row in rows if identity(row) not in beside), None)
         if missing is not None:
             raise ScoringError(f"{missing.where}: no question has the id {identity(missing)!r} that it answers.")
-    pictures = Pictures(data, rows)
-    return [_item(row, asked.get(identity(row), row), pictures, _subset(file)) for row in rows]
+    return [_item(row, beside.get(identity(row), row), pictures, _subset(file)) for row in rows]
 
 
 def predictions(path: Path) -> list[Prediction]:
     """VQA results ``[{"question_id", "answer"}]``, LLaVA's lines, and rows with people's answers beside ``prediction``."""
-    return carried(said(row, number, own_item) for number, row in enumerate(records(path), start=1))
+    return carried(said_in_words(row, number, own_item) for number, row in enumerate(records(path), start=1))
 
 
 def own_item(row: Row, number: str) -> Item | None:
@@ -64,17 +53,17 @@ def _subset(file: Path) -> str:
 
 
 def _part(row: Row) -> str:
-    return row.text("answer_type") if row.first("answer_type") else ""
+    return text_or_empty(row, "answer_type")
 
 
-def _item(row: Row, asked: Row, pictures: Pictures, subset: str) -> Item:
-    picture = asked.first("image_id")
+def _item(row: Row, told: Row, pictures: Pictures, subset: str) -> Item:
+    picture = told.first("image_id")
     # a COCO picture by its number
     coco = isinstance(picture, int) and not isinstance(picture, bool)
     name = f"COCO_{subset}_{picture:012d}.jpg" if coco else picture if isinstance(picture, str) else ""
     return Item(
         id=identity(row),
-        question=asked.text("question") if asked.first("question") is not None else "",
+        question=text_or_empty(told, "question"),
         answer=texts(row, "answers", "answer"),
         part=_part(row),
         **pictures.of(row, name),
@@ -87,9 +76,9 @@ def mark(one: Answered, always: bool) -> tuple[float, str]:
     return vqa.accuracy(one.text, answers, always), vqa.normalised(vqa.trimmed(one.text))
 
 
-def entry(item: Item, text: str) -> dict[str, Any]:
+def entry(one: Prediction) -> dict[str, Any]:
     """Of the results' format."""
-    return {"question_id": as_number(item.id), "answer": text}
+    return {"question_id": as_number(asked(one).id), "answer": one.text}
 
 
 ALL = (
@@ -104,6 +93,6 @@ ALL = (
             Rule("official", each(partial(mark, always=False)), accuracy),
             Rule("always", each(partial(mark, always=True)), accuracy),
         ),
-        submission=submission("vqav2_results.json", entry),
+        submission=json_list("vqav2_results.json", entry),
     ),
 )

@@ -146,10 +146,11 @@ def trimmed(text: str) -> str:
 
 def normalised(text: str) -> str:
     """A text as VQA compares it: small letters, digits for number words, without punctuation and articles."""
-    return _words(_without_punctuation(text))
+    return _words(without_punctuation(text))
 
 
-def _without_punctuation(text: str) -> str:
+def without_punctuation(text: str) -> str:
+    """A text without its punctuation, of which some marks leave a space, as VQA takes it out."""
     without, grouped = text, _COMMA.search(text) is not None
     for mark in _PUNCTUATION:
         loose = grouped or f"{mark} " in text or f" {mark}" in text

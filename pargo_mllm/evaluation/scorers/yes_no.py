@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# those of VQA's normalisation, which VLMEvalKit takes for words too
-_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
-_PERIOD = re.compile(r"\.(?!\d)")
-# the code gives re.UNICODE, which is 32, where the number of replacements belongs
-_PERIODS = 32
-_GROUPED = re.compile(r"\d,\d")
+from pargo_mllm.evaluation.scorers.vqa import without_punctuation
 
 
 def mme(text: str) -> str:
@@ -39,7 +33,7 @@ def one_word(text: str) -> str:
     Returns:
         "yes", "no" or "unknown".
     """
-    words = _without_punctuation(text.lower()).split()
+    words = without_punctuation(text.lower()).split()
     if ("yes" in words) == ("no" in words):
         return "unknown"
     return "yes" if "yes" in words else "no"
@@ -63,11 +57,3 @@ def rates(found: Mapping[str, int]) -> dict[str, Any]:
 
 def _share(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
-
-
-def _without_punctuation(text: str) -> str:
-    without, grouped = text, _GROUPED.search(text) is not None
-    for mark in _PUNCTUATION:
-        loose = grouped or f"{mark} " in text or f" {mark}" in text
-        without = without.replace(mark, "" if loose else " ")
-    return _PERIOD.sub("", without, count=_PERIODS)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pargo_mllm.evaluation.benchmark import Benchmark, Item, Prediction, ScoringError
 from pargo_mllm.evaluation.joining import join, read_joined
-from pargo_mllm.evaluation.rows import read_rows
+from pargo_mllm.evaluation.reading.rows import read_rows
 
 PICTURES = ("COCO_val2014_000000000001.jpg", "COCO_val2014_000000000002.jpg")
 THINGS = ("car", "dog")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pargo_mllm.evaluation.benchmark import Answered, Benchmark, EvaluationError, Item, Rule, ScoringError, accuracy, each
-from pargo_mllm.evaluation.outcome import check_new, predictions_of, shown, write_outcome
+from pargo_mllm.evaluation.runs.outcome import check_new, predictions_of, shown, write_outcome
 from pargo_mllm.evaluation.scoring import chosen_rule, is_ranked, score
 
 

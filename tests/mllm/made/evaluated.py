@@ -6,8 +6,8 @@ import random
 from PIL import Image
 
 from pargo_mllm.evaluation.benchmark import Benchmark, Item, Mark, Rule, accuracy, each, mean
-from pargo_mllm.evaluation.failures import save_failures
-from pargo_mllm.evaluation.run_folder import write_marks
+from pargo_mllm.evaluation.runs.failures import save_failures
+from pargo_mllm.evaluation.runs.run_folder import write_marks
 
 
 def marked(value, id, picture="", part="", said="said", **item):

@@ -4,7 +4,7 @@ from importlib import import_module
 
 from pargo_cli.benchmarks import BENCHMARKS
 
-_MODULES = ("benchmark_files", "benchmark_files_texts", "benchmark_files_judged")
+_MODULES = tuple(f"benchmark_files_{kind}" for kind in ("yes_no", "choices", "texts", "judged"))
 
 
 def write_set(name, folder, form="official"):

@@ -5,7 +5,7 @@ import argparse
 from pargo_cli.judge_options import add_judge_options
 from pargo_mllm.evaluation.benchmarks import find
 from pargo_mllm.evaluation.joining import read_joined
-from pargo_mllm.evaluation.judging import graded
+from pargo_mllm.evaluation.judging.grading import graded
 from pargo_mllm.evaluation.scoring import score
 
 

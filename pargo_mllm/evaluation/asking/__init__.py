@@ -1,0 +1,1 @@
+"""Questions put to a model, from a benchmark to its answers."""

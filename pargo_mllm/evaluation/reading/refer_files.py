@@ -1,0 +1,112 @@
+"""The official files of RefCOCO and its kin: sentences in a pickle of Python 2, boxes in COCO's format."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from pathlib import Path
+from typing import Any
+
+from pargo_mllm.data.frames import Box, Size, from_xywh, read_box
+from pargo_mllm.evaluation.benchmark import Item, ScoringError
+from pargo_mllm.evaluation.reading.records import Pictures
+from pargo_mllm.evaluation.reading.rows import Row, found, read_json, rows_of
+
+_LEFT_OUT = "train"
+
+
+class _Plain(pickle.Unpickler):
+    """Reads texts, numbers, lists and dictionaries; whatever would run code is refused."""
+
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        raise pickle.UnpicklingError(f"it wants to use {module_name}.{global_name}")
+
+
+def official(file: Path, data: Path) -> list[Item]:
+    """A sentence each, of all splits but ``train``, with its box in pixels.
+
+    Args:
+        file: ``refs(...).p``, with ``instances.json`` beside it.
+        data: the folder that pictures are looked for in.
+
+    Raises:
+        ScoringError: for files that cannot be read or do not belong together.
+    """
+    boxes_file = found(file.parent, "instances.json")
+    coco = read_json(boxes_file)
+    if not isinstance(coco, dict):
+        raise ScoringError(f"{boxes_file}, line 1: it is no object with 'images' and 'annotations'.")
+    images = {row.text("id"): row for row in rows_of(coco.get("images"), f"{boxes_file}, 'images'")}
+    boxes = {row.text("id"): row for row in rows_of(coco.get("annotations"), f"{boxes_file}, 'annotations'")}
+    pictures = Pictures(data)
+    items = []
+    for ref in _refs(file):
+        if ref.text("split") == _LEFT_OUT:
+            continue
+        image, box = images.get(ref.text("image_id")), boxes.get(ref.text("ann_id"))
+        if image is None or box is None:
+            raise ScoringError(f"{ref.where}: {boxes_file} has no picture, or no box, of its numbers.")
+        for sentence in rows_of(ref.first("sentences"), f"{ref.where}, 'sentences'"):
+            items.append(
+                Item(
+                    id=sentence.text("sent_id"),
+                    question=sentence.text("sent", "raw"),
+                    answer=from_xywh(box_of(box.first("bbox"), box.where)),
+                    part=ref.text("split"),
+                    details={"size": size_of(image)},
+                    **pictures.named(image.text("file_name")),
+                )
+            )
+    return items
+
+
+def _refs(file: Path) -> list[Row]:
+    try:
+        with file.open("rb") as content:
+            values = _Plain(content, encoding="utf-8", errors="replace").load()
+    except Exception as error:
+        # whatever a file can make of the reader
+        raise ScoringError(f"{file} cannot be read as a pickle of plain values: {type(error).__name__}: {error}.") from error
+    return rows_of(values, str(file))
+
+
+def box_of(value: Any, where: str) -> Box:
+    """Four finite numbers, also as a text that holds them.
+
+    Raises:
+        ScoringError: for anything else.
+    """
+    if isinstance(value, str):
+        value = read_box(value)
+    if isinstance(value, (list, tuple)) and len(value) == 4:
+        numbers = [_number(entry) for entry in value]
+        if all(number is not None and math.isfinite(number) for number in numbers):
+            return tuple(numbers)  # type: ignore[return-value]
+    raise ScoringError(f"{where}: the right box is no list of four numbers: {str(value)[:80]}.")
+
+
+def size_of(row: Row) -> Size | None:
+    """The picture's width and height in pixels, of ``width`` and ``height`` or Qwen-VL's ``hw``; None where the row has none.
+
+    Raises:
+        ScoringError: for a size that is none.
+    """
+    told = row.first("hw")
+    values = (
+        [told[1], told[0]] if isinstance(told, (list, tuple)) and len(told) == 2 else [row.first("width"), row.first("height")]
+    )
+    if values == [None, None]:
+        return None
+    numbers = [_number(value) for value in values]
+    if not all(number is not None and math.isfinite(number) and number > 0 for number in numbers):
+        raise ScoringError(f"{row.where}: the picture's size is {values[0]} x {values[1]}.")
+    return (numbers[0], numbers[1])  # type: ignore[return-value]
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return None

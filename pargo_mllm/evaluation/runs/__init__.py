@@ -1,0 +1,1 @@
+"""What an evaluation leaves in its folder: answers, marks, failures and the result."""

@@ -1,0 +1,21 @@
+"""The best constant answer: what one gets without looking."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+from pargo_mllm.data.questions import Question
+from pargo_mllm.evaluation.scorers.exact_match import Score
+
+
+def best_constant_score(train: Iterable[Question], held_out: Iterable[Question]) -> Score:
+    """Answer each kind of question with the answer that is most frequent in training."""
+    answers: dict[str, Counter[str]] = defaultdict(Counter)
+    for question in train:
+        answers[question.kind][question.answer] += 1
+    score = Score()
+    for question in held_out:
+        common = answers[question.kind].most_common(1)
+        score.add(question.kind, bool(common) and common[0][0] == question.answer)
+    return score

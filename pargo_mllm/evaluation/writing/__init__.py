@@ -1,0 +1,1 @@
+"""Predictions in the formats in which benchmarks take them."""
