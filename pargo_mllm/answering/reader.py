@@ -17,11 +17,28 @@ from pargo_mllm.answering.near_ties import NearTies
 from pargo_mllm.answering.prefix_cache import Beginning, joined, padded, positions, read_beginnings
 from pargo_mllm.answering.prompts import Prompt
 from pargo_mllm.answering.sharing import narrowest_window, what_sharing_changes
-from pargo_mllm.answering.turns import generation_settings
 from pargo_mllm.data.feeding.chat_format import ConversationError
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.positions import max_positions
 from pargo_mllm.processing import ParGoProcessor
+
+# of the model's own settings, those under which an answer is not the likeliest one, changes with the batch or with the time, or
+# does not go with a cache that is there already
+_SETTLED: dict[str, Any] = {
+    "do_sample": False,
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "min_length": 0,
+    "max_length": None,
+    "max_time": None,
+    "prompt_lookup_num_tokens": None,
+    "penalty_alpha": None,
+    "dola_layers": None,
+    "guidance_scale": None,
+    "use_cache": True,
+    "cache_implementation": None,
+    "return_dict_in_generate": False,
+}
 
 
 @dataclass(frozen=True)
@@ -60,6 +77,9 @@ class Reader:
         self.shares_not_because = what_sharing_changes(model) if share is None else None
         self.shares = share if share is not None else self.shares_not_because is None
         self.pictures_read = 0
+        if getattr(model.generation_config, "no_repeat_ngram_size", None):
+            # padding between a beginning and its rest would break words apart
+            self.shares, self.shares_not_because = False, "no_repeat_ngram_size looks at neighbouring tokens"
         self._window = narrowest_window(model)
         self._most = max_positions(model.config.text_config)
         self._seen: dict[str, _Seen] = {}
@@ -71,7 +91,7 @@ class Reader:
 
     @torch.inference_mode()
     def answer(self, prompts: Sequence[Prompt], leads: Mapping[str, int], max_new_tokens: int) -> list[Said]:
-        """The likeliest answers.
+        """The likeliest answers, greedily, under the model's own penalties and ends.
 
         Args:
             leads: of each group, how many of the first ids all of its prompts have in common.
@@ -91,9 +111,14 @@ class Reader:
             return [self.answer([prompt], leads, max_new_tokens)[0] for prompt in prompts]
         ids, inputs = self._inputs(prompts, rows, leads, room[0])
         noted = NearTies(self.model.dtype)
-        settings = {**generation_settings(room[0]), "cache_implementation": None, "return_dict_in_generate": False}
         out: Any = self.model.generate(  # type: ignore[misc]
-            input_ids=ids, **inputs, logits_processor=LogitsProcessorList([noted]), **settings
+            input_ids=ids,
+            **inputs,
+            **_SETTLED,
+            max_new_tokens=room[0],
+            logits_processor=LogitsProcessorList([noted]),
+            # of those who stop at words
+            tokenizer=self.processor.tokenizer,
         )
         said = [row[: self._length(row)] for row in out[:, ids.shape[1] :].tolist()]
         texts = self.processor.batch_decode(said, skip_special_tokens=True)
@@ -160,13 +185,13 @@ class Reader:
         columns = max(map(len, heads)) + max(map(len, rests)) + new_tokens
         if not self.shares or columns > self._window or not all(heads) or any(image in rest for rest in rests):
             embeddings, mask = padded([self._embedded(row, prompt.group) for row, prompt in zip(rows, prompts, strict=True)])
-            return self._padded_ids(rows), {"inputs_embeds": embeddings, "attention_mask": mask}
+            return self._padded_ids(rows, rows), {"inputs_embeds": embeddings, "attention_mask": mask}
         self._read(prompts, heads)
         cache, mask = joined([self._beginning(prompt.group) for prompt in prompts])
-        rest_ids = self._padded_ids(rests)
+        rest_ids = self._padded_ids(rests, rows)
         own = [[0] * (rest_ids.shape[1] - len(rest)) + [1] * len(rest) for rest in rests]
         rest_mask = torch.tensor(own, device=mask.device)
-        ids = torch.cat([self._padded_ids(heads), rest_ids], 1)
+        ids = torch.cat([self._padded_ids(heads, rows), rest_ids], 1)
         return ids, {"attention_mask": torch.cat([mask, rest_mask], 1), "past_key_values": cache}
 
     def _read(self, prompts: Sequence[Prompt], heads: Sequence[list[int]]) -> None:
@@ -192,9 +217,11 @@ class Reader:
             embedded = self.model.model.insert_image_tokens(ids, embedded, tokens[None])
         return embedded[0]
 
-    def _padded_ids(self, rows: Sequence[list[int]]) -> torch.Tensor:
-        longest, pad = max(map(len, rows)), self.processor.tokenizer.pad_token_id
-        return torch.tensor([[pad] * (longest - len(row)) + row for row in rows], device=self.model.device)
+    def _padded_ids(self, parts: Sequence[list[int]], rows: Sequence[list[int]]) -> torch.Tensor:
+        """Parts of rows, padded on the left by each row's first token: no penalty may fall on a token for padding's sake."""
+        longest = max(map(len, parts))
+        padded = [[row[0]] * (longest - len(part)) + part for part, row in zip(parts, rows, strict=True)]
+        return torch.tensor(padded, device=self.model.device)
 
     def _length(self, said: list[int]) -> int:
         """Tokens of an answer with its end; what stands behind is padding."""

@@ -74,7 +74,7 @@ def _all_are_done() -> None:
 def _about(options: argparse.Namespace, benchmark: Benchmark, rule: Rule, weights: str) -> dict[str, Any]:
     """What the run is, as far as it is known before anything is asked."""
     return {
-        "command": ["pargo", *sys.argv[1:]],
+        "command": options.words,
         "benchmark": benchmark.name,
         "rule": rule.name,
         "model": str(options.model.resolve()),

@@ -121,10 +121,19 @@ def _figures(marks: Sequence[Mark]) -> dict[str, Any]:
 
 
 def _predictions(file: Path) -> list[Prediction]:
-    return [
-        Prediction(row.answer("prediction"), row.where, row.text("id"), question=row.text("question"))
-        for row in read_rows(file)
-    ]
+    """Lines that hold what is right too."""
+    found = []
+    for row in read_rows(file):
+        item = Item(row.text("id"), row.text("question"), row.text("answer"), row.text("picture"), row.text("kind"))
+        found.append(Prediction(row.answer("prediction"), row.where, item.id, item.picture, item.question, item))
+    return found
+
+
+def _line(said: Prediction) -> dict[str, Any]:
+    item = said.item
+    assert item is not None
+    known = {"id": item.id, "picture": item.picture, "kind": item.part, "question": item.question, "answer": item.answer}
+    return {**known, "prediction": said.text}
 
 
 ALL = (
@@ -135,9 +144,7 @@ ALL = (
         read=_read,
         predictions=_predictions,
         rules=(Rule("exact", mark=each(_exact), figures=_figures),),
-        submission=json_lines(
-            "predictions.jsonl", lambda said: {"id": said.id, "question": said.question, "prediction": said.text}
-        ),
+        submission=json_lines("scenes.jsonl", _line),
         headline="mean",
         max_new_tokens=16,
         needs_data=False,

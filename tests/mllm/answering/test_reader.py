@@ -1,5 +1,7 @@
 """What is said to a question does not depend on the batch, its order, padding, or on what was read together with others."""
 
+from collections import Counter
+
 import pytest
 import torch
 from torch.nn import functional
@@ -208,6 +210,34 @@ def test_an_answer_at_the_models_end_is_as_long_as_alone():
     model.config.text_config.max_position_embeddings = longest
     with pytest.raises(ConversationError, match=f"{longest} tokens"):
         said(Reader(model, processor), prompts, 32)
+
+
+def test_settings_of_the_models_own_make_no_answer_depend_on_others():
+    """Beams, sampling, lengths and lookups are put aside; penalties stay, and padding, here the end token too, earns none."""
+    model, processor = make_family("llama3", seed=2)
+    asked = talks()
+    model.generation_config.repetition_penalty = 1.7
+    # answers that end: a token that some of them say is the end from here on
+    end = Counter(token for answer in alone(model, processor, asked) for token in set(answer[2:])).most_common(1)[0][0]
+    processor.tokenizer.pad_token = processor.tokenizer.convert_ids_to_tokens(end)
+    model.generation_config.update(eos_token_id=end, pad_token_id=end)
+    settings = {"repetition_penalty": 1.7, "no_repeat_ngram_size": 3}
+    for own in ({"repetition_penalty": 1.7}, settings):
+        model.generation_config.update(do_sample=False, num_beams=1, **own)
+        expected = [
+            (*answer[: answer.index(end)], end) if end in answer else answer for answer in alone(model, processor, asked)
+        ]
+        assert any(answer[-1] == end for answer in expected)
+        model.generation_config.update(
+            num_beams=3, do_sample=True, temperature=0.7, min_length=500, max_time=0.001, prompt_lookup_num_tokens=2
+        )
+        for batch_size in (1, 2, 32):
+            reader = Reader(model, processor)
+            assert reader.shares is ("no_repeat_ngram_size" not in own)
+            assert [one.ids for one in said(reader, prompts_of(processor, asked), batch_size)] == expected
+        model.generation_config.update(
+            num_beams=1, do_sample=False, temperature=1.0, min_length=0, max_time=None, prompt_lookup_num_tokens=None
+        )
 
 
 def test_what_was_read_serves_the_next_batch():

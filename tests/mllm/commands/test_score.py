@@ -158,6 +158,39 @@ def test_it_is_refused_in_one_line(pargo, tmp_path, case, form):
     assert why in said
 
 
+def boxes(*answers):
+    """Of a picture of 200 x 100 pixels, the box from (10, 20) to (30, 40)."""
+    right = {"question": "a dog", "gt_bbox": [10, 20, 30, 40], "hw": [100, 200]}
+    return lines(*({"id": number, **right, "answer": answer} for number, answer in enumerate(answers)))
+
+
+@pytest.mark.parametrize(
+    ("frame", "box"),
+    [
+        ("pixels", "[10,20,30,40]"),
+        ("picture", "[0.05,0.2,0.15,0.4]"),
+        # the square of 200 x 200 has 50 pixels above the picture
+        ("padded", "[0.05,0.35,0.15,0.45]"),
+        ("thousand", "[50,200,150,400]"),
+    ],
+)
+def test_boxes_in_a_text_are_read_in_the_declared_frame(pargo, tmp_path, frame, box):
+    texts = (
+        f"The dog: {box}.",
+        box.replace(",", ", "),
+        f"{box} or [0,0,1,1]",
+        "no idea",
+        box.replace("]", ",0.9]"),
+        box[:-1],
+        "",
+    )
+    status, printed, _ = pargo(
+        "score", write(tmp_path, "b.jsonl", boxes(*texts)), "--benchmark", "refcoco", "--frame", frame, "--json"
+    )
+    result = json.loads(printed)
+    assert (status, result["frame"], result["accuracy"], result["unread"]) == (0, frame, 3 / 7, 4)
+
+
 LABELS = lines(*({"question_id": n, "image": "1.jpg", "text": f"Is there a {n}?", "label": "yes"} for n in range(3)))
 
 

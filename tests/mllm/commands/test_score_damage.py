@@ -89,11 +89,12 @@ def damaged(data, content, lines):
     return content[:at] + piece + content[at + 1 :]
 
 
+@pytest.mark.parametrize("examples", [12, pytest.param(500, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", WRITERS)
-def test_whatever_is_damaged(name, sets, capsys, tmp_path):
+def test_whatever_is_damaged(name, examples, sets, capsys, tmp_path):
     folder, data_path, said = sets(name)
 
-    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples, deadline=None, derandomize=examples < 500, suppress_health_check=list(HealthCheck))
     @given(st.data())
     def check(data):
         here = tmp_path / "here"
@@ -122,6 +123,3 @@ def test_whatever_is_damaged(name, sets, capsys, tmp_path):
             assert done.said.endswith("\n")
 
     check()
-
-
-EXAMPLES = 250
