@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import warnings
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import transformers
 from pargo_mllm.answering.reader import Reader
 from pargo_mllm.commands.processes import run_in_processes
 from pargo_mllm.evaluation.asking.run import Run, Settings, ask, check_same_run, open_items, say_near_ties
-from pargo_mllm.evaluation.benchmark import Benchmark, Rule
+from pargo_mllm.evaluation.benchmark import Benchmark, Rule, printable
 from pargo_mllm.evaluation.benchmarks import find
 from pargo_mllm.evaluation.judging.grading import graded
 from pargo_mllm.evaluation.runs.failures import save_failures
@@ -28,6 +29,7 @@ from pargo_mllm.training.trainer.processes import Processes, from_all
 
 def run(options: argparse.Namespace) -> None:
     """Evaluate as the options say."""
+    warnings.showwarning = lambda message, *_: print(f"pargo eval: {printable(str(message))}", file=sys.stderr)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     run_in_processes(lambda: _evaluate(options))

@@ -24,7 +24,8 @@ FRAMES = {
 TRAINING = "picture"
 
 _NUMBER = r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*"
-_BOX = re.compile(rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]")
+# [x1,y1,x2,y2], and Qwen-VL's (x1,y1),(x2,y2)
+_BOX = re.compile(rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]|\({_NUMBER},{_NUMBER}\)\s*,\s*\({_NUMBER},{_NUMBER}\)")
 # with more digits than a number can need, a text is no box; the scan over it stays linear
 _DIGITS = re.compile(r"\d{40,}")
 
@@ -89,14 +90,15 @@ def iou(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def read_box(text: str) -> Box | None:
-    """The first ``[x1,y1,x2,y2]`` of a text, with or without spaces; None where there is none with finite numbers.
+    """The first ``[x1,y1,x2,y2]``, or ``(x1,y1),(x2,y2)``, of a text, with or without spaces; None where there is none with
+    finite numbers.
 
     ``[x1,y1,x2,y2,score]`` and ``(x1,y1,x2,y2)`` are none.
     """
     found = _BOX.search(_DIGITS.sub("", text))
     if found is None:
         return None
-    x1, y1, x2, y2 = (float(number) for number in found.groups())
+    x1, y1, x2, y2 = (float(number) for number in found.groups() if number is not None)
     return (x1, y1, x2, y2) if all(map(math.isfinite, (x1, y1, x2, y2))) else None
 
 

@@ -123,6 +123,13 @@ def _against(said: Prediction, item: Item) -> str:
     """What a prediction says otherwise of its question than the question itself with its id; empty where that is nothing."""
     if not same_picture(said.picture or "", item.picture):
         return f"{said.where}: the question with the id {said.id!r} is on the picture {item.picture}, not on {said.picture}."
+    stated = said.item.choices if said.item is not None else {}
+    for letter in stated.keys() & item.choices.keys():
+        if _plain(stated[letter]) != _plain(item.choices[letter]):
+            return (
+                f"{said.where}: choice {letter} of the question with the id {said.id!r} is {item.choices[letter][:80]!r}, not "
+                f"{stated[letter][:80]!r}."
+            )
     if said.question and item.question and not _tells_of(_plain(said.question), _plain(item.question)):
         return f"{said.where}: the question with the id {said.id!r} is {item.question[:80]!r}, not {said.question[:80]!r}."
     return ""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -13,6 +14,10 @@ from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Mark, Rule, Sco
 
 # what scores depend on, by the names that they are imported by and that pip calls them by
 _COUNTED = {"pycocoevalcap": "pycocoevalcap", "openpyxl": "openpyxl", "pyarrow": "pyarrow"}
+
+
+class ScoringWarning(UserWarning):
+    """Of figures that do not say what they seem to."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,19 @@ def score(benchmark: Benchmark, rule: Rule, answered: Sequence[Answered], **abou
     marks = [replace(mark, where=one.where) for mark, one in zip(rule.mark(answered), answered, strict=True)]
     figures = rule.figures(marks)
     made_by = {"benchmark": benchmark.name, "rule": rule.name, "questions": len(marks)}
+    for caveat in _caveats(figures, len(marks)):
+        warnings.warn(f"{benchmark.name}: {caveat}", ScoringWarning, stacklevel=2)
     told = {**about, "versions": {**versions(), **about.get("versions", {})}}
     return Scored({**figures, **made_by, **told}, marks)
+
+
+def _caveats(figures: Mapping[str, Any], questions: int) -> Iterator[str]:
+    """What a person has to know of figures that look like any others."""
+    if missing := figures.get("missing_subtasks"):
+        yield f"{len(missing)} subtasks are missing ({', '.join(missing)}), and the sums are without them."
+    for name in ("unread", "unmatched", "unknown"):
+        if figures.get(name) == questions:
+            yield f"the rule could make nothing of any of the {questions:,} answers; they may be in another form than it reads."
 
 
 def chosen_rule(benchmark: Benchmark, name: str | None, ranked: bool) -> Rule:

@@ -79,7 +79,10 @@ def _item(row: Row, pictures: Pictures | None = None) -> Item:
         # VLMEvalKit's: NAME_CATEGORY_SUBCATEGORY_SET_FIGURE_QUESTION
         place = tuple(row.text("index").split("_")[1:6])
         if len(place) != 5:
-            raise ScoringError(f"{row.where}: the index {row.text('index')!r} does not end in its set, figure and question.")
+            raise ScoringError(
+                f"{row.where}: the index {row.text('index')!r} must have six parts with _ between: name, category, "
+                "subcategory, set, figure and question."
+            )
         place = (row.text("category"), row.text("l2-category"), *place[2:])
     else:
         place = tuple(row.text(name) for name in _PLACE)
@@ -108,6 +111,9 @@ def _right(row: Row) -> str:
 def _said(row: Row) -> Prediction:
     carries = row.first("gt_answer", "answer") is not None and row.first("question") is not None
     item = _item(row) if carries else None
+    if item is None and row.first("category") is None:
+        # LLaVA's lines: their own id
+        return said(row, "model_prediction", "prediction", "text")
     place = item.id if item else "_".join(row.text(name) for name in _PLACE)
     return said(row, "model_prediction", "prediction", "text", item=item, id=place, picture=None)
 

@@ -73,6 +73,11 @@ def _item(row: Row, told: Row, pictures: Pictures, subset: str) -> Item:
 def mark(one: Answered, always: bool) -> tuple[float, str]:
     """VQA accuracy, and the answer as it is compared."""
     answers = answers_of(one.item)
+    if len(answers) < 2:
+        raise ScoringError(
+            f"{one.where or f'question {one.item.id}'}: it has one right answer, and VQA accuracy asks how many of several "
+            "people (officially ten) agree; its file may be another benchmark's."
+        )
     return vqa.accuracy(one.text, answers, always), vqa.normalised(vqa.trimmed(one.text))
 
 

@@ -93,5 +93,8 @@ def answers_of(item: Item) -> list[str]:
         ScoringError: if it is not published.
     """
     if not item.answer:
-        raise ScoringError(f"The question {item.id!r} has no right answer: its split may keep them secret.")
+        raise ScoringError(
+            f"The question {item.id!r} has no right answer: its split may keep them secret; give the file of a "
+            "split with answers as --answers."
+        )
     return item.answer

@@ -40,7 +40,7 @@ _NOT_OBTAINED = "Failed to obtain answer via API"
 _FOUR = dict.fromkeys("ABCD", "")
 
 _LLAVA_LETTERS = "ABCDE"
-_LLAVA_ANSWER_IS = (re.compile(r"The answer is ([A-E])\."), re.compile(r"The answer is ([A-E])"))
+_LLAVA_ANSWER_IS = re.compile(r"The answer is ([A-Z]).")
 
 _MMSTAR_BEFORE = ("(", "option ", "the answer is ")
 
@@ -112,19 +112,17 @@ def first_character(text: str, choices: Mapping[str, str]) -> str | None:
 
 
 def llava_scienceqa(text: str, choices: Mapping[str, str]) -> str | None:
-    """LLaVA's rule for ScienceQA: a letter alone; a letter with ``. `` behind it at the very beginning; "The answer is X".
+    """LLaVA's rule for ScienceQA: a letter and nothing else; a letter with ``. `` behind it at the very beginning; "The answer
+    is X", said once, with one more character in its line.
 
     Returns:
         One of A...E, and one of the letters of ``choices`` where those are known, or None.
     """
-    text = text.replace("\n", ". ")
-    stated = next(filter(None, (pattern.search(text) for pattern in _LLAVA_ANSWER_IS)), None)
-    if len(text.strip()) == 1 and text.strip() in _LLAVA_LETTERS:
-        letter = text.strip()
-    elif text[:1] and text[:1] in _LLAVA_LETTERS and text[1:3] == ". ":
+    stated = _LLAVA_ANSWER_IS.findall(text)
+    if text[:1] and text[:1] in _LLAVA_LETTERS and (len(text) == 1 or text[1:3] == ". "):
         letter = text[0]
-    elif stated:
-        letter = stated[1]
+    elif len(stated) == 1:
+        letter = stated[0]
     else:
         return None
     return letter if letter in (choices or _LLAVA_LETTERS) else None

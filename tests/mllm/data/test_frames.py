@@ -83,6 +83,9 @@ def test_overlaps_by_hand():
         ("", None),
         ("no box", None),
         ("(1,2,3,4)", None),
+        ("<ref>a dog</ref><box>(230,316),(452, 550)</box>", (230, 316, 452, 550)),
+        ("(1,2), (3,4) or [5,6,7,8]", (1, 2, 3, 4)),
+        ("(1,2) (3,4)", None),
         ("[1,2,3]", None),
         ("[1,2,3,4,5]", None),
         ("[1;2;3;4]", None),
@@ -95,7 +98,7 @@ def test_the_first_box_of_a_text(text, box):
     assert read_box(text) == box
 
 
-@given(st.text(alphabet="[]0123456789.,-+e \n", max_size=200))
+@given(st.text(alphabet="[]()0123456789.,-+e \n", max_size=200))
 def test_any_text_is_read_without_an_error(text):
     read_box(text)
 

@@ -135,6 +135,11 @@ def test_a_picture_without_a_name_is_left_to_the_words():
             ITEMS,
             r"^p\.jsonl, line 1: the question with the id '1' is 'Is there a car in the image\?', not 'What is it\?'",
         ),
+        (
+            [Prediction("A", "p, line 1", "7", item=Item("7", "", "A", choices={"A": "x", "B": "y"}))],
+            [Item("7", "Which?", "A", choices={"A": "Y", "B": "X"})],
+            r"^p, line 1: choice [AB] of the question with the id '7' is '[YX]', not '[xy]'",
+        ),
         (predictions(), [*ITEMS, ITEMS[0]], "The answers have the id '1' twice"),
         (predictions(), [], "The answers hold no question"),
         (predictions(), None, r"line 1: it has no right answer beside it"),
