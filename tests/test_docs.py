@@ -15,6 +15,7 @@ from bench.contest.records import read_rows
 from bench.counts.schedule import scheduled_work
 from bench.counts.traffic import least_work
 from bench.problems.attention import Cascaded, PartialGlobal
+from pargo_cli.main import build_parser
 from pargo_mllm.training.recipes import load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,7 +77,10 @@ def test_command(command, tmp_path):
         # the target exists and its recipe expands
         run = ["make", "--dry-run", *words[1:]]
     elif words[0] == "torchrun":
-        # the machines are the reader's; the recipe and its keys are ours
+        # the machines are the reader's; the recipe and its keys are ours, and so are the options of another command
+        if "train" not in words:
+            build_parser().parse_args(words[words.index("pargo_mllm") + 1 :])
+            return
         recipe, *keys = words[words.index("train") + 1 :]
         load_recipe(recipe, {key.removeprefix("--"): value for key, value in zip(keys[::2], keys[1::2], strict=True)})
         return
