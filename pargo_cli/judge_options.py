@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 # asked only where --judge names a model
 OPENAI_URL = "https://api.openai.com/v1"
@@ -35,6 +37,19 @@ def add_judge_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--judge-concurrency", type=_at_least_one, default=8, metavar="N", help="requests at a time (default: %(default)s)"
     )
+
+
+def without_secrets(words: Sequence[str]) -> list[str]:
+    """The words of a command as they may be written down: of a judge's address neither a name with a password nor a query."""
+    kept, before = [], ""
+    for word in words:
+        flag, equals, url = word.partition("=") if word.startswith("--judge-url=") else ("", "", word)
+        parts = urlsplit(url) if equals or before == "--judge-url" else None
+        if parts is not None and (parts.query or "@" in parts.netloc):
+            url = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+        kept.append(f"{flag}{equals}{url}")
+        before = word
+    return kept
 
 
 def _at_least_one(text: str) -> int:

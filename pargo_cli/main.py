@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from pargo_cli import assemble, chat, convert_release, demo, eval, merge, report, score, train
 from pargo_cli.errors import UserError
+from pargo_cli.judge_options import without_secrets
 
 COMMANDS = (demo, assemble, train, chat, eval, score, report, merge, convert_release)
 
@@ -20,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns the exit status: 0, 2 for what a user can put right, 130 when interrupted."""
     options = build_parser().parse_args(arguments)
     # what a result says that it came of
-    options.words = ["pargo", *(sys.argv[1:] if arguments is None else arguments)]
+    options.words = ["pargo", *without_secrets(sys.argv[1:] if arguments is None else arguments)]
     prepare()
     try:
         run = import_module(options.module).run

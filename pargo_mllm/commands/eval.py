@@ -15,7 +15,7 @@ import transformers
 from pargo_mllm.answering.reader import Reader
 from pargo_mllm.commands.processes import run_in_processes
 from pargo_mllm.evaluation.asking.run import Run, Settings, ask, check_same_run, open_items, say_near_ties
-from pargo_mllm.evaluation.benchmark import Benchmark, Rule, printable
+from pargo_mllm.evaluation.benchmark import Benchmark, EvaluationError, Rule, printable
 from pargo_mllm.evaluation.benchmarks import find
 from pargo_mllm.evaluation.judging.grading import graded
 from pargo_mllm.evaluation.runs.failures import save_failures
@@ -32,12 +32,25 @@ def run(options: argparse.Namespace) -> None:
     warnings.showwarning = lambda message, *_: print(f"pargo eval: {printable(str(message))}", file=sys.stderr)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    run_in_processes(lambda: _evaluate(options))
+    run_in_processes(lambda: _written(options))
+
+
+def _written(options: argparse.Namespace) -> None:
+    try:
+        _evaluate(options)
+    except OSError as error:
+        # what is read says itself what is wrong with it
+        raise EvaluationError(
+            f"{error.filename or options.out}: {error.strerror or error}; what was answered is kept."
+        ) from error
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     benchmark = find(options.benchmark)
     rule = benchmark.rules[0] if options.rule is None else benchmark.rule(options.rule)
+    benchmark = benchmark.under(rule)
+    if options.grades is not None and not options.grades.is_file():
+        raise EvaluationError(f"--grades {options.grades} is not there.")
     processes, device = Processes.of_environment(), chosen_device(options.device)
     check_model_folder(options.model)
     items = open_items(benchmark, options.data, options.limit)
@@ -83,6 +96,8 @@ def _about(options: argparse.Namespace, benchmark: Benchmark, rule: Rule, weight
         "weights": weights,
         "data": None if options.data is None else str(options.data.resolve() if options.data.exists() else options.data),
         "prompt": benchmark.prompt,
+        "dtype": options.dtype,
+        "max_new_tokens": options.max_new_tokens or benchmark.max_new_tokens,
     }
 
 

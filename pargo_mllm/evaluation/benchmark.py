@@ -16,7 +16,7 @@ A file of ``benchmarks/`` puts one together from the shared readers and scorers:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +155,7 @@ class Rule:
         ranks: whether the model does not say an answer but the likeliest of the choices counts.
         judge: how a judge is asked, where people's words are graded by one (:mod:`pargo_mllm.evaluation.judging.grading`).
         needs_grades: whether nothing can be said without its grades.
+        prompt: what is asked under this rule, where that is not the benchmark's prompt.
     """
 
     name: str
@@ -163,6 +164,7 @@ class Rule:
     ranks: bool = False
     judge: Any = None
     needs_grades: bool = False
+    prompt: str | None = None
 
 
 def picture_of(item: Item) -> str:
@@ -205,6 +207,10 @@ class Benchmark:
     grades: Callable[[Path], Grades] | None = None
     needs_data: bool = True
     cluster: Callable[[Item], str] = picture_of
+
+    def under(self, rule: Rule) -> Benchmark:
+        """The benchmark with the prompt that a rule asks with."""
+        return self if rule.prompt is None else replace(self, prompt=rule.prompt)
 
     def rule(self, name: str) -> Rule:
         """The rule of that name.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from pargo_mllm.evaluation.runs.run_folder import RUN
 from pargo_mllm.model_files import read_object
 
 # what makes two runs the same
-_SAME = ("benchmark", "rule", "weights", "data")
+_SAME = ("benchmark", "rule", "weights", "data", "prompt", "dtype", "max_new_tokens")
 
 
 @dataclass(frozen=True)
@@ -125,29 +126,30 @@ def ask(
     depends_on = {"weights": weights, "dtype": str(reader.model.dtype), "benchmark": benchmark.name}
     if not rule.ranks:
         depends_on["max_new_tokens"] = str(settings.max_new_tokens)
-    asked, journal = questions(benchmark, rule, items, depends_on), Journal(folder, rank)
-    kept = sum(question.key in journal for question in asked)
-    asking = Asking(benchmark, reader, journal, settings.batch_size, settings.max_new_tokens, rank, size)
-    started = time.perf_counter()
-    asking.ask(asked)
-    seconds = time.perf_counter() - started
-    all_are_done()
-    journal.read()
-    about = {
-        "settings": {
-            **asdict(settings),
-            "share": reader.shares,
-            "batch_size_at_the_end": asking.batch_size,
-            "dtype": str(reader.model.dtype).removeprefix("torch."),
-            "device": str(reader.model.device.type),
-            "processes": size,
-        },
-        "kept_before": kept,
-        "seconds": seconds,
-        "pictures_a_second": reader.pictures_read / seconds if reader.pictures_read else None,
-        **_near_ties(asked, journal),
-    }
-    return Run(list(items), _predictions(items, asked, journal, rule), about)
+    asked = questions(benchmark, rule, items, depends_on)
+    with closing(Journal(folder, rank)) as journal:
+        kept = sum(question.key in journal for question in asked)
+        asking = Asking(benchmark, reader, journal, settings.batch_size, settings.max_new_tokens, rank, size)
+        started = time.perf_counter()
+        asking.ask(asked)
+        seconds = time.perf_counter() - started
+        all_are_done()
+        journal.read()
+        about = {
+            "settings": {
+                **asdict(settings),
+                "share": reader.shares,
+                "batch_size_at_the_end": asking.batch_size,
+                "dtype": str(reader.model.dtype).removeprefix("torch."),
+                "device": str(reader.model.device.type),
+                "processes": size,
+            },
+            "kept_before": kept,
+            "seconds": seconds,
+            "pictures_a_second": reader.pictures_read / seconds if reader.pictures_read else None,
+            **_near_ties(asked, journal),
+        }
+        return Run(list(items), _predictions(items, asked, journal, rule), about)
 
 
 def _predictions(items: Sequence[Item], asked: Sequence[Question], journal: Journal, rule: Rule) -> list[Prediction]:

@@ -66,7 +66,10 @@ def predictions(path: Path) -> list[Prediction]:
 
 
 def _carried(lines: Sequence[_Line]) -> list[Prediction]:
-    return [Prediction(line.text, line.where, item=item) for line, item in zip(lines, _items(lines), strict=True)]
+    return [
+        Prediction(line.text, line.where, picture=line.image, question=item.question, item=item)
+        for line, item in zip(lines, _items(lines), strict=True)
+    ]
 
 
 def submission(predictions: Sequence[Prediction], folder: Path) -> Path:

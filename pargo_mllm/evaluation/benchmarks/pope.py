@@ -23,7 +23,7 @@ _CATEGORY = re.compile(r"(random|popular|adversarial)")
 
 def read(data: Path) -> list[Item]:
     """The questions of the official files, of VLMEvalKit's table or of the hub's parquet."""
-    labels = sorted(data.glob("*pope*.json*")) if data.is_dir() else [data]
+    labels = sorted(data.rglob("*pope*.json*")) if data.is_dir() else [data]
     labels = [file for file in labels if file.suffix in (".json", ".jsonl")]
     if labels:
         pictures = Pictures(data)

@@ -127,7 +127,10 @@ ALL = (
         prompt=LETTER_PROMPT,
         read=read,
         predictions=predictions,
-        rules=(Rule("likelihood", by_likelihood, figures, ranks=True), Rule("letter", by_letter(first_character), figures)),
+        rules=(
+            Rule("likelihood", by_likelihood, figures, ranks=True, prompt="{question}"),
+            Rule("letter", by_letter(first_character), figures),
+        ),
         submission=json_lines("seed_bench.jsonl", _line),
     ),
 )

@@ -55,7 +55,8 @@ def right_letter(row: Row, *names: str) -> str | None:
     Raises:
         ScoringError: for what is no letter, or none of the row's columns of choices.
     """
-    if row.first(*names) is None:
+    # "nan" is how the hub has a split whose answers are not published
+    if row.first(*names) is None or row.text(*names).strip().lower() == "nan":
         return None
     letter = row.text(*names).strip().strip("()").upper()
     columns = [name for name in string.ascii_uppercase if name in row.values] or string.ascii_uppercase

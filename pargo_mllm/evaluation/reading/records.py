@@ -76,7 +76,9 @@ def identity(row: Row, *names: str, otherwise: int | None = None) -> str:
 
 def text_or_empty(row: Row, *names: str) -> str:
     """What a row says under one of these names, as its part or its hint; empty where it says nothing."""
-    return row.text(*names) if row.first(*names) is not None else ""
+    said = row.text(*names) if row.first(*names) is not None else ""
+    # pandas' blank, which the hub's files have as a text
+    return "" if said.strip().lower() == "nan" else said
 
 
 def written_list(text: str) -> list[Any] | None:

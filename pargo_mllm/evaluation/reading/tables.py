@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 import math
 import re
 import warnings
@@ -18,7 +19,7 @@ from pargo_mllm.evaluation.reading.text_files import opened, text_lines
 _LONGEST_FIELD = 2**31 - 1
 # what pandas writes into a table of text where a cell has no value and somebody made it text
 _NO_VALUE = ("", "nan", "NaN")
-_SHARD = re.compile(r"(?P<split>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.parquet")
+_SHARD = re.compile(r"(?P<split>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?:-[0-9a-f]{16})?\.parquet")
 # rows and bytes of parquet at a time: rows hold pictures
 _BATCH = 32
 _BUFFER = 2**20
@@ -154,8 +155,15 @@ def shards(file: Path) -> list[Path]:
     if named is None:
         return [file]
     count = int(named["count"])
-    files = [file.with_name(f"{named['split']}-{number:05d}-of-{named['count']}.parquet") for number in range(count)]
-    missing = [shard.name for shard in files if not shard.is_file()]
+    there = {other.name: other for other in file.parent.iterdir() if other.is_file()}
+    # each shard may have a digest behind its number
+    known = {
+        int(other["number"]): there[name]
+        for name in sorted(there)
+        if (other := _SHARD.fullmatch(name)) and (other["split"], other["count"]) == (named["split"], named["count"])
+    }
+    files = [known[number] for number in range(count) if number in known]
+    missing = [f"{named['split']}-{number:05d}-of-{named['count']}.parquet" for number in range(count) if number not in known]
     if missing or file not in files:
         raise ScoringError(
             f"{file} is one of {count} shards, and {', '.join(missing[:3]) or 'it'} is not among those that are there."
@@ -166,7 +174,10 @@ def shards(file: Path) -> list[Path]:
 def split_of(file: Path) -> Path:
     """What stands for a split: its first shard, or the file where it is no shard."""
     named = _SHARD.fullmatch(file.name)
-    return file if named is None else file.with_name(f"{named['split']}-00000-of-{named['count']}.parquet")
+    if named is None or named["number"] == "00000":
+        return file
+    first = f"{named['split']}-00000-of-{named['count']}"
+    return next(iter(sorted(file.parent.glob(f"{glob.escape(first)}*.parquet"))), file.with_name(f"{first}.parquet"))
 
 
 def _check_header(header: Sequence[str], where: str) -> None:

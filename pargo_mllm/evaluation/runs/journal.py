@@ -6,12 +6,15 @@ those of all at its start. The last line of a process that was killed may be tor
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from pargo_mllm.evaluation.benchmark import EvaluationError
 
 _FILES = "answers-*.jsonl"
 
@@ -27,12 +30,27 @@ class Journal:
     Args:
         folder: of the run.
         rank: of this process, whose own file is written to.
+
+    Raises:
+        EvaluationError: if another run is at work in the folder.
     """
 
     def __init__(self, folder: Path, rank: int = 0):
         self._folder, self._file = folder, folder / _FILES.replace("*", str(rank))
         self._kept: dict[str, dict[str, Any]] = {}
+        # held until this process ends, however it ends
+        self._held = open(folder / f".at-work-{rank}", "ab")  # noqa: SIM115
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EvaluationError(
+                f"{folder}: another pargo eval is at work in it; wait for it, or give another --out."
+            ) from None
         self.read()
+
+    def close(self) -> None:
+        """Let another run at the folder."""
+        self._held.close()
 
     def read(self) -> None:
         """Read what all processes have written so far."""
