@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from pargo_cli.keys import PROJECTOR_TYPES
+from pargo_cli.values import at_least_zero
 
 FAMILIES = ("llama3", "vicuna", "internlm2", "qwen", "chatml")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -40,12 +40,6 @@ def add_parser(commands) -> None:
     assemble.add_argument(
         "--dtype", choices=DTYPES, default="auto", help="of encoder and language model (default: auto, as they are saved)"
     )
-    assemble.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the projector's weights (default: 0)")
+    assemble.add_argument("--seed", type=at_least_zero, default=0, metavar="N", help="of the projector's weights (default: 0)")
     assemble.add_argument("--out", type=Path, required=True, metavar="DIR", help="the model folder; must not exist")
     assemble.set_defaults(module="pargo_mllm.commands.assemble")
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**31:
-        raise argparse.ArgumentTypeError(f"{text} must be a whole number from 0 to {2**31 - 1}")
-    return int(text)

@@ -6,6 +6,8 @@ import argparse
 import math
 from pathlib import Path
 
+from pargo_cli.values import positive
+
 
 def add_parser(commands) -> None:
     """Add the command."""
@@ -21,16 +23,10 @@ def add_parser(commands) -> None:
     )
     chat.add_argument("--image", type=Path, action="append", default=[], metavar="FILE", help="may be given several times")
     chat.add_argument("--system", metavar="TEXT", help="what the model is told first (default: as its template says)")
-    chat.add_argument("--max-new-tokens", type=_positive, default=512, metavar="N", help="at most, an answer")
+    chat.add_argument("--max-new-tokens", type=positive, default=512, metavar="N", help="at most, an answer")
     chat.add_argument("--temperature", type=_temperature, default=0.0, help="0: always the likeliest token")
     chat.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: the GPU where there is one")
     chat.set_defaults(module="pargo_mllm.commands.chat")
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) < 2**31:
-        raise argparse.ArgumentTypeError(f"{text} must be a whole number from 1 to {2**31 - 1}")
-    return int(text)
 
 
 def _temperature(text: str) -> float:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from pargo_cli.benchmarks import BENCHMARKS
 from pargo_cli.judge_options import add_judge_options
+from pargo_cli.values import at_least_zero, positive
 
 
 def add_parser(commands) -> None:
     """Add the command."""
     evaluate = commands.add_parser(
         "eval",
+        allow_abbrev=False,
         help="ask a model a benchmark's questions, and score what it says",
         description="Ask a model a benchmark's questions and score its answers by the benchmark's rule. What is answered is "
         "kept in --out at once: the same command goes on where a run was interrupted. Processes of torchrun share the work.",
@@ -26,15 +27,15 @@ def add_parser(commands) -> None:
         help="the benchmark's official files, VLMEvalKit's TSV, or the hub's parquet, with the pictures (scenes needs none)",
     )
     evaluate.add_argument("--rule", metavar="NAME", help="how to score (default: the benchmark's first)")
-    evaluate.add_argument("--limit", type=_positive, metavar="N", help="ask the first N questions alone")
+    evaluate.add_argument("--limit", type=positive, metavar="N", help="ask the first N questions alone")
     evaluate.add_argument(
         "--batch-size",
-        type=_positive,
+        type=positive,
         default=8,
         metavar="N",
         help="prompts at once; halved when memory runs out (default: 8)",
     )
-    evaluate.add_argument("--max-new-tokens", type=_positive, metavar="N", help="of an answer (default: the benchmark's)")
+    evaluate.add_argument("--max-new-tokens", type=positive, metavar="N", help="of an answer (default: the benchmark's)")
     evaluate.add_argument(
         "--dtype",
         choices=("auto", "float32", "bfloat16", "float16"),
@@ -49,18 +50,8 @@ def add_parser(commands) -> None:
     )
     evaluate.add_argument("--out", type=Path, metavar="RUN", help="the run's folder (default: eval/NAME/MODEL)")
     evaluate.add_argument(
-        "--failures", type=_at_least_zero, default=24, metavar="N", help="wrong answers to keep pictures of (default: 24)"
+        "--failures", type=at_least_zero, default=24, metavar="N", help="wrong answers to keep pictures of (default: 24)"
     )
     evaluate.add_argument("--json", action="store_true", help="print the result as one JSON object, and nothing else")
     add_judge_options(evaluate)
     evaluate.set_defaults(module="pargo_mllm.commands.eval")
-
-
-def _at_least_zero(text: str) -> int:
-    return 0 if text == "0" else _positive(text)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) < 2**31:
-        raise argparse.ArgumentTypeError(f"{text} must be a whole number from 1 to {2**31 - 1}")
-    return int(text)

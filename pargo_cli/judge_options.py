@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+
+from pargo_cli.values import positive
 
 # asked only where --judge names a model
 OPENAI_URL = "https://api.openai.com/v1"
+_ADDRESS = "--judge-url"
 
 
 def add_judge_options(parser: argparse.ArgumentParser) -> None:
@@ -22,11 +24,9 @@ def add_judge_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--judge", metavar="MODEL", help="ask this model, as the endpoint names it; the API key is taken from OPENAI_API_KEY"
     )
+    group.add_argument(_ADDRESS, default=OPENAI_URL, metavar="URL", help="an OpenAI-compatible endpoint (default: %(default)s)")
     group.add_argument(
-        "--judge-url", default=OPENAI_URL, metavar="URL", help="an OpenAI-compatible endpoint (default: %(default)s)"
-    )
-    group.add_argument(
-        "--judge-runs", type=_at_least_one, default=1, metavar="N", help="grade everything so many times (default: %(default)s)"
+        "--judge-runs", type=positive, default=1, metavar="N", help="grade everything so many times (default: %(default)s)"
     )
     group.add_argument(
         "--judge-cache",
@@ -35,25 +35,19 @@ def add_judge_options(parser: argparse.ArgumentParser) -> None:
         help="an SQLite file that keeps what the judge said (default: judge.sqlite in pargo's cache)",
     )
     group.add_argument(
-        "--judge-concurrency", type=_at_least_one, default=8, metavar="N", help="requests at a time (default: %(default)s)"
+        "--judge-concurrency", type=positive, default=8, metavar="N", help="requests at a time (default: %(default)s)"
     )
 
 
 def without_secrets(words: Sequence[str]) -> list[str]:
-    """The words of a command as they may be written down: of a judge's address neither a name with a password nor a query."""
-    kept, before = [], ""
-    for word in words:
-        flag, equals, url = word.partition("=") if word.startswith("--judge-url=") else ("", "", word)
-        parts = urlsplit(url) if equals or before == "--judge-url" else None
-        if parts is not None and (parts.query or "@" in parts.netloc):
-            url = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-        kept.append(f"{flag}{equals}{url}")
-        before = word
+    """The words of a command as they may be written down: a judge's address without its query, or hidden where it has an "@".
+
+    The parsers that have the option take no abbreviations of it.
+    """
+    kept: list[str] = []
+    for before, word in zip(["", *words], words, strict=False):
+        flag, equals, address = word.partition("=") if word.startswith(f"{_ADDRESS}=") else ("", "", word)
+        if equals or before == _ADDRESS:
+            address = "…" if "@" in address else address.partition("?")[0].partition("#")[0]
+        kept.append(f"{flag}{equals}{address}")
     return kept
-
-
-def _at_least_one(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return number

@@ -12,6 +12,7 @@ def add_parser(commands) -> None:
     """Add the command."""
     score = commands.add_parser(
         "score",
+        allow_abbrev=False,
         help="score a file of predictions, without a model",
         description="Score predictions that a file holds, by a benchmark's own rule. They join the answers by id, else by "
         "picture and question; what does not join is refused.",

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 
 from pargo_mllm.answering.reader import Reader
@@ -17,7 +18,7 @@ from pargo_mllm.commands.processes import run_in_processes
 from pargo_mllm.evaluation.asking.run import Run, Settings, ask, check_same_run, open_items, say_near_ties
 from pargo_mllm.evaluation.benchmark import Benchmark, EvaluationError, Rule, printable
 from pargo_mllm.evaluation.benchmarks import find
-from pargo_mllm.evaluation.judging.grading import graded
+from pargo_mllm.evaluation.judging.grading import endpoint_of, graded
 from pargo_mllm.evaluation.runs.failures import save_failures
 from pargo_mllm.evaluation.runs.outcome import RUN, shown, write_outcome
 from pargo_mllm.evaluation.scoring import Scored, score, versions
@@ -50,7 +51,10 @@ def _evaluate(options: argparse.Namespace) -> None:
     rule = benchmark.rules[0] if options.rule is None else benchmark.rule(options.rule)
     benchmark = benchmark.under(rule)
     if options.grades is not None and not options.grades.is_file():
-        raise EvaluationError(f"--grades {options.grades} is not there.")
+        raise EvaluationError(f"--grades {options.grades} is not there: give the file of grades, or leave it out.")
+    if options.judge is not None:
+        # an address that is none is told before the questions are asked
+        endpoint_of(options)
     processes, device = Processes.of_environment(), chosen_device(options.device)
     check_model_folder(options.model)
     items = open_items(benchmark, options.data, options.limit)
@@ -116,7 +120,7 @@ def _conclude(
         **about,
         **asked.about,
         "predictions": str(written.relative_to(folder)),
-        "versions": versions(),
+        "versions": {**versions(), "torch": torch.__version__, "transformers": transformers.__version__},
     }
     write_whole(folder / RUN, json.dumps(about, indent=2))
     say_near_ties(asked.about)

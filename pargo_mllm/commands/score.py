@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> None:
         files = {"predictions": predictions, "data": options.answers, "grades": options.grades}
         told = {key: None if file is None else str(file.resolve()) for key, file in files.items()}
         told_of = {"command": options.words, "model": None, "weights": None, **told}
-        write_outcome(options.out, told_of, scored, benchmark.asked)
+        write_outcome(options.out, told_of, scored, benchmark.under(rule).asked)
     print(json.dumps(scored.result) if options.json else shown(benchmark, scored.result))
 
 

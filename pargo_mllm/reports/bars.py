@@ -37,6 +37,9 @@ def draw_bars(series: Sequence[str], groups: Mapping[str, Sequence[Bar | None]],
     """
     bars = [bar for group in groups.values() for bar in group if bar is not None]
     most = _round_above(max((bar.value + (bar.error or 0) for bar in bars), default=1.0))
+    if all(bar.value <= 1 for bar in bars):
+        # of shares, whose whiskers end at the edge as well
+        most = min(most, 1.0)
     scale = (_WIDTH - _NAMES - _FIGURES) / most
     legend = len(series) * 18 if len(series) > 1 else 0
     height = legend + _HEAD + len(groups) * (len(series) * _BAR + _GAP)
@@ -64,7 +67,8 @@ def _drawn(bar: Bar, y: float, scale: float, colour: str) -> list[str]:
     middle, end = y + _BAR / 2, _NAMES + bar.value * scale
     parts = [_rect(_NAMES, y + 1, bar.value * scale, _BAR - 2, colour)]
     if bar.error:
-        low, high = _NAMES + max(0.0, bar.value - bar.error) * scale, _NAMES + (bar.value + bar.error) * scale
+        edge = float(_WIDTH - _FIGURES)
+        low, high = _NAMES + max(0.0, bar.value - bar.error) * scale, min(edge, _NAMES + (bar.value + bar.error) * scale)
         for x1, x2, y1, y2 in (
             (low, high, middle, middle),
             (low, low, middle - 3, middle + 3),

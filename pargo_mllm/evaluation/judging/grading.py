@@ -102,6 +102,15 @@ class _Table:
         return len(set(self.held.by_id) - {one.item.id for one in answered})
 
 
+def endpoint_of(options: argparse.Namespace) -> Endpoint:
+    """Where ``--judge`` is asked; nothing is sent.
+
+    Raises:
+        EndpointError: for an address that is none, and without httpx.
+    """
+    return Endpoint(options.judge_url, options.judge, options.judge_cache or _cache(), concurrency=options.judge_concurrency)
+
+
 def _held(benchmark: Benchmark, grades: Path | None, predictions: Path | None) -> Grades:
     if grades is not None and benchmark.grades is None:
         raise ScoringError(f"--grades: of {benchmark.name} no files of grades are read; give --judge.")
@@ -120,9 +129,7 @@ def _refuse_options(benchmark: Benchmark, rule: Rule, options: argparse.Namespac
 
 def _asked(table: _Table, judge: Judge, benchmark: Benchmark, options: argparse.Namespace) -> list[str]:
     """Ask for what is missing. Returns the judge's name; behind it in brackets what the endpoint calls it, where it differs."""
-    endpoint = Endpoint(
-        options.judge_url, options.judge, options.judge_cache or _cache(), concurrency=options.judge_concurrency
-    )
+    endpoint = endpoint_of(options)
     pending = table.missing()
     for id in dict.fromkeys(id for id, _ in pending):
         if lacks := judge.lacks(table.wanted[id].item):

@@ -89,9 +89,13 @@ def test_predictions_do_not_depend_on_batches_and_sharing(model, name, tmp_path,
         assert outcomes[run][0]
         if not judged:
             assert json.loads(printed)["benchmark"] == name
-    settings = json.loads((tmp_path / "whole" / "run.json").read_text())["settings"]
+    about = json.loads((tmp_path / "whole" / "run.json").read_text())
+    assert {"pargo", "python", "torch", "transformers"} <= about["versions"].keys()
+    settings = about["settings"]
     assert (settings["share"], json.loads((tmp_path / "one" / "run.json").read_text())["settings"]["share"]) == (False, True)
     if name == "seed_bench":
+        marks = [json.loads(line) for line in (tmp_path / "one" / "marks.jsonl").read_text().splitlines()]
+        assert all(mark["asked"] == mark["question"] for mark in marks), "choices are ranked behind the bare question"
         # losses are the same to rounding, letters altogether
         assert len({str(figures) for _, figures in outcomes.values()}) == 1
         outcomes = {run: ([letters(files), figures]) for run, (files, figures) in outcomes.items()}
@@ -191,6 +195,8 @@ def test_another_run_is_not_written_over(model, tmp_path, capsys):
         (["--benchmark", "mme"], "--benchmark mme needs --data"),
         (["--benchmark", "mme", "--data", "nowhere"], "--data nowhere does not exist"),
         (["--benchmark", "seed_bench", "--rule", "letters"], "--rule letters: seed_bench has likelihood, letter"),
+        (["--benchmark", "scenes", "--judge", "gpt", "--judge-url", "nowhere"], "is no address of an endpoint"),
+        (["--benchmark", "mm_vet", "--data", ".", "--grades", "gone.json"], "--grades gone.json is not there: give the file"),
         (["--benchmark", "scenes", "--data", "pictures"], "--data pictures: scenes are drawn, not read"),
     ],
 )
