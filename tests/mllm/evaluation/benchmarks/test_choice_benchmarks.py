@@ -10,7 +10,7 @@ from pargo_mllm.evaluation.benchmark import Answered, Prediction, ScoringError
 from pargo_mllm.evaluation.benchmarks import find
 from pargo_mllm.evaluation.joining import read_joined
 from tests.mllm.made.benchmark_files_choices import WRITERS
-from tests.mllm.made.benchmark_forms import FORMS, SIDE, base64_picture, write_table
+from tests.mllm.made.benchmark_forms import FORMS, SIDE, base64_picture, hub_picture, write_parquet, write_table
 from tests.mllm.made.scored_files import lines, scored, written
 
 
@@ -169,6 +169,14 @@ class TestMMBench:
         data = WRITERS["mmbench"](tmp_path)
         with pytest.raises(ScoringError, match="no 'prediction'"):
             scored("mmbench", next(data.glob("*.tsv")))
+
+    def test_the_hubs_blanks_are_no_words(self, tmp_path):
+        """The hub's columns hold pandas' blank as a text: no hint is shown, and a split without answers has none."""
+        row = {"index": 1, "question": "Which?", "A": "x", "B": "y", "C": "nan", "D": "nan", "hint": "nan", "answer": "nan"}
+        write_parquet(tmp_path / "en" / "test-00000-of-00001.parquet", [{**row, "image": hub_picture(0)}])
+        (item,) = find("mmbench").read(tmp_path)
+        assert (item.hint, item.answer, item.choices) == ("", None, {"A": "x", "B": "y"})
+        assert "nan" not in find("mmbench").asked(item)
 
 
 class TestSeedBench:

@@ -270,6 +270,7 @@ HOSTILE = [
     ("docvqa", [{"questionId": 1, "answers": "x", "prediction": True}], "no text and no number"),
     ("chartqa", "[[1]]", "it is a list, no object"),
     ("gqa", "", "it is empty"),
+    ("vqav2", [{"question_id": 1, "prediction": "x", "answer": "x"}], "it has one right answer, and VQA accuracy asks"),
 ]
 
 

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from pargo_mllm.evaluation.benchmark import Answered, ScoringError
+from pargo_mllm.evaluation.benchmark import Answered, Prediction, ScoringError
 from pargo_mllm.evaluation.benchmarks import find
+from pargo_mllm.evaluation.scoring import ScoringWarning
 from tests.mllm.made.benchmark_files_choices import WRITERS
 from tests.mllm.made.benchmark_forms import write_table
 from tests.mllm.made.scored_files import lines, scored, written
@@ -40,6 +41,14 @@ class TestMME:
         written(tmp_path, "count.txt", text)
         with pytest.raises(ScoringError, match=rf"count.txt, line {line}: .*{why}"):
             scored("mme", tmp_path)
+
+    def test_its_own_predictions_join_the_answers_of_a_file(self, tmp_path):
+        data = WRITERS["mme"](tmp_path / "data")
+        items = find("mme").read(data)
+        said = find("mme").submission([Prediction(item.answer, "here", item.id, item=item) for item in items], tmp_path)
+        with pytest.warns(ScoringWarning, match=r"mme: 11 subtasks are missing \(count, "):
+            result = scored("mme", said, data)
+        assert result["subtasks"] == dict.fromkeys(("existence", "OCR", "code_reasoning"), 200.0)
 
     def test_an_answer_keeps_its_tabs(self, tmp_path):
         written(tmp_path, "count.txt", self.folder(tmp_path, "no\tor\tyes", "no"))
@@ -113,8 +122,23 @@ class TestPope:
         with pytest.raises(ScoringError, match="line 1: the right answer is 'perhaps'"):
             find("pope").read(lines(tmp_path, [row]))
 
+    def test_the_labels_may_lie_in_a_folder_beside_the_pictures(self, tmp_path):
+        """As LLaVA's instructions have it."""
+        WRITERS["pope"](tmp_path)
+        (tmp_path / "coco").mkdir()
+        (tmp_path / "coco_pope_popular.json").rename(tmp_path / "coco" / "coco_pope_popular.json")
+        items = find("pope").read(tmp_path)
+        assert len(items) == 6
+        assert all(item.pictures[0]().size for item in items)
+
 
 class TestHallusionBench:
+    def test_llavas_answers_join_too(self, tmp_path):
+        data = WRITERS["hallusionbench"](tmp_path / "data")
+        items = find("hallusionbench").read(data)
+        rows = [{"question_id": item.id, "prompt": item.question, "text": item.answer} for item in items]
+        assert scored("hallusionbench", lines(tmp_path, rows), data)["accuracy"] == 1.0
+
     def test_figures_by_hand(self, tmp_path):
         """Five questions: the one without a picture may be left open; VS ocr and VD ocr of one number are two sets."""
         rows = [

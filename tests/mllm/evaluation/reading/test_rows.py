@@ -219,6 +219,18 @@ def test_a_spreadsheet(tmp_path):
         formula.answer("prediction")
 
 
+def test_shards_may_have_a_digest_behind_their_number(tmp_path):
+    """As the hub wrote them in 2023."""
+    for number, ids in enumerate([["a"], ["b"], ["c"]]):
+        name = f"test-{number:05d}-of-00003-{f'{number:x}' * 16}.parquet"
+        parquet.write_table(pyarrow.table({"id": ids}), tmp_path / name)
+    assert [row.text("id") for row in read_rows(found(tmp_path, "test-*.parquet"))] == ["a", "b", "c"]
+    assert [row.text("id") for row in read_rows(tmp_path / name)] == ["a", "b", "c"]
+    (tmp_path / f"test-00001-of-00003-{'1' * 16}.parquet").unlink()
+    with pytest.raises(ScoringError, match=r"one of 3 shards, and test-00001-of-00003\.parquet is not"):
+        list(read_rows(tmp_path / name))
+
+
 def test_shards_of_a_split_are_one_table(tmp_path):
     (tmp_path / "data").mkdir()
     for number, ids in enumerate([["a", "b"], ["c"]]):
