@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
-from pargo_cli import assemble, chat, convert_release, demo, eval, merge, report, score, train
+from pargo_cli import assemble, caption, chat, convert_release, data, demo, eval, filter, merge, report, score, train, validate
 from pargo_cli.errors import UserError
 from pargo_cli.judge_options import without_secrets
 
-COMMANDS = (demo, assemble, train, chat, eval, score, report, merge, convert_release)
+COMMANDS = (demo, assemble, data, validate, caption, filter, train, chat, eval, score, report, merge, convert_release)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

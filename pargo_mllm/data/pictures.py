@@ -88,25 +88,30 @@ def decode_picture(content: bytes, name: str) -> Image.Image:
     return load_picture(content, name)
 
 
-def stored_size(path: str | os.PathLike) -> tuple[tuple[int, int], int]:
-    """Width and height of a file's pixels as they lie there, and how they are turned: EXIF's orientation, 1 (upright) to 8.
+def stored_size(source: str | os.PathLike | bytes, name: str | os.PathLike | None = None) -> tuple[tuple[int, int], int]:
+    """Width and height of the pixels as a file, or its bytes, hold them, and how they are turned: EXIF's orientation, 1
+    (upright) to 8.
 
     Nothing is decoded, but in a PNG, whose tags may stand behind its pixels.
+
+    Args:
+        name: what errors call it.
 
     Raises:
         PictureError: as :func:`load_picture`.
     """
 
-    def read(path, name):
-        check_regular(path)
-        with _open(path, name) as picture:
+    def read(source, name):
+        if not isinstance(source, bytes):
+            check_regular(source)
+        with _open(io.BytesIO(source) if isinstance(source, bytes) else source, name) as picture:
             check_size(picture.size, name)
             width, height = picture.size
             turn = orientation(picture)
             # Pillow gives a TIFF's size upright
             return ((height, width) if picture.format == "TIFF" and turn >= 5 else (width, height)), turn
 
-    return _read(read, path, path)
+    return _read(read, source, name or ("a picture" if isinstance(source, bytes) else source))
 
 
 def check_size(size: tuple[int, int], name: str | os.PathLike) -> None:

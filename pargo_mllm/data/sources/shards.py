@@ -40,6 +40,8 @@ from pargo_mllm.data.sources.photographs_folder import CAPTION_PROMPT
 from pargo_mllm.data.sources.shard_index import find_index, indexes, left_out, num_samples
 from pargo_mllm.files import whole_file
 
+# what a preparation writes beside the records
+ABOUT = "about.json"
 # shards that a process keeps open: a window of the order, and some more
 MAX_OPEN = 24
 # bytes
@@ -298,8 +300,8 @@ def _files(path: Path, shards: Sequence[Path]) -> Tally:
     if not path.is_dir():
         return Tally(1, 1)
     names = {shard.name for shard in shards}
-    # indexes are ours, those too that another process is writing
-    ours = {*names, *(f"{name}.index" for name in names)}
+    # indexes are ours, those too that another process is writing, and what a preparation says of its shards
+    ours = {*names, *(f"{name}.index" for name in names), ABOUT}
     others = [file.name for file in path.iterdir() if file.name not in ours and not file.name.endswith(".partial.index")]
     packed = sum(name.lower().endswith((".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")) for name in others)
     reasons = {

@@ -1,0 +1,5 @@
+"""Data sets that can be prepared: names, each with the module of ``pargo_mllm.data.preparation.sets`` that has it in ``ALL``."""
+
+DATA_SETS = {
+    "coco_captions": "coco_captions",
+}

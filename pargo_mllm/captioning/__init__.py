@@ -1,0 +1,1 @@
+"""Captions: asked for, and filtered by how well they fit their pictures."""

@@ -1,0 +1,1 @@
+"""The actions of ``pargo data``, one file each."""
