@@ -15,7 +15,7 @@ def write(name: str, folder: Path) -> Truth:
     images, captions, pictures, said = [], [], {}, {}
     for number in range(6):
         file = f"{number:012d}.jpg"
-        noise_picture(number, 48 + number, 40).save(folder / "train2017" / file)
+        noise_picture(40, 48 + number, number).save(folder / "train2017" / file)
         images.append({"id": number, "file_name": file, "width": 48 + number, "height": 40})
         for turn in range(5):
             id = 100 * number + turn
