@@ -35,7 +35,8 @@ def fetch_all(addresses: Iterable[str], folder: Path, may_connect: Callable[[Add
     unreachable = 0
     with ThreadPoolExecutor(AT_A_TIME) as pool:
         try:
-            for address, found in zip(wanted, pool.map(partial(_fetched, folder=folder, may_connect=may_connect), wanted)):
+            found_at = pool.map(partial(_fetched, folder=folder, may_connect=may_connect), wanted)
+            for address, found in zip(wanted, found_at, strict=True):
                 got[address] = found
                 unreachable = unreachable + 1 if found == UNREACHABLE else 0
                 if unreachable >= IN_A_ROW:
