@@ -2,4 +2,15 @@
 
 DATA_SETS = {
     "coco_captions": "coco_captions",
+    "vqav2": "vqav2",
+    "gqa": "gqa",
+    "ocrvqa": "ocrvqa",
+    "vsr": "vsr",
+    "scienceqa": "scienceqa",
+    "aokvqa": "aokvqa",
+    "refcoco": "refer",
+    "refcoco+": "refer",
+    "refcocog": "refer",
+    "vg": "vg",
+    "llava150k": "llava150k",
 }
