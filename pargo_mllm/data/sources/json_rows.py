@@ -223,7 +223,8 @@ class _Text:
                 return ""
 
     def element(self, number: int) -> JsonRow:
-        """The value that begins here."""
+        """The value that begins here, or behind white space."""
+        self.next_mark(consume=False)
         while True:
             problem = ""
             try:
