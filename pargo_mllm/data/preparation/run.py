@@ -11,11 +11,12 @@ from pargo_mllm.data.preparation.data_set import DataSet, Options, PreparationEr
 from pargo_mllm.data.preparation.finishing import finish
 from pargo_mllm.data.preparation.official_files import OfficialFiles
 from pargo_mllm.data.preparation.pieces import NONE, Counts, Piece, plan
+from pargo_mllm.data.sources.llava import LIST
 from pargo_mllm.data.sources.shards import ABOUT
 from pargo_mllm.files import file_digest, sync, whole_file, write_whole
 from pargo_mllm.jobs import Engine, WorkFolder
+from pargo_mllm.jobs.work_folder import WORK
 
-LIST = "data.json"
 # of :file:`about.json`; another number for another meaning
 FORMAT = 1
 # entries that a worker takes at a time where no shard says otherwise
@@ -51,7 +52,7 @@ def prepare(data_set: DataSet, source: Path, out: Path, options: Options, form: 
     about_file = out / ABOUT
     if about_file.exists():
         raise PreparationError(f"{out} is prepared already ({ABOUT} stands in it); remove it to make it anew.")
-    if out.is_dir() and any(file.name != ".work" for file in out.iterdir()) and not (out / ".work").is_dir():
+    if out.is_dir() and any(file.name != WORK for file in out.iterdir()) and not (out / WORK).is_dir():
         raise PreparationError(f"{out} holds something else; give an absent or empty folder.")
     work_folder = WorkFolder(out, settings)
     with work_folder.held() as work:
