@@ -43,7 +43,7 @@ def parts(folders: Sequence[Path], weights: Sequence[str] = ()) -> list[Part]:
     """Prepared folders with their weights.
 
     Args:
-        weights: ``NAME=W``, of a set or of a folder as it was given; others have what :file:`about.json` says.
+        weights: ``NAME=W``, of a folder as it was given, or of a set; others have what :file:`about.json` says.
 
     Raises:
         PreparationError: for a folder that was not prepared or stands twice, and for a weight that is none, of nothing here, or
@@ -55,11 +55,8 @@ def parts(folders: Sequence[Path], weights: Sequence[str] = ()) -> list[Part]:
     own = [_weight(about.get("weight"), f"{folder / ABOUT}: weight") for folder, about in zip(folders, told, strict=True)]
     for given in weights:
         name, _, value = given.rpartition("=")
-        found = [
-            number
-            for number, (folder, about) in enumerate(zip(folders, told, strict=True))
-            if name in (str(folder), about["set"])
-        ]
+        as_given = [number for number, folder in enumerate(folders) if name == str(folder)]
+        found = as_given or [number for number, about in enumerate(told) if name == about["set"]]
         if len(found) != 1:
             known = ", ".join(dict.fromkeys([about["set"] for about in told]))
             several = (
