@@ -13,7 +13,7 @@ def add_parser(commands) -> None:
     """Add the command with its actions."""
     data = commands.add_parser("data", help="prepare, convert, mix and describe training data")
     actions = data.add_subparsers(metavar="action", dest="action", required=True)
-    for add in (_list, _prepare):
+    for add in (_list, _prepare, _mixture):
         add(actions)
 
 
@@ -24,6 +24,27 @@ def _list(actions) -> None:
     )
     listed.add_argument("--json", action="store_true", help="print one JSON list and nothing else")
     listed.set_defaults(module="pargo_mllm.commands.data.listing")
+
+
+def _mixture(actions) -> None:
+    mixture = actions.add_parser(
+        "mixture",
+        allow_abbrev=False,
+        help="put prepared data together, each with how often it is drawn from",
+        description="Write a file of parts that pargo train --data takes: folders that pargo data prepare made, each with how "
+        "often it is drawn from. Paths in it lead from the folder that it lies in.",
+    )
+    mixture.add_argument("prepared", nargs="+", type=Path, metavar="PREPARED", help="folders that pargo data prepare made")
+    mixture.add_argument("--out", type=Path, required=True, metavar="FILE.yaml", help="a file that is not there")
+    mixture.add_argument(
+        "--weights",
+        nargs="+",
+        default=[],
+        metavar="NAME=W",
+        help="of a set, or of a folder as it was given, in place of its own (pargo data list says which that is)",
+    )
+    mixture.add_argument("--json", action="store_true", help="print one JSON list and nothing else")
+    mixture.set_defaults(module="pargo_mllm.commands.data.mixture")
 
 
 def _prepare(actions) -> None:

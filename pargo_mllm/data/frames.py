@@ -22,6 +22,7 @@ FRAMES = {
 }
 #: what training writes
 TRAINING = "picture"
+_DECIMALS = {"picture": 3, "pixels": 1, "padded": 3, "thousand": 0}
 
 _NUMBER = r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*"
 # [x1,y1,x2,y2], and Qwen-VL's (x1,y1),(x2,y2)
@@ -102,6 +103,10 @@ def read_box(text: str) -> Box | None:
     return (x1, y1, x2, y2) if all(map(math.isfinite, (x1, y1, x2, y2))) else None
 
 
-def write_box(box: Sequence[float]) -> str:
-    """A box as training writes it: three decimals, no spaces."""
-    return "[" + ",".join(f"{number:.3f}" for number in box) + "]"
+def write_box(box: Sequence[float], frame: str = TRAINING) -> str:
+    """A box of a frame as training writes it: no spaces, and as many decimals as keep it within a thousandth of the picture:
+    three of a share, one of a pixel, none of a thousandth.
+    """
+    decimals = _DECIMALS[frame]
+    # 0 is added for "-0.000" to be none
+    return "[" + ",".join(f"{round(number, decimals) + 0.0:.{decimals}f}" for number in box) + "]"

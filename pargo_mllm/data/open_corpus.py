@@ -7,15 +7,16 @@ from pathlib import Path
 
 from pargo_mllm.data.corpus import Corpus, CorpusError
 from pargo_mllm.data.scenes.corpus import NAME, SceneCorpus, Scenes
-from pargo_mllm.data.sources.llava import LlavaCorpus
+from pargo_mllm.data.sources.llava import LIST, LlavaCorpus
 from pargo_mllm.data.sources.photographs_folder import CAPTION_PROMPT, EVERY_PHOTOGRAPH, PhotographCorpus, PhotographFolder
-from pargo_mllm.data.sources.shards import ShardCorpus, is_shard
+from pargo_mllm.data.sources.shards import ABOUT, ShardCorpus, is_shard
+from pargo_mllm.jobs.work_folder import WORK
 
 FORMS = (
     "a COCO-style folder (images/ and captions.json, perhaps instances.json), a LLaVA list (a .json file of [{id, image, "
     "conversations}], or a .jsonl file with one a line, its pictures in images/ beside it, or beside it, or in image_root), or "
     "webdataset shards (a .tar file or a folder of them, not compressed, with members like 000123.jpg and 000123.txt or "
-    "000123.json), or scenes for generated ones"
+    "000123.json), or what pargo data prepare made, or scenes for generated ones"
 )
 # endings of what would have to be unpacked
 PACKED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip")
@@ -82,6 +83,10 @@ def _at(path: Path, stage, split, held_out, prompt, index_folder, image_root, vi
             raise CorpusError(f"image_root={image_root} is no folder; give the one that the names in {path} lead from.")
         return LlavaCorpus(path, image_root or beside, split, held_out, absolute=image_root is not None)
     _refuse(image_root, str(path))
+    if (path / WORK).is_dir() and not (path / ABOUT).exists():
+        raise CorpusError(f"{path} is half made: run the command that makes it again, and it goes on.")
+    if os.path.lexists(path / LIST) and not os.path.lexists(path / "captions.json"):
+        return LlavaCorpus(path / LIST, path / "images", split, held_out)
     has_captions = os.path.lexists(path / "captions.json")
     has_shards = path.is_dir() and any(map(is_shard, path.iterdir()))
     if has_captions or ((path / "images").is_dir() and not has_shards):

@@ -14,6 +14,7 @@ from typing import Any
 from pargo_mllm.errors import UserError
 from pargo_mllm.files import write_whole
 
+WORK = ".work"
 SETTINGS = "settings.json"
 
 
@@ -26,7 +27,7 @@ class WorkFolder:
     """
 
     def __init__(self, out: Path, settings: Mapping[str, Any]):
-        self.out, self.path, self.settings = out, out / ".work", json.loads(json.dumps(settings))
+        self.out, self.path, self.settings = out, out / WORK, json.loads(json.dumps(settings))
 
     @contextmanager
     def held(self) -> Iterator[Path]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -12,16 +9,15 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pargo_cli.keys import PACKAGED, RecipeKeys, TrainingKeys
 from pargo_cli.keys import recipe_names as names
 from pargo_mllm.configuration import PROJECTORS, ParGoProjectorConfig
 from pargo_mllm.data.feeding.conversations import TEMPLATES
 from pargo_mllm.data.scenes.corpus import Scenes
-from pargo_mllm.errors import UserError
 from pargo_mllm.language.lora import LoraSettings
 from pargo_mllm.model_files import told
+from pargo_mllm.training.data_parts import DataPart, data_parts
+from pargo_mllm.training.recipe_values import RecipeError, plain_yaml, typed
 from pargo_mllm.training.trainer.precision import computes_bf16
 from pargo_mllm.training.trainer.settings import StageSettings
 
@@ -35,43 +31,6 @@ ATTENTION = ("sdpa", "eager", "flash_attention_2")
 # of a projector's arguments, those that follow from the encoder and the language model
 FILLED_IN = ("vision_hidden_size", "output_size", "feature_grid")
 PROJECTOR_ATTENTION = ("pargo", "sdpa", "eager")
-
-_MOST_VALUES = 10_000
-
-
-class RecipeError(UserError):
-    """A recipe that cannot run; the message names the key, its value and the rule."""
-
-
-class _EachKeyOnce(yaml.SafeLoader):
-    """YAML would take the last of two values for a key, and say nothing."""
-
-    def construct_mapping(self, node, deep=False):
-        # what "<<" brings in is no second time: own keys take its place
-        lines: dict[Any, int] = {}
-        for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if key_node.tag == "tag:yaml.org,2002:merge" or not isinstance(key_node, yaml.ScalarNode):
-                continue
-            key, line = self.construct_object(key_node), key_node.start_mark.line + 1
-            if key in lines:
-                where = f"in lines {lines[key]} and {line}" if line != lines[key] else f"in line {line}"
-                raise ValueError(f"{key} is given twice, {where}; give it once")
-            lines[key] = line
-        return super().construct_mapping(node, deep)
-
-
-@dataclass(frozen=True)
-class DataPart:
-    """One part of the training data: what it is, how often it is drawn from, relative to the others, and where a LLaVA list has
-    its pictures, if not where the recipe says.
-    """
-
-    source: Path | Scenes
-    weight: float | None = None
-    image_root: Path | None = None
-
-    def __str__(self) -> str:
-        return str(self.source)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,8 +130,8 @@ def load_recipe(recipe: str, changes: Mapping[str, str] | None = None) -> Recipe
         if key not in kinds:
             near = get_close_matches(str(key), kinds, n=1)
             raise RecipeError(f"{key} is no key of a recipe" + (f"; {near[0]}?" if near else f": {', '.join(kinds)}."))
-        own = {"data": _data, "projector": _projector, "lora_target_modules": _targets}.get(key)
-        checked[key] = own(value) if own else _typed(key, value, kinds[key])
+        own = {"data": data_parts, "projector": _projector, "lora_target_modules": _targets}.get(key)
+        checked[key] = own(value) if own else typed(key, value, kinds[key])
     if "stage" not in checked:
         raise RecipeError(f"{recipe} has no stage; it must be 1 or 2.")
     for key in checked if checked["stage"] == 1 else ():
@@ -185,7 +144,7 @@ def _read(file: Path, called: str) -> dict[str, Any]:
     if not file.is_file():
         raise RecipeError(f"{called} is neither a recipe ({', '.join(names())}) nor a file.")
     with told(f"{file} cannot be read as YAML", RecipeError):
-        own = _plain(file.read_text(encoding="utf-8"))
+        own = plain_yaml(file.read_text(encoding="utf-8"))
     if not isinstance(own, dict):
         raise RecipeError(f"{file} must hold keys and values, one a line.")
     extends = own.pop("extends", [])
@@ -215,45 +174,6 @@ def _merge(settings: dict[str, Any], changes: Mapping[str, Any]) -> None:
         for key in group if given else ():
             settings.pop(key, None)
     settings.update(changes)
-
-
-def _data(value: Any) -> tuple[DataPart, ...]:
-    """A path, or a list of paths and of mappings with a path and a weight."""
-    parts = []
-    for given in value if isinstance(value, list) else [value]:
-        one = given if isinstance(given, dict) else {"path": given}
-        path = one.get("path")
-        if path is None or isinstance(path, (list, dict)) or not str(path).strip():
-            shown = "an empty value" if given is None or given == "" else repr(given)
-            raise RecipeError(
-                f"data: {shown} must be a path, scenes:key=number,…, or a list of {{path: …, weight: …}} and paths."
-            )
-        options = {key: value for key, value in one.items() if key not in ("path", "weight", "image_root")}
-        weight = None if one.get("weight") is None else _typed("data weight", one["weight"], float)
-        if weight is not None and not 0 < weight < math.inf:
-            raise RecipeError(f"data: weight={weight} of {one['path']} must be positive.")
-        image_root = _typed("data image_root", one.get("image_root"), Path | None)
-        parts.append(DataPart(_source(one["path"], options), weight, image_root))
-    if not parts:
-        raise RecipeError("data=[] must name at least one path.")
-    if len({part.weight is None for part in parts}) > 1:
-        raise RecipeError("data: some parts have a weight and some have none; give all of them one, or none.")
-    return tuple(parts)
-
-
-def _source(path: Any, options: dict[str, Any]) -> Path | Scenes:
-    """A path, or scenes, which alone have options."""
-    scenes = Scenes.parse(path) if isinstance(path, str) else None
-    if scenes is None:
-        if options:
-            raise RecipeError(
-                f"data: {next(iter(options))!r} is no key of {path}; a path has a weight and, if it is a LLaVA file, an "
-                "image_root; scenes have options."
-            )
-        return _typed("data path", path, Path)
-    if options and ":" in path:
-        raise RecipeError(f"data: {path} has options in its name and as keys ({', '.join(options)}); give them once.")
-    return Scenes.of(options) if options else scenes
 
 
 def _resolved(path: Path | None) -> list[str]:
@@ -313,56 +233,4 @@ def _value(key: str, text: str) -> Any:
         raise RecipeError(f"{key}={text!r} is empty; give a value, null for none, or leave it out.")
     shown = text if len(text) <= 80 else f"{text[:80]}…"
     with told(f"{key}={shown!r} cannot be read as a value", RecipeError):
-        return _plain(text)
-
-
-def _plain(text: str) -> Any:
-    """YAML as Python's values. Aliases let a few lines stand for billions of them, or for themselves: these are refused."""
-    loaded = yaml.load(text, _EachKeyOnce)
-    count, waiting = 0, [loaded]
-    while waiting:
-        value = waiting.pop()
-        count += 1
-        if count > _MOST_VALUES:
-            raise ValueError(f"it holds more than {_MOST_VALUES:,} values, aliases counted as often as they are used")
-        waiting += [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, (list, set)) else []
-    return loaded
-
-
-def _can_be_path(text: str) -> bool:
-    try:
-        return b"\0" not in os.fsencode(text)
-    except UnicodeEncodeError:
-        return False
-
-
-def _typed(key: str, value: Any, kind: Any) -> Any:
-    """``value`` as the type of its key."""
-    optional = isinstance(kind, types.UnionType) and type(None) in kind.__args__
-    if value is None and optional:
-        return None
-    if optional:
-        kind = kind.__args__[0]
-    if kind is Path and isinstance(value, str) and not value.strip():
-        raise RecipeError(f"{key}={value!r} must be a path; it is empty.")
-    if kind is Path and isinstance(value, str) and not _can_be_path(value):
-        raise RecipeError(f"{key}={value!r} must be a path; it holds what no path can.")
-    if kind in (Path, str) and isinstance(value, (str, int, float, Path)) and not isinstance(value, bool):
-        return Path(str(value)).expanduser() if kind is Path else str(value)
-    if kind is float and not isinstance(value, bool):
-        try:
-            # YAML takes 1e-4 for a word
-            return float(value)
-        except (TypeError, ValueError, OverflowError):
-            pass
-    elif isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
-        return value
-    words = {
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-        Path: "a path",
-        str: "text",
-        dict: "keys and values",
-    }
-    raise RecipeError(f"{key}={value!r} must be {words[kind]}.")
+        return plain_yaml(text)

@@ -13,7 +13,7 @@ from typing import Any
 
 from pargo_mllm.data.corpus import shown
 from pargo_mllm.data.preparation.need import Need
-from pargo_mllm.data.sources.json_rows import json_lines, json_rows
+from pargo_mllm.data.sources.json_rows import json_lines, json_list_of, json_members, json_rows
 from pargo_mllm.data.sources.opening import leads_inside, named_file, open_regular
 from pargo_mllm.errors import UserError
 
@@ -147,6 +147,19 @@ class OfficialFiles:
                     is_first = False
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+    def members(self, *names: str) -> Iterator[tuple[str, Any]]:
+        """The names and values of a JSON object, one at a time, in flat memory."""
+        return json_members(self.path(*names))
+
+    def listed(self, key: str, *names: str) -> Iterator[Any]:
+        """The elements of the list that a JSON object has under ``key``, one at a time, in flat memory."""
+        for row in json_list_of(self.path(*names), key):
+            yield row.value
+
+    def first(self, *names: str) -> str:
+        """The first of these names that something lies at, else the first of all: it is counted when it is looked for."""
+        return next((name for name in names if leads_inside(name) and named_file(self.root, name).exists()), names[0])
 
     def _home(self, names: Sequence[str]) -> str:
         """What a missing file is, where that is known, and where it is to be had."""

@@ -16,11 +16,11 @@ from pargo_mllm.data.preparation.data_set import DataSet, Options, PreparationEr
 from pargo_mllm.data.preparation.finishing import finish
 from pargo_mllm.data.preparation.official_files import OfficialFiles
 from pargo_mllm.data.preparation.pieces import NONE, Counts, Piece, Plan, plan
+from pargo_mllm.data.sources.llava import LIST
 from pargo_mllm.data.sources.shards import ABOUT
 from pargo_mllm.files import sync, whole_file, write_whole
 from pargo_mllm.jobs import Engine, WorkFolder
 
-LIST = "data.json"
 # of :file:`about.json`; another number for another meaning
 FORMAT = 1
 # entries that a worker takes at a time where no shard says otherwise

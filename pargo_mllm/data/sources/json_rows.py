@@ -1,4 +1,4 @@
-"""JSON that strangers wrote: the rows of a long list, or lines, one at a time, in flat memory."""
+"""JSON that strangers wrote: the rows of a long list, the values of a long object, or lines, one at a time, in flat memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from tqdm.auto import tqdm
 
-from pargo_mllm.data.corpus import CorpusError
+from pargo_mllm.data.corpus import CorpusError, shown
 from pargo_mllm.data.sources.opening import open_regular
 from pargo_mllm.errors import UserError
 
@@ -49,6 +49,45 @@ def json_rows(file: str | os.PathLike) -> Iterator[JsonRow]:
         for row in _elements(_Text(opened)):
             yield row
             bar.update(row.start + len(row.text) - bar.n)
+
+
+def json_members(file: str | os.PathLike) -> Iterator[tuple[str, Any]]:
+    """The names and values of the object that a JSON file holds; a name that stands twice comes twice.
+
+    Raises:
+        CorpusError: if the file cannot be read, is no JSON object in UTF-8, or a value is longer than :data:`MAX_ROW`.
+    """
+    with _reading(Path(file), "a JSON object") as (opened, bar):
+        text = _Text(opened)
+        for number, name in enumerate(_names(text)):
+            row = text.element(number)
+            yield name, row.value
+            bar.update(row.start + len(row.text) - bar.n)
+
+
+def json_list_of(file: str | os.PathLike, key: str) -> Iterator[JsonRow]:
+    """The elements of the list that the object in a JSON file has under ``key``; its other lists are read over.
+
+    Raises:
+        CorpusError: if the file cannot be read, is no JSON object in UTF-8 with such a list, or an element, or a value that is
+            no list, is longer than :data:`MAX_ROW`.
+    """
+    with _reading(Path(file), "a JSON object") as (opened, bar):
+        text, others, found = _Text(opened), [], False
+        for number, name in enumerate(_names(text)):
+            if text.next_mark(consume=False) != "[":
+                text.element(number)
+                others.append(name)
+                continue
+            text.next_mark()
+            for row in _listed(text):
+                if name == key:
+                    yield row
+                bar.update(row.start + len(row.text) - bar.n)
+            found = found or name == key
+            others.append(name)
+        if not found:
+            raise ValueError(f"it has no list {key!r}; it has {', '.join(map(shown, others[:8])) or 'nothing'}")
 
 
 def json_lines(file: str | os.PathLike) -> Iterator[JsonRow]:
@@ -108,27 +147,51 @@ def parse_json(text: bytes, name: str) -> Any:
 
 
 def _elements(text: _Text) -> Iterator[JsonRow]:
-    opening = text.next_mark()
-    if opening == _MARK_OF_ORDER:
-        opening = text.next_mark()
+    """The elements of a list that is the whole text."""
+    opening = text.first_mark()
     if opening != "[":
         lines = "; where each line is a record of its own, end the file's name with .jsonl" if opening == "{" else ""
         raise ValueError(f"it begins with {opening!r}, not with '['{lines}")
-    number = 0
-    while True:
-        mark = text.next_mark(consume=False)
-        if mark == "]" and not number:
-            text.next_mark()
-            break
-        yield text.element(number)
-        number += 1
-        mark = text.next_mark()
-        if mark == "]":
-            break
-        if mark != ",":
-            raise ValueError(f"element {number - 1} is followed by {mark!r}, not by ',' or ']'")
+    yield from _listed(text)
     if text.next_mark():
         raise ValueError("something follows the list's end")
+
+
+def _listed(text: _Text) -> Iterator[JsonRow]:
+    """The elements of a list behind its ``[``; its ``]`` is read too."""
+    for number in _separated(text, "]"):
+        yield text.element(number)
+
+
+def _names(text: _Text) -> Iterator[str]:
+    """The names of an object that is the whole text; whoever takes one reads its value before the next is asked for."""
+    opening = text.first_mark()
+    if opening != "{":
+        raise ValueError(f"it begins with {opening!r}, not with '{{'")
+    for number in _separated(text, "}"):
+        name = text.element(number).value
+        mark = text.next_mark()
+        if not isinstance(name, str) or mark != ":":
+            raise ValueError(f"element {number} is no name with ':' behind it")
+        yield name
+    if text.next_mark():
+        raise ValueError("something follows the object's end")
+
+
+def _separated(text: _Text, end: str) -> Iterator[int]:
+    """Numbers of what stands between commas up to ``end``; whoever takes one reads what stands there."""
+    if text.next_mark(consume=False) == end:
+        text.next_mark()
+        return
+    number = 0
+    while True:
+        yield number
+        mark = text.next_mark()
+        if mark == end:
+            return
+        if mark != ",":
+            raise ValueError(f"element {number} is followed by {mark!r}, not by ',' or {end!r}")
+        number += 1
 
 
 class _Text:
@@ -140,6 +203,11 @@ class _Text:
         self._json = json.JSONDecoder()
         # what is read and not yet consumed begins at `place` of `buffer`, at byte `offset` of the file
         self._buffer, self._place, self._offset, self._ended = "", 0, 0, False
+
+    def first_mark(self) -> str:
+        """The first character of the text that is no white space, behind a byte order mark."""
+        mark = self.next_mark()
+        return self.next_mark() if mark == _MARK_OF_ORDER else mark
 
     def next_mark(self, consume: bool = True) -> str:
         """The next character that is no white space; empty at the end."""
@@ -155,7 +223,8 @@ class _Text:
                 return ""
 
     def element(self, number: int) -> JsonRow:
-        """The value that begins here."""
+        """The value that begins here, or behind white space."""
+        self.next_mark(consume=False)
         while True:
             problem = ""
             try:

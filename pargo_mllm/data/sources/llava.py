@@ -29,6 +29,8 @@ from pargo_mllm.data.sources.json_rows import AS_LIST, DAMAGED, begins_list, jso
 from pargo_mllm.data.sources.llava_records import ID, NO_TURNS, UnusableRecord, picture_names, record_messages
 from pargo_mllm.data.sources.opening import leads_inside, named_file, open_regular
 
+# in a folder whose pictures lie in images/
+LIST = "data.json"
 LINES = "lines that are no JSON"
 ABSOLUTE = "records whose image names are absolute paths (image_root says where they may lead)"
 OUTSIDE = "records whose image names are none or lead out of the images"

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import math
-import pickle
 from pathlib import Path
 from typing import Any
 
+from pargo_mllm.data.corpus import CorpusError
 from pargo_mllm.data.frames import Box, Size, from_xywh, read_box
+from pargo_mllm.data.sources.plain_pickle import plain_pickle
 from pargo_mllm.evaluation.benchmark import Item, ScoringError
 from pargo_mllm.evaluation.reading.records import Pictures
 from pargo_mllm.evaluation.reading.rows import Row, found, read_json, rows_of
 
 _LEFT_OUT = "train"
-
-
-class _Plain(pickle.Unpickler):
-    """Reads texts, numbers, lists and dictionaries; whatever would run code is refused."""
-
-    def find_class(self, module_name: str, global_name: str) -> Any:
-        raise pickle.UnpicklingError(f"it wants to use {module_name}.{global_name}")
 
 
 def official(file: Path, data: Path) -> list[Item]:
@@ -62,12 +56,9 @@ def official(file: Path, data: Path) -> list[Item]:
 
 def _refs(file: Path) -> list[Row]:
     try:
-        with file.open("rb") as content:
-            values = _Plain(content, encoding="utf-8", errors="replace").load()
-    except Exception as error:
-        # whatever a file can make of the reader
-        raise ScoringError(f"{file} cannot be read as a pickle of plain values: {type(error).__name__}: {error}.") from error
-    return rows_of(values, str(file))
+        return rows_of(plain_pickle(file), str(file))
+    except CorpusError as error:
+        raise ScoringError(str(error)) from error
 
 
 def box_of(value: Any, where: str) -> Box:

@@ -113,6 +113,20 @@ def test_boxes_are_written_as_training_writes_them():
     assert from_xywh((10, 20, 30, 40)) == (10, 20, 40, 60)
 
 
+@given(st.tuples(*[st.floats(0, 1)] * 4), frames, st.tuples(st.integers(50, 4000), st.integers(50, 4000)))
+def test_written_boxes_are_read_again_in_all_frames(box, frame, size):
+    there = convert(box, "picture", frame, size)
+    back = convert(read_box(write_box(there, frame)), frame, "pixels", size)
+    # half a unit of the last digit: half a thousandth of the longer side, or a twentieth of a pixel
+    assert back == pytest.approx(convert(box, "picture", "pixels", size), abs=0.000501 * max(*size, 100))
+
+
+def test_no_zero_has_a_sign():
+    assert write_box((-0.0001, 0, 0.5, 1)) == "[0.000,0.000,0.500,1.000]"
+    assert write_box((-0.2, 0, 500.4, 1000), "thousand") == "[0,0,500,1000]"
+    assert write_box((-0.01, 0.25, 31.5, 100), "pixels") == "[0.0,0.2,31.5,100.0]"
+
+
 def test_what_is_no_frame_is_refused():
     with pytest.raises(ValueError, match="no frame 'percent'"):
         convert((0, 0, 1, 1), "percent", "pixels", (10, 10))
