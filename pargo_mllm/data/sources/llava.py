@@ -173,6 +173,12 @@ def read_record(value: Any, root: str | None = None) -> tuple[dict[str, Any], li
     return record, names, record_messages(record, len(names))
 
 
+def picture_folder(file: Path) -> Path:
+    """Where the pictures of a list lie that nobody says anything else of: ``images/`` beside it, or beside it."""
+    images = file.parent / "images"
+    return images if images.is_dir() else file.parent
+
+
 def _names(record: Any, root: str | None) -> list[str]:
     """The names of a record's pictures; ``root`` is where absolute ones may lead."""
     if not isinstance(record, dict):

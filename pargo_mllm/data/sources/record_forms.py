@@ -167,10 +167,8 @@ def _turns_of_list(listed: list[Any], names: list[str]) -> Iterator[Turn]:
         role = _SPEAKERS.get(speaker, speaker)
         if role == "gpt" and any(said.get(key, True) in (0, False) for key in ("weight", "loss", "train")):
             raise UnusableRecord(UNLEARNED, f"turn {number} is not to be learned")
-        if "value" not in said and "content" not in said:
-            raise _no_turns(f"turn {number} has neither value nor content")
         content = said.get("content") if said.get("value") is None else said["value"]
-        yield _turn(role, _joined(content, number, names) if isinstance(content, list) else "" if content is None else content)
+        yield _turn(role, _joined(content, number, names) if isinstance(content, list) else content)
 
 
 def _joined(parts: list[Any], number: int, names: list[str]) -> str:

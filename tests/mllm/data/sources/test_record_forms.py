@@ -287,7 +287,8 @@ def with_turn(**more):
         ({"query": SHOWN, "response": TOLD, "history": [["x"]]}, TURNS),
         ({"query": 7, "response": TOLD}, TURNS),
         ({"query": SHOWN}, TURNS),
-        (with_turn(content=None), "records with a turn that says nothing"),
+        (with_turn(content=None), TURNS),
+        (with_turn(content=" "), "records with a turn that says nothing"),
         ({"messages": [*chat(SHOWN), message("critic", "x")]}, UNKNOWN),
     ],
 )  # fmt: skip
