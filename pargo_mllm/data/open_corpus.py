@@ -7,14 +7,15 @@ from pathlib import Path
 
 from pargo_mllm.data.corpus import Corpus, CorpusError
 from pargo_mllm.data.scenes.corpus import NAME, SceneCorpus, Scenes
-from pargo_mllm.data.sources.llava import LIST, LlavaCorpus
+from pargo_mllm.data.sources.llava import LIST, LlavaCorpus, picture_folder
 from pargo_mllm.data.sources.photographs_folder import CAPTION_PROMPT, EVERY_PHOTOGRAPH, PhotographCorpus, PhotographFolder
 from pargo_mllm.data.sources.shards import ABOUT, ShardCorpus, is_shard
 from pargo_mllm.jobs.work_folder import WORK
 
 FORMS = (
     "a COCO-style folder (images/ and captions.json, perhaps instances.json), a LLaVA list (a .json file of [{id, image, "
-    "conversations}], or a .jsonl file with one a line, its pictures in images/ beside it, or beside it, or in image_root), or "
+    "conversations}], or a .jsonl file with one a line, its pictures in images/ beside it, or beside it, or in image_root; "
+    "records of other trainers too), or "
     "webdataset shards (a .tar file or a folder of them, not compressed, with members like 000123.jpg and 000123.txt or "
     "000123.json), or what pargo data prepare made, or scenes for generated ones"
 )
@@ -77,11 +78,9 @@ def is_list(path: Path) -> bool:
 
 def _at(path: Path, stage, split, held_out, prompt, index_folder, image_root, views, seed) -> Corpus:
     if is_list(path) and os.path.lexists(path):
-        images = path.parent / "images"
-        beside = images if images.is_dir() else path.parent
         if image_root is not None and not Path(image_root).is_dir():
             raise CorpusError(f"image_root={image_root} is no folder; give the one that the names in {path} lead from.")
-        return LlavaCorpus(path, image_root or beside, split, held_out, absolute=image_root is not None)
+        return LlavaCorpus(path, image_root or picture_folder(path), split, held_out, absolute=image_root is not None)
     _refuse(image_root, str(path))
     if (path / WORK).is_dir() and not (path / ABOUT).exists():
         raise CorpusError(f"{path} is half made: run the command that makes it again, and it goes on.")

@@ -39,12 +39,12 @@ class UnusableRecord(ValueError):
 
 
 def picture_names(record: Any) -> list[str]:
-    """The names in ``image``, or in ``images`` where that is absent; null is absent.
+    """The names in ``image``, or in ``images`` where that is absent; null, an empty text and an empty list are absent.
 
     Raises:
         UnusableRecord: if they are no names, or too many.
     """
-    names, others = record.get("image"), record.get("images")
+    names, others = (None if record.get(key) in ("", []) else record.get(key) for key in ("image", "images"))
     if names is not None and others is not None:
         raise UnusableRecord(BOTH, "it has both image and images")
     names = others if names is None else names

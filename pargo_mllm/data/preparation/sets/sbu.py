@@ -15,7 +15,7 @@ from pargo_mllm.data.preparation.official_files import MissingFile, OfficialFile
 LIST = "sbu-captions-all.json"
 # the older form: line by line
 ADDRESSES, CAPTIONS = "SBU_captioned_photo_dataset_urls.txt", "SBU_captioned_photo_dataset_captions.txt"
-_END = object()
+_END: Any = object()
 
 
 def entries(files: OfficialFiles, options: Options) -> Iterator[Entry | Skipped]:
