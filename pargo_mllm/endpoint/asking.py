@@ -7,7 +7,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
@@ -29,6 +29,8 @@ PATIENCE, LONGEST_BACK_OFF = 600.0, 60.0
 GIVEN_UP_IN_A_ROW = 5
 # so many that it did not take: something that all of them have is wrong
 NOT_TAKEN_IN_A_ROW = 50
+# requests that are made at a time: their pictures are opened in threads
+_MAKING = 4
 # what else must have ended first is looked for so often; seconds
 _LOOK_AGAIN = 0.02
 
@@ -58,7 +60,7 @@ class Asking:
 
     async def all(self, waiting: Iterator[tuple[str, Made]], hear: Callable[[str, Said], None]) -> None:
         """Ask everything; ``hear`` is told each key with what was said, in the order of the answers."""
-        workers, self._making, self._sending = self.endpoint.concurrency, asyncio.Lock(), asyncio.Lock()
+        workers, self._making, self._sending = self.endpoint.concurrency, asyncio.Semaphore(_MAKING), asyncio.Lock()
         async with _client(workers) as client:
 
             async def work() -> None:

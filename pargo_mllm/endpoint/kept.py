@@ -72,7 +72,7 @@ class KeptAnswers:
     def get(self, asked: str) -> Answer | None:
         """The answer that is kept, or None."""
         row = self._row("SELECT text, model FROM answers WHERE asked = ?", asked)
-        return Answer(*row, self._usage(asked)) if row else None
+        return Answer(row[0], row[1], self._usage(asked)) if row else None
 
     def keep(self, asked: str, answer: Answer) -> Answer:
         """Keep an answer. Returns the one that is kept: another process may have been first."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pargo_mllm.endpoint.ledger import FREE, PAID, PERHAPS, Ledger
+from pargo_mllm.endpoint.ledger import BATCH, FREE, PAID, PERHAPS, Ledger
 from pargo_mllm.endpoint.prices import Price
 from pargo_mllm.endpoint.usage import Usage
 from pargo_mllm.endpoint.windows import SlidingWindow
@@ -81,7 +81,7 @@ class Spending:
             for window, amount in self._windows:
                 window.recall(amount(usage), now - max(0.0, today - ended))
         sums = self.ledger.sums()
-        self._sums = {state: sums.get(state, Usage()) for state in (PAID, PERHAPS)}
+        self._sums = {state: sums.get(state, Usage()) for state in (PAID, PERHAPS, BATCH)}
         self._held = Usage()
         self.under_way = 0
         self._factor, self._has_heard = 1.0, False
@@ -152,11 +152,19 @@ class Spending:
 
     def cost(self) -> float:
         """USD of all runs: what was paid, what perhaps was, and the most that is under way; 0 where no price is known."""
-        return 0.0 if self.price is None else sum(map(self.price.of, (*self._sums.values(), self._held)))
+        if self.price is None:
+            return 0.0
+        live = sum(map(self.price.of, (self._sums[PAID], self._sums[PERHAPS], self._held)))
+        return live + self.price.batch * self.price.of(self._sums[BATCH])
+
+    def batch(self, usage: Usage) -> None:
+        """A request of a batch was answered, and took so much; of no limit of time."""
+        self.ledger.end(self.ledger.begin(usage), usage, BATCH, "", 0.0)
+        self._sums[BATCH] += usage
 
     def tokens(self) -> Usage:
         """Of all runs, what endpoints said."""
-        return self._sums[PAID]
+        return self._sums[PAID] + self._sums[BATCH]
 
     def perhaps(self) -> Usage:
         """Of all runs, the most that requests may have taken that said nothing: cut off, too slow, or killed."""
