@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 from pargo_mllm.data.frames import TRAINING
 from pargo_mllm.data.preparation.entries import Entry, Skipped
+from pargo_mllm.data.preparation.need import Need
 from pargo_mllm.data.preparation.official_files import OfficialFiles
 from pargo_mllm.errors import UserError
+
+__all__ = ["COARSE", "DETAILED", "INSTRUCTIONS", "DataSet", "Need", "Options", "PreparationError"]
 
 # what a set teaches
 COARSE, DETAILED, INSTRUCTIONS = "coarse captions", "detailed captions", "instructions"
@@ -31,21 +34,6 @@ class Options:
     seed: int = 0
     frame: str = TRAINING
     split: str | None = None
-
-
-@dataclass(frozen=True)
-class Need:
-    """A file or folder that must lie below ``--src``.
-
-    Args:
-        name: as the official download calls it.
-        what: what it holds.
-        home: where it is to be had.
-    """
-
-    name: str
-    what: str
-    home: str
 
 
 @dataclass(frozen=True)

@@ -9,93 +9,132 @@ import shutil
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pargo_mllm.data.pictures import PictureError, stored_size
 from pargo_mllm.data.preparation.entries import Entry, Skipped
-from pargo_mllm.data.preparation.picture_places import content_of, suffix_of
+from pargo_mllm.data.preparation.picture_places import OUTSIDE, PicturePlaces, suffix_of
 from pargo_mllm.data.preparation.pieces import Counts, Piece
+from pargo_mllm.data.sources.llava_records import UnusableRecord, record_messages
 from pargo_mllm.data.sources.opening import leads_inside
+from pargo_mllm.data.sources.shard_samples import PICTURES
 from pargo_mllm.files import whole_file
 
+UNREADABLE = "pictures that are missing or cannot be read"
 ANOTHER_SIZE = "pictures of another size than the set says"
-NAME = "pictures whose names lead out of the folder"
+ONE_NAME = "pictures with the name of another one (upper and lower case are one)"
 
 Laid = tuple[dict[str, Any], str | None, "Path | bytes | None"]
+
+
+@dataclass
+class _Tally:
+    """What became of the entries so far."""
+
+    entries: int = 0
+    records: int = 0
+    characters: int = 0
+    answers: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def count(self, record: dict[str, Any]) -> None:
+        answers = [turn["value"] for turn in record["conversations"] if turn["from"] == "gpt"]
+        self.records += 1
+        self.characters += sum(map(len, answers))
+        self.answers += len(answers)
 
 
 def finish(piece: Piece) -> Counts:
     """Write a piece's records with their pictures, unless it is done already."""
     if piece.done.exists():
         return Counts.read(piece.done)
-    skipped: Counter[str] = Counter()
-    entries = piece.entries()
-    records = list(_records(entries, piece, skipped))
-    (_write_shard if piece.shards else _write_list)(piece, records)
-    answers = [turn["value"] for record, _, _ in records for turn in record["conversations"] if turn["from"] == "gpt"]
-    counts = Counts(len(entries), len(records), skipped, sum(map(len, answers)), len(answers))
+    tally = _Tally()
+    (_write_shard if piece.shards else _write_list)(piece, _records(piece, tally))
+    counts = Counts(tally.entries, tally.records, tally.skipped, tally.characters, tally.answers)
     counts.write(piece.done)
     return counts
 
 
-def _records(entries: list[Entry | Skipped], piece: Piece, skipped: Counter[str]) -> Iterator[Laid]:
-    """(record, name of its picture, the picture: a file, or bytes)."""
-    for entry in entries:
-        if isinstance(entry, Skipped):
-            skipped[entry.reason] += 1
-            continue
-        record: dict[str, Any] = {"id": entry.id}
-        name, content = None, None
-        if entry.picture is not None:
-            try:
-                content = content_of(entry.picture, piece)
-                (width, height), _ = stored_size(content, entry.picture.name)
-            except PictureError as error:
-                skipped[getattr(error, "reason", "pictures that are missing or cannot be read")] += 1
-                continue
-            if entry.size not in (None, (width, height)):
-                skipped[ANOTHER_SIZE] += 1
-                continue
-            name = entry.picture.name.replace("{suffix}", suffix_of(content))
-            if not leads_inside(name):
-                skipped[NAME] += 1
-                continue
-            record["image"] = name
-            if entry.frame is not None:
-                record |= {"width": width, "height": height}
+def _records(piece: Piece, tally: _Tally) -> Iterator[Laid]:
+    """(record, name of its picture, the picture: a file, or bytes), one at a time: pictures take more room than memory has."""
+    entries, clashing = piece.entries(), set(piece.clashing)
+    places = PicturePlaces(piece, (entry.picture for entry in entries if isinstance(entry, Entry) and entry.picture))
+    for number, entry in enumerate(entries):
+        tally.entries += 1
+        made = ONE_NAME if number in clashing else _record(entry, places)
+        if isinstance(made, str):
+            tally.skipped[made] += 1
+        else:
+            tally.count(made[0])
+            yield made
+
+
+def _record(entry: Entry | Skipped, places: PicturePlaces) -> Laid | str:
+    """What an entry becomes, or why it becomes nothing."""
+    if isinstance(entry, Skipped):
+        return entry.reason
+    record: dict[str, Any] = {"id": entry.id}
+    name, content = None, None
+    if entry.picture is not None:
+        try:
+            content = places.content(entry.picture)
+            (width, height), _ = stored_size(content, entry.picture.name)
+        except PictureError as error:
+            return getattr(error, "reason", UNREADABLE)
+        if entry.size not in (None, (width, height)):
+            return ANOTHER_SIZE
+        name = entry.picture.name.replace("{suffix}", suffix_of(content))
+        if not leads_inside(name):
+            return OUTSIDE
+        record["image"] = name
         if entry.frame is not None:
-            record["frame"] = entry.frame
-        yield {**record, "conversations": list(entry.conversations)}, name, content
+            record |= {"width": width, "height": height}
+    if entry.frame is not None:
+        record["frame"] = entry.frame
+    record["conversations"] = list(entry.conversations)
+    try:
+        # as training will read it
+        record_messages(record, int(name is not None))
+    except UnusableRecord as error:
+        return error.reason
+    return record, name, content
 
 
-def _write_list(piece: Piece, records: list[Laid]) -> None:
-    for _, name, content in records:
-        if name is not None and content is not None:
-            _lay(content, piece.out / "images" / name, piece.copy)
+def _write_list(piece: Piece, records: Iterator[Laid]) -> None:
     with whole_file(piece.records) as aside, open(aside, "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record, _, _ in records)
+        for record, name, content in records:
+            if name is not None and content is not None:
+                _lay(content, piece.out / "images" / name, piece)
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
-def _lay(content: Path | bytes, file: Path, copy: bool) -> None:
+def _lay(content: Path | bytes, file: Path, piece: Piece) -> None:
     """A picture beside its record. One that several records, or another process, laid there is the same one."""
     if file.exists():
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    # what a machine's fault may leave half written is found by validation; a rerun after a kill finds none
-    with whole_file(file, shared=True, durable=False) as aside:
-        if isinstance(content, bytes):
-            aside.write_bytes(content)
-        elif copy:
-            shutil.copyfile(content, aside)
-        else:
-            try:
-                os.link(os.path.realpath(content), aside)
-            except OSError:
-                shutil.copyfile(content, aside)
+    if isinstance(content, Path) and not piece.copy:
+        try:
+            os.link(os.path.realpath(content), file)
+            return
+        except FileExistsError:
+            return
+        # another disk, or one without links
+        except OSError:
+            pass
+    # in the folder of the job, so that a kill leaves nothing among the pictures; what a machine's fault leaves half written is
+    # found by validation
+    aside = piece.work / f"picture-{piece.number:06d}"
+    if isinstance(content, bytes):
+        aside.write_bytes(content)
+    else:
+        shutil.copyfile(content, aside)
+    os.replace(aside, file)
 
 
-def _write_shard(piece: Piece, records: list[Laid]) -> None:
+def _write_shard(piece: Piece, records: Iterator[Laid]) -> None:
     """Keys are numbers over all pieces; ids stand in the records."""
     with whole_file(piece.records) as aside, tarfile.TarFile(aside, "w", format=tarfile.GNU_FORMAT) as tar:
         for number, (record, name, content) in enumerate(records):
@@ -104,8 +143,10 @@ def _write_shard(piece: Piece, records: list[Laid]) -> None:
                 # in a shard a picture is what stands beside the record
                 record = {key: value for key, value in record.items() if key != "image"}
                 suffix = name.rpartition(".")[2].lower()
-                _add(tar, f"{key}.{suffix}", content if isinstance(content, bytes) else content.read_bytes())
-            _add(tar, f"{key}.json", json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+                content = content if isinstance(content, bytes) else content.read_bytes()
+                # it is decoded by its content; under another suffix it would not be looked for
+                _add(tar, f"{key}.{suffix if suffix in PICTURES else 'jpg'}", content)
+            _add(tar, f"{key}.json", json.dumps(record, ensure_ascii=False).encode())
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

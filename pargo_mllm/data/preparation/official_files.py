@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pargo_mllm.data.corpus import shown
+from pargo_mllm.data.preparation.need import Need
 from pargo_mllm.data.sources.json_rows import json_lines, json_rows
 from pargo_mllm.data.sources.opening import leads_inside, named_file, open_regular
 from pargo_mllm.errors import UserError
 
 # bytes of a file that is read whole: the largest official one, Visual Genome's regions, has 700 MB
 MAX_WHOLE = 2**31
+# bytes of a line of text
+MAX_LINE = 2**20
+# endings of what must be unpacked
+PACKED = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst")
 
 
 class MissingFile(UserError):
@@ -28,10 +35,19 @@ class OfficialFiles:
     Names are relative, lead nowhere outside, and are noted: :attr:`read` says which files an outcome was made of.
     """
 
-    def __init__(self, root: Path):
-        """Raises :class:`MissingFile` if there is no such folder."""
-        self.root = root
+    def __init__(self, root: Path, needs: Sequence[Need] = ()):
+        """
+        Args:
+            needs: what should lie there; an error says of a missing file what it is and where it is to be had.
+
+        Raises:
+            MissingFile: if there is no such folder.
+        """
+        self.root, self.needs = root, needs
+        # size and time of modification in ns, as they were when the file was opened
         self.read: dict[str, tuple[int, int]] = {}
+        # of these, files that hold the pictures themselves
+        self.containers: set[str] = set()
         if not root.is_dir():
             raise MissingFile(f"{root} is no folder; --src is the one that the official files lie in.")
 
@@ -49,7 +65,13 @@ class OfficialFiles:
                 status = path.stat()
                 self.read[name] = (status.st_size, status.st_mtime_ns)
                 return path
-        raise MissingFile(f"{self.root} has no {' nor '.join(names)}; there {self._lies()}.")
+        raise MissingFile(f"{self.root} has no {' nor '.join(names)}{self._home(names)}; there {self._lies(names)}.")
+
+    def container(self, name: str) -> Path:
+        """As :meth:`path`; of a file that holds the pictures themselves, whose checksum would take as long as reading them."""
+        path = self.path(name)
+        self.containers.add(name)
+        return path
 
     def folder(self, *names: str) -> str:
         """The first of these names that is a folder; "" is the source itself.
@@ -60,7 +82,27 @@ class OfficialFiles:
         for name in names:
             if not name or named_file(self.root, name).is_dir():
                 return name
-        raise MissingFile(f"{self.root} has no folder {' nor '.join(names)}; there {self._lies()}.")
+        raise MissingFile(
+            f"{self.root} has no folder {' nor '.join(names)}{self._home(names)}; there {self._lies(names, is_folder=True)}."
+        )
+
+    def ending(self, *endings: str) -> list[str]:
+        """Names of the files that end so (".tar"), in the source itself and in its folders, sorted; hidden ones are none.
+
+        Raises:
+            MissingFile: if there is none.
+        """
+        folders = [self.root, *sorted(path for path in self.root.iterdir() if path.is_dir() and path.name[0] != ".")]
+        names = [
+            str(path.relative_to(self.root))
+            for folder in folders
+            for path in sorted(folder.iterdir())
+            if path.name[0] != "." and path.suffix.lower() in endings and path.is_file()
+        ]
+        if not names:
+            wanted = " nor ".join(f"*{ending}" for ending in endings)
+            raise MissingFile(f"{self.root} has no {wanted}{self._home(())}; there {self._lies(())}.")
+        return names
 
     def json(self, *names: str) -> Any:
         """The value of a JSON file that is read whole.
@@ -88,12 +130,66 @@ class OfficialFiles:
         for row in (json_lines if path.suffix.lower() in (".jsonl", ".ndjson") else json_rows)(path):
             yield row.value
 
-    def _lies(self) -> str:
-        names = sorted(path.name + "/" * path.is_dir() for path in self.root.iterdir())
-        zips = [name for name in names if zipfile.is_zipfile(self.root / name)] if len(names) < 200 else []
-        hint = f" ({', '.join(map(shown, zips[:3]))} must be unpacked)" if zips else ""
-        return (
-            f"lies {', '.join(shown(name, 60) for name in names[:8])}{', …' * (len(names) > 8)}{hint}"
-            if names
-            else "lies nothing"
-        )
+    def lines(self, *names: str) -> Iterator[str | None]:
+        """The lines of a text without their ends, one at a time; None for one that is no UTF-8, or longer than
+        :data:`MAX_LINE` bytes.
+        """
+        path = self.path(*names)
+        try:
+            with io.BufferedReader(open_regular(path)) as opened:
+                is_first = True
+                while line := opened.readline(MAX_LINE + 1):
+                    fits = len(line) <= MAX_LINE
+                    rest = line
+                    while not fits and rest and not rest.endswith(b"\n"):
+                        rest = opened.readline(MAX_LINE)
+                    yield _decoded(line.removeprefix(codecs.BOM_UTF8) if is_first else line) if fits else None
+                    is_first = False
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+    def _home(self, names: Sequence[str]) -> str:
+        """What a missing file is, where that is known, and where it is to be had."""
+        known = {need.name.rstrip("/"): need for need in self.needs}
+        meant = next((known[name] for name in names if name in known), None)
+        if meant is not None:
+            return f" ({meant.what}; {meant.home})"
+        homes = dict.fromkeys(need.home for need in self.needs)
+        return f" ({', '.join(homes)})" if homes else ""
+
+    def _lies(self, names: Sequence[str], is_folder: bool = False) -> str:
+        lying = sorted(path.name + "/" * path.is_dir() for path in self.root.iterdir())
+        if not lying:
+            return "lies nothing"
+        packed = [name for name in lying if name.lower().endswith(PACKED)]
+        hint = f" ({', '.join(map(shown, packed[:3]))} must be unpacked)" if packed else ""
+        for name in packed:
+            if held := _held(self.root / name, names, is_folder):
+                hint = f" ({shown(name)} holds {shown(held)}: unpack it)"
+                break
+        return f"lies {', '.join(shown(name, 60) for name in lying[:8])}{', …' * (len(lying) > 8)}{hint}"
+
+
+def _decoded(line: bytes) -> str | None:
+    try:
+        return line.rstrip(b"\r\n").decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _held(file: Path, names: Sequence[str], is_folder: bool) -> str | None:
+    """The member of a zip that is one of these, whatever folder it lies in there; nothing is unpacked."""
+    ends = [f"/{name.rstrip('/')}{'/' if is_folder else ''}" for name in names if name]
+    try:
+        if not zipfile.is_zipfile(file) or not ends:
+            return None
+        with zipfile.ZipFile(file) as opened:
+            for member in opened.namelist():
+                for end in ends:
+                    place = f"/{member}".find(end)
+                    if place >= 0 and (is_folder or place + len(end) == len(member) + 1):
+                        return member[: place + len(end) - 1].rstrip("/")
+    # a stranger's archive
+    except Exception:
+        return None
+    return None

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+import posixpath
+import unicodedata
+from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from tqdm.auto import tqdm
 
+from pargo_mllm.data.fetching import Address, is_public
+from pargo_mllm.data.held_out import name_hash
+from pargo_mllm.data.preparation.data_set import PreparationError
 from pargo_mllm.data.preparation.entries import Entry, Skipped, from_line, to_line
-from pargo_mllm.files import whole_file, write_whole
+from pargo_mllm.data.preparation.official_files import OfficialFiles
+from pargo_mllm.data.sources.opening import named_file
+from pargo_mllm.files import file_digest, whole_file, write_whole
 
 PLANNED = "planned.json"
 
@@ -28,6 +38,8 @@ class Piece:
         shards: whether it is a shard, or a part of a list with pictures beside it.
         copy: whether pictures are copied even where a hard link can be made.
         fetch: whether pictures may be downloaded.
+        may_connect: from which machines, then; see :func:`pargo_mllm.data.fetching.fetch`.
+        clashing: entries, by number, whose picture has the name of another one.
     """
 
     number: int
@@ -37,6 +49,8 @@ class Piece:
     shards: bool
     copy: bool = False
     fetch: bool = False
+    may_connect: Callable[[Address], bool] = is_public
+    clashing: tuple[int, ...] = ()
 
     @property
     def plan(self) -> Path:
@@ -91,18 +105,104 @@ class Counts:
 NONE = Counts(0, 0, Counter())
 
 
-def plan(entries: Iterable[Entry | Skipped], work: Path, per_piece: int, title: str) -> int:
-    """Write the plan of every piece; how many there are. What was planned is planned once."""
+@dataclass(frozen=True)
+class Plan:
+    """What was planned.
+
+    Args:
+        pieces: how many there are.
+        sources: the files that were read: their names, bytes and times of modification, and the checksums of those that hold
+            no pictures.
+        clashing: of pieces that have some, entries whose picture has the name of another one.
+    """
+
+    pieces: int
+    sources: list[dict[str, Any]]
+    clashing: dict[str, list[int]]
+
+
+def plan(entries: Iterable[Entry | Skipped], files: OfficialFiles, work: Path, per_piece: int, title: str) -> Plan:
+    """Write the plan of every piece. What was planned is planned once, and goes for the files that it was made of.
+
+    Raises:
+        PreparationError: if a file is not what it was when the plan was made.
+    """
     planned = work / PLANNED
     if planned.exists():
-        return int(json.loads(planned.read_text()))
+        made = Plan(**json.loads(planned.read_text()))
+        for source in made.sources:
+            _check(files.root, source["name"], (source["bytes"], source["time"]), work)
+        return made
+    names = _Names()
     number = 0
     with tqdm(desc=title, unit="entry", delay=1, dynamic_ncols=True) as bar:
         rest = iter(entries)
-        while lines := [to_line(entry) for entry in islice(rest, per_piece)]:
+        while some := list(islice(rest, per_piece)):
+            names.note(some, number * per_piece)
             with whole_file(work / f"plan-{number:06d}.jsonl") as aside:
-                aside.write_text("\n".join(lines), encoding="utf-8")
+                aside.write_text("\n".join(map(to_line, some)), encoding="utf-8")
             number += 1
-            bar.update(len(lines))
-    write_whole(planned, json.dumps(number))
-    return number
+            bar.update(len(some))
+    clashing: dict[str, list[int]] = {}
+    for entry in names.clashing():
+        clashing.setdefault(str(entry // per_piece), []).append(entry % per_piece)
+    made = Plan(number, _sources(files, work), clashing)
+    write_whole(planned, json.dumps(made.__dict__))
+    return made
+
+
+def _sources(files: OfficialFiles, work: Path) -> list[dict[str, Any]]:
+    made_of = []
+    for name, (size, time) in sorted(files.read.items()):
+        source = {"name": name, "bytes": size, "time": time}
+        if name not in files.containers:
+            source["sha256"] = file_digest(named_file(files.root, name))
+        _check(files.root, name, (size, time), work)
+        made_of.append(source)
+    return made_of
+
+
+def _check(root: Path, name: str, was: tuple[int, int], work: Path) -> None:
+    try:
+        status = named_file(root, name).stat()
+        now = (status.st_size, status.st_mtime_ns)
+    except OSError:
+        now = None
+    if now != was:
+        raise PreparationError(
+            f"{root / name} is not what it was when {work.parent} was begun: remove that folder and begin anew, or bring the "
+            "file back."
+        )
+
+
+class _Names:
+    """Which pictures have the name of another one, by 64 bits of each name and of each place: 24 bytes an entry.
+
+    Names are taken for one that a disk may take for one: upper and lower case, accents spelled in two ways.
+    """
+
+    def __init__(self) -> None:
+        self._entries, self._names, self._places = array("Q"), array("Q"), array("Q")
+
+    def note(self, entries: Iterable[Entry | Skipped], first: int) -> None:
+        for number, entry in enumerate(entries, first):
+            if isinstance(entry, Entry) and entry.picture is not None:
+                kind, place = entry.picture.kind, entry.picture.place
+                known = [posixpath.normpath(place[0])] if kind == "file" else place
+                self._entries.append(number)
+                self._names.append(name_hash(_folded(entry.picture.name)))
+                self._places.append(name_hash(json.dumps([kind, *known])))
+
+    def clashing(self) -> list[int]:
+        """Entries whose picture has a name that the picture of an entry before has, from another place."""
+        entries, names, places = (np.frombuffer(one, dtype=np.uint64) for one in (self._entries, self._names, self._places))
+        order = np.argsort(names, kind="stable")
+        begins = np.ones(len(order), dtype=bool)
+        begins[1:] = names[order][1:] != names[order][:-1]
+        first = np.maximum.accumulate(np.where(begins, np.arange(len(order)), 0))
+        others = places[order] != places[order][first]
+        return sorted(entries[order][others].tolist())
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", posixpath.normpath(name).casefold())

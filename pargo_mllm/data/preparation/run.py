@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pargo_mllm.data.corpus import counted
+from pargo_mllm.data.fetching import Address, is_public
 from pargo_mllm.data.preparation.data_set import DataSet, Options, PreparationError
 from pargo_mllm.data.preparation.finishing import finish
 from pargo_mllm.data.preparation.official_files import OfficialFiles
-from pargo_mllm.data.preparation.pieces import NONE, Counts, Piece, plan
+from pargo_mllm.data.preparation.pieces import NONE, Counts, Piece, Plan, plan
 from pargo_mllm.data.sources.shards import ABOUT
-from pargo_mllm.files import file_digest, sync, whole_file, write_whole
+from pargo_mllm.files import sync, whole_file, write_whole
 from pargo_mllm.jobs import Engine, WorkFolder
 
 LIST = "data.json"
@@ -37,46 +42,103 @@ class Form:
     fetch: bool = False
 
 
-def prepare(data_set: DataSet, source: Path, out: Path, options: Options, form: Form, engine: Engine) -> dict[str, Any]:
+def prepare(
+    data_set: DataSet,
+    source: Path,
+    out: Path,
+    options: Options,
+    form: Form,
+    engine: Engine,
+    may_connect: Callable[[Address], bool] = is_public,
+) -> dict[str, Any]:
     """Make ``out`` of the official files in ``source``. What a killed run did is kept, and gone on with.
+
+    Args:
+        may_connect: from which machines pictures are downloaded; see :func:`pargo_mllm.data.fetching.fetch`.
 
     Returns:
         What :file:`about.json` says.
 
     Raises:
-        UserError: for files that are missing or damaged, and for a folder that holds something else.
+        UserError: for files that are missing or damaged, for a folder that holds something else or cannot be written, and
+            where nothing comes of any entry.
     """
-    files = OfficialFiles(source)
+    files = OfficialFiles(source, data_set.needs)
+    _check(out, source)
     settings = {"set": data_set.name, "options": asdict(options), "form": asdict(form), "source": str(source.resolve())}
-    about_file = out / ABOUT
-    if about_file.exists():
-        raise PreparationError(f"{out} is prepared already ({ABOUT} stands in it); remove it to make it anew.")
-    if out.is_dir() and any(file.name != ".work" for file in out.iterdir()) and not (out / ".work").is_dir():
-        raise PreparationError(f"{out} holds something else; give an absent or empty folder.")
     work_folder = WorkFolder(out, settings)
-    with work_folder.held() as work:
-        entries = data_set.entries(files, options)
-        number = plan(entries, work, form.per_shard or PER_PIECE, f"reading {data_set.name}")
-        _note(files, work / "sources.json")
-        pieces = [Piece(index, work, source, out, form.per_shard is not None, form.copy, form.fetch) for index in range(number)]
-        counts = sum(engine.map(finish, pieces, f"preparing {data_set.name}"), start=NONE)
-        about = _about(data_set, options, form, counts, json.loads((work / "sources.json").read_text()))
-        if form.per_shard is None:
-            _join(pieces, out / LIST)
-        sync(out)
-        write_whole(about_file, json.dumps(about, indent=2, ensure_ascii=False))
-    work_folder.remove()
+    try:
+        with work_folder.held() as work:
+            # killed when all was done but this
+            if not (out / ABOUT).exists():
+                _make(data_set, files, work, out, options, form, engine, may_connect)
+            about = json.loads((out / ABOUT).read_text(encoding="utf-8"))
+            work_folder.remove()
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise PreparationError(
+            f"{out} cannot be made: {error.strerror or error}{where}. What was done is kept: run the same command again."
+        ) from error
     return about
 
 
-def _note(files: OfficialFiles, file: Path) -> None:
-    """Which files were read; once, when all of them were."""
-    if not file.exists():
-        made_of = [
-            {"name": name, "bytes": size, "sha256": file_digest(files.root / name)}
-            for name, (size, _) in sorted(files.read.items())
-        ]
-        write_whole(file, json.dumps(made_of))
+def _check(out: Path, source: Path) -> None:
+    """Refuse a folder that something else is in, or that lies among the official files."""
+    if out.resolve() == source.resolve() or source.resolve() in out.resolve().parents:
+        raise PreparationError(f"--out {out} lies in --src {source}, in which nothing is changed; give another folder.")
+    if (out / ".work").is_dir():
+        return
+    if (out / ABOUT).exists():
+        raise PreparationError(f"{out} is prepared already ({ABOUT} stands in it); remove it to make it anew.")
+    if out.is_dir() and any(out.iterdir()):
+        raise PreparationError(f"{out} holds something else; give an absent or empty folder.")
+
+
+def _make(
+    data_set: DataSet,
+    files: OfficialFiles,
+    work: Path,
+    out: Path,
+    options: Options,
+    form: Form,
+    engine: Engine,
+    may_connect: Callable[[Address], bool],
+) -> None:
+    entries = data_set.entries(files, options)
+    planned = plan(entries, files, work, form.per_shard or PER_PIECE, f"reading {data_set.name}")
+    pieces = [
+        Piece(
+            number,
+            work,
+            files.root,
+            out,
+            form.per_shard is not None,
+            form.copy,
+            form.fetch,
+            may_connect,
+            tuple(planned.clashing.get(str(number), ())),
+        )
+        for number in range(planned.pieces)
+    ]
+    counts = sum(engine.map(finish, pieces, f"preparing {data_set.name}"), start=NONE)
+    if not counts.records:
+        _leave(out, pieces)
+        raise PreparationError(f"of {counts.entries:,} entries of {files.root} none can be a record{counted(counts.skipped)}.")
+    if form.per_shard is None:
+        _join(pieces, out / LIST)
+    sync(out)
+    about = _about(data_set, options, form, counts, planned)
+    write_whole(out / ABOUT, json.dumps(about, indent=2, ensure_ascii=False))
+
+
+def _leave(out: Path, pieces: list[Piece]) -> None:
+    """Leave nothing behind of what came to nothing: with other options something may come of it."""
+    for piece in pieces:
+        piece.records.unlink(missing_ok=True)
+    shutil.rmtree(out / ".work", ignore_errors=True)
+    # it may be the user's
+    with suppress(OSError):
+        out.rmdir()
 
 
 def _join(pieces: list[Piece], file: Path) -> None:
@@ -92,19 +154,20 @@ def _join(pieces: list[Piece], file: Path) -> None:
         joined.write(b"\n]\n")
 
 
-def _about(data_set: DataSet, options: Options, form: Form, counts: Counts, made_of: list[dict[str, Any]]) -> dict[str, Any]:
+def _about(data_set: DataSet, options: Options, form: Form, counts: Counts, planned: Plan) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "set": data_set.name,
         "title": data_set.title,
         "kind": data_set.kind,
         "licence": data_set.licence,
-        "home": [need.home for need in data_set.needs],
+        "home": list(dict.fromkeys(need.home for need in data_set.needs)),
         "weight": data_set.weight,
         "split": options.split or data_set.splits[0],
         "seed": options.seed,
         "frame": options.frame if data_set.has_boxes else None,
-        "made_of": made_of,
+        # a copy of the files is as good
+        "made_of": [{key: value for key, value in source.items() if key != "time"} for source in planned.sources],
         "records_in": "shards" if form.per_shard else LIST,
         "entries": counts.entries,
         "records": counts.records,

@@ -18,14 +18,14 @@ def entries(files: OfficialFiles, options: Options) -> Iterator[Entry | Skipped]
     name = f"annotations/captions_{split}.json"
     told = of_object(files.json(name, f"captions_{split}.json"), name)
     folder = files.folder(split, f"images/{split}", "images")
-    images = {image["id"]: image for image in of_list(told, "images", name) if isinstance(image, dict) and "id" in image}
+    images = {text(image, "id"): image for image in of_list(told, "images", name)}
     for caption in of_list(told, "annotations", name):
         yield _entry(caption, images, folder)
 
 
-def _entry(caption: Any, images: dict[Any, dict], folder: str) -> Entry | Skipped:
+def _entry(caption: Any, images: dict[str, Any], folder: str) -> Entry | Skipped:
     id, said = str(text(caption, "id", "?")), text(caption, "caption")
-    image = images.get(caption.get("image_id")) if isinstance(caption, dict) else None
+    image = images.get(text(caption, "image_id"))
     file = text(image, "file_name")
     if not said.strip():
         return Skipped(id, "captions that say nothing")
