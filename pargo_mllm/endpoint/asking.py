@@ -7,19 +7,16 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
+from pargo_mllm.endpoint.addressed import Addressed
 from pargo_mllm.endpoint.kept import Answer, Failure, KeptAnswers
 from pargo_mllm.endpoint.pace import Pace, retry_after
 from pargo_mllm.endpoint.reading import Again, answer_of, at, parsed, told
 from pargo_mllm.endpoint.request import KEY_VARIABLE, EndpointError, Request
 from pargo_mllm.endpoint.spending import Spending, Spent
 from pargo_mllm.endpoint.usage import Usage, usage_of
-
-if TYPE_CHECKING:
-    from pargo_mllm.endpoint.client import Endpoint
 
 # worth asking again: timeout, conflict, too many requests; and all of a server's own faults, from 500 on
 TRANSIENT = (408, 409, 429)
@@ -44,7 +41,7 @@ class Asking:
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoint: Addressed,
         kept: KeptAnswers,
         bar: tqdm,
         spending: Spending,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +95,26 @@ class KeptAnswers:
                 row = (asked, failure.kind, failure.reason)
                 self._database.execute("INSERT OR REPLACE INTO failures VALUES (?, ?, ?)", row)
                 self._keep_usage(asked, failure.usage)
+
+    def keep_failures(self, failures: Iterable[tuple[str, Failure]]) -> None:
+        """Keep many at once, or none of them; without what they took."""
+        with self._at_once():
+            rows = ((key, failure.kind, failure.reason) for key, failure in failures)
+            self._database.executemany("INSERT OR REPLACE INTO failures VALUES (?, ?, ?)", rows)
+
+    def forget_failure(self, asked: str) -> None:
+        """Keep a failure no longer."""
+        with self._told():
+            self._database.execute("DELETE FROM failures WHERE asked = ?", (asked,))
+
+    def forget_failures(self) -> int:
+        """Keep no failure any longer. Returns how many there were."""
+        with self._told():
+            return self._database.execute("DELETE FROM failures").rowcount
+
+    def has_failure_of(self, reason: str) -> bool:
+        """Whether one is kept with this reason."""
+        return self._row("SELECT 1 FROM failures WHERE reason = ? LIMIT 1", reason) is not None
 
     def _row(self, query: str, asked: str) -> tuple | None:
         with self._told():

@@ -11,7 +11,7 @@ from pathlib import Path
 from pargo_mllm.endpoint.usage import Usage
 from pargo_mllm.errors import UserError
 
-# of a request: not over, or the process was killed; paid for; nothing to pay; perhaps paid for, nobody said; paid for in a batch
+# of a request: under way, or its process was killed; paid for; nothing to pay; perhaps paid for; paid for in a batch
 OPEN, PAID, FREE, PERHAPS, BATCH = "open", "paid", "free", "perhaps", "batch"
 
 
