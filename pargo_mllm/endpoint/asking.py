@@ -224,7 +224,7 @@ class Asking:
     def _show(self, reason: str = "") -> None:
         """What stands behind the bar."""
         spending = self.spending
-        parts = [f"{spending.cost():.4f} USD"] if spending.price is not None else []
+        parts = [f"{spending.paid():.4f} USD"] if spending.price is not None else []
         parts += [f"{self.retries} retries"] if self.retries else []
         self.bar.set_postfix_str(", ".join([*parts, reason[:60]] if reason else parts), refresh=False)
 

@@ -150,12 +150,19 @@ class Spending:
             if expected.input:
                 self._factor = max(self._factor, usage.input / expected.input)
 
-    def cost(self) -> float:
-        """USD of all runs: what was paid, what perhaps was, and the most that is under way; 0 where no price is known."""
+    def paid(self) -> float:
+        """USD of all runs, as far as endpoints said; 0 where no price is known."""
         if self.price is None:
             return 0.0
-        live = sum(map(self.price.of, (self._sums[PAID], self._sums[PERHAPS], self._held)))
-        return live + self.price.batch * self.price.of(self._sums[BATCH])
+        return self.price.of(self._sums[PAID]) + self.price.batch * self.price.of(self._sums[BATCH])
+
+    def cost(self) -> float:
+        """USD of all runs: what was paid, what perhaps was, and the most that is under way; 0 where no price is known."""
+        return 0.0 if self.price is None else self.paid() + sum(map(self.price.of, (self._sums[PERHAPS], self._held)))
+
+    def share(self, in_batch: bool) -> float:
+        """Of the price, what a request costs."""
+        return self.price.batch if in_batch and self.price is not None else 1.0
 
     def batch(self, usage: Usage) -> None:
         """A request of a batch was answered, and took so much; of no limit of time."""
