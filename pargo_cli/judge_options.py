@@ -11,6 +11,8 @@ from pargo_cli.values import positive
 # asked only where --judge names a model
 OPENAI_URL = "https://api.openai.com/v1"
 _ADDRESS = "--judge-url"
+# options that are addresses of endpoints, also of other commands
+_ADDRESSES = (_ADDRESS, "--endpoint")
 
 
 def add_judge_options(parser: argparse.ArgumentParser) -> None:
@@ -40,14 +42,16 @@ def add_judge_options(parser: argparse.ArgumentParser) -> None:
 
 
 def without_secrets(words: Sequence[str]) -> list[str]:
-    """The words of a command as they may be written down: a judge's address without its query, or hidden where it has an "@".
+    """The words of a command as they may be written down: an endpoint's address without its query; hidden where it has an "@".
 
     The parsers that have the option take no abbreviations of it.
     """
     kept: list[str] = []
     for before, word in zip(["", *words], words, strict=False):
-        flag, equals, address = word.partition("=") if word.startswith(f"{_ADDRESS}=") else ("", "", word)
-        if equals or before == _ADDRESS:
+        flag, equals, address = (
+            word.partition("=") if word.startswith(tuple(f"{one}=" for one in _ADDRESSES)) else ("", "", word)
+        )
+        if equals or before in _ADDRESSES:
             address = "…" if "@" in address else address.partition("?")[0].partition("#")[0]
         kept.append(f"{flag}{equals}{address}")
     return kept

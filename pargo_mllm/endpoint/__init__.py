@@ -7,8 +7,8 @@
 The API key comes from the environment and is written nowhere: to no file, no message, no answer.
 """
 
-from pargo_mllm.endpoint.client import Endpoint, EndpointError, Request
-from pargo_mllm.endpoint.kept import Answer
-from pargo_mllm.endpoint.reading import Failure
+from pargo_mllm.endpoint.client import Endpoint
+from pargo_mllm.endpoint.kept import Answer, Failure
+from pargo_mllm.endpoint.request import EndpointError, Request
 
 __all__ = ["Answer", "Endpoint", "EndpointError", "Failure", "Request"]

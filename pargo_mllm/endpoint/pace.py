@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timezone
+from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from math import inf, isfinite
 
+from pargo_mllm.endpoint.usage import NOTHING, Usage
+
+# what limits are of, as headers spell it, and what of it a request takes
+_KINDS: dict[str, Callable[[Usage], float]] = {
+    "requests": lambda usage: 1.0,
+    "tokens": lambda usage: usage.input + usage.output,
+    "input-tokens": lambda usage: usage.input,
+    "output-tokens": lambda usage: usage.output,
+}
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(?:[Zz]|([+-]\d\d:\d\d))")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
@@ -33,49 +43,67 @@ class Pace:
 
     _paused_until: float = 0.0
     # of the dearest request so far, its pictures included
-    _tokens: float = 0.0
-    _budgets: dict[str, _Budget] = field(default_factory=lambda: {"requests": _Budget(), "tokens": _Budget()})
+    _dearest: dict[str, float] = field(default_factory=lambda: {"requests": 1.0})
+    _budgets: dict[str, _Budget] = field(default_factory=lambda: {name: _Budget() for name in _KINDS})
 
-    def wait(self, now: float) -> float:
-        """Seconds until the next request may be sent; 0: now."""
+    def wait(self, now: float, expected: Usage = NOTHING) -> float:
+        """Seconds until the next request, of so many tokens, may be sent; 0: now."""
         until = self._paused_until
         for name, budget in self._budgets.items():
             if budget.until <= now:
                 budget.left, budget.until = budget.full, now + budget.lasts
             # what alone is more than the limit is sent when the limit is full
-            if budget.left < min(self._cost(name), budget.full):
+            if budget.left < min(self._cost(name, expected), budget.full):
                 until = max(until, budget.until)
         return max(0.0, until - now)
 
-    def sent(self) -> None:
+    def sent(self, expected: Usage = NOTHING) -> None:
         """A request was sent."""
         for name, budget in self._budgets.items():
-            budget.left -= self._cost(name)
+            budget.left -= self._cost(name, expected)
 
-    def heard(self, headers: Mapping[str, str], in_flight: int, tokens: float, now: float) -> None:
+    def heard(
+        self,
+        headers: Mapping[str, str],
+        in_flight: int,
+        tokens: float,
+        now: float,
+        usage: Usage | None = None,
+        today: float = 0.0,
+    ) -> None:
         """An answer has come.
 
         Args:
             headers: ``x-ratelimit-remaining-requests``, ``x-ratelimit-reset-requests`` and ``x-ratelimit-limit-requests``, the
-                same of tokens, or none of them.
+                same of ``tokens``, ``input-tokens`` and ``output-tokens``, or none of them; also as Anthropic orders the words
+                (``anthropic-ratelimit-requests-remaining``), whose resets are dates.
             in_flight: requests that are sent and not answered.
             tokens: that it took, prompt and answer; 0 where it does not say.
+            usage: the two apart, where it says them.
+            today: seconds since 1970, UTC.
         """
-        self._tokens = max(self._tokens, tokens)
+        told = NOTHING if usage is None else usage
+        for name, of in _KINDS.items():
+            took = max(tokens if name == "tokens" else 0.0, of(told))
+            self._dearest[name] = max(self._dearest.get(name, 0.0), took)
         for name, budget in self._budgets.items():
-            left = _number(headers.get(f"x-ratelimit-remaining-{name}"))
-            reset = seconds(headers.get(f"x-ratelimit-reset-{name}"))
+            left = _number(_limit(headers, name, "remaining"))
+            reset = retry_after(_limit(headers, name, "reset"), today)
             if left is not None and reset is not None:
-                budget.left, budget.until = left - in_flight * self._cost(name), now + reset
-                full = _number(headers.get(f"x-ratelimit-limit-{name}"))
+                budget.left, budget.until = left - in_flight * self._dearest[name], now + reset
+                full = _number(_limit(headers, name, "limit"))
                 budget.full, budget.lasts = full or inf, reset
 
     def pause(self, until: float) -> None:
         """Nobody asks before ``until``."""
         self._paused_until = max(self._paused_until, until)
 
-    def _cost(self, name: str) -> float:
-        return 1.0 if name == "requests" else self._tokens
+    def _cost(self, name: str, expected: Usage) -> float:
+        return max(self._dearest.get(name, 0.0), _KINDS[name](expected))
+
+
+def _limit(headers: Mapping[str, str], name: str, what: str) -> str | None:
+    return headers.get(f"x-ratelimit-{what}-{name}") or headers.get(f"anthropic-ratelimit-{name}-{what}")
 
 
 def seconds(text: str | None) -> float | None:
@@ -90,7 +118,7 @@ def seconds(text: str | None) -> float | None:
 
 
 def retry_after(text: str | None, now: float) -> float | None:
-    """Seconds of a ``Retry-After`` header: a number, or a date of HTTP; None where it is neither.
+    """Seconds of a ``Retry-After`` header: a number, or a date of HTTP or of RFC 3339; None where it is none of them.
 
     Args:
         now: seconds since 1970, UTC.
@@ -99,7 +127,8 @@ def retry_after(text: str | None, now: float) -> float | None:
     if duration is not None or text is None:
         return duration
     try:
-        date = parsedate_to_datetime(text)
+        stamp = _STAMP.fullmatch(text.strip())
+        date = datetime.fromisoformat(f"{stamp[1]}{stamp[2] or '+00:00'}") if stamp else parsedate_to_datetime(text)
         # a date of HTTP is in GMT, whether it says so or not
         return max(0.0, (date if date.tzinfo else date.replace(tzinfo=timezone.utc)).timestamp() - now)
     except (ValueError, TypeError, OverflowError, IndexError):

@@ -3,22 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
-from pargo_mllm.endpoint.kept import Answer
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A question that has no answer, and why.
-
-    Args:
-        by_model: whether the model itself gave none: it refused, or what it said is empty or cut off. Asked otherwise it may.
-    """
-
-    reason: str
-    by_model: bool = False
+from pargo_mllm.endpoint.kept import Answer, Failure
+from pargo_mllm.endpoint.usage import usage_of
 
 
 class Again(Exception):
@@ -43,17 +31,18 @@ def answer_of(body: Any, text: str) -> Answer | Failure:
     message = at(choice, "message")
     if not isinstance(message, dict):
         raise Again(f"an answer that is none: {told(body, text)}")
+    usage = usage_of(body)
     if refusal := message.get("refusal"):
-        return Failure(f"refused: {_shortened(refusal)}", by_model=True)
+        return Failure(f"refused: {_shortened(refusal)}", by_model=True, kind="refusal", usage=usage)
     finish, content = at(choice, "finish_reason"), message.get("content")
     if finish in ("length", "content_filter"):
-        return Failure(f"cut off (finish_reason {finish})", by_model=True)
+        return Failure(f"cut off (finish_reason {finish})", by_model=True, kind=finish, usage=usage)
     if not isinstance(content, str) or not content.strip():
-        return Failure(f"empty (finish_reason {_shortened(finish)})", by_model=True)
+        return Failure(f"empty (finish_reason {_shortened(finish)})", by_model=True, kind="empty", usage=usage)
     model = at(body, "model")
     if not _is_text(content):
         raise Again("an answer with halves of characters")
-    return Answer(content, model if isinstance(model, str) and _is_text(model) else "")
+    return Answer(content, model if isinstance(model, str) and _is_text(model) else "", usage)
 
 
 def parsed(text: str) -> Any:
@@ -81,8 +70,8 @@ def told(body: Any, text: str) -> str:
 
 
 def _shortened(text: Any) -> str:
-    """On one line, and short."""
-    return " ".join(str(text).split())[:200]
+    """On one line, and short; without halves of characters, which no file takes."""
+    return " ".join(str(text).split())[:200].encode("utf-8", "replace").decode()
 
 
 def _is_text(text: str) -> bool:

@@ -125,7 +125,7 @@ def _make(
         _leave(out, pieces)
         raise PreparationError(f"of {counts.entries:,} entries of {files.root} none can be a record{counted(counts.skipped)}.")
     if form.per_shard is None:
-        _join(pieces, out / LIST)
+        join(pieces, out / LIST)
     sync(out)
     about = _about(data_set, options, form, counts, planned)
     write_whole(out / ABOUT, json.dumps(about, indent=2, ensure_ascii=False))
@@ -141,7 +141,7 @@ def _leave(out: Path, pieces: list[Piece]) -> None:
         out.rmdir()
 
 
-def _join(pieces: list[Piece], file: Path) -> None:
+def join(pieces: list[Piece], file: Path) -> None:
     """All pieces' records as one list, a record a line."""
     with whole_file(file) as aside, open(aside, "wb") as joined:
         joined.write(b"[")

@@ -169,6 +169,19 @@ def scan_shard(shard: Path) -> np.ndarray:
     return rows
 
 
+def shard_members(shard: Path) -> Iterator[Member]:
+    """The members of a shard in their order, of which headers alone are read.
+
+    Raises:
+        CorpusError: if it is no complete uncompressed tar.
+    """
+    try:
+        with open_regular(shard) as raw:
+            yield from _members(raw, os.fstat(raw.fileno()).st_size)
+    except Exception as error:
+        raise CorpusError(f"{shard} cannot be read as a tar shard (uncompressed, complete): {error}") from error
+
+
 def content_hash(rows: np.ndarray) -> int:
     """64 bits of what an index says of a shard's content, wherever that lies and however old it is."""
     digest = hashlib.sha256(f"{num_samples(rows)} {rows[0]['pictures'][0].tolist()}".encode())

@@ -1,0 +1,263 @@
+"""Asking: concurrency, attempts, and who is told what."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Callable, Iterator
+
+from tqdm.auto import tqdm
+
+from pargo_mllm.endpoint.addressed import Addressed
+from pargo_mllm.endpoint.kept import Answer, Failure, KeptAnswers
+from pargo_mllm.endpoint.pace import Pace, retry_after
+from pargo_mllm.endpoint.reading import Again, answer_of, at, parsed, told
+from pargo_mllm.endpoint.request import KEY_VARIABLE, EndpointError, Request
+from pargo_mllm.endpoint.spending import Spending, Spent
+from pargo_mllm.endpoint.usage import Usage, usage_of
+
+# worth asking again: timeout, conflict, too many requests; and all of a server's own faults, from 500 on
+TRANSIENT = (408, 409, 429)
+# nobody waits longer than that for a limit, and no back-off is longer than the second; seconds
+PATIENCE, LONGEST_BACK_OFF = 600.0, 60.0
+# so many questions given up one behind the other, and nothing answered between: the endpoint is down
+GIVEN_UP_IN_A_ROW = 5
+# so many that it did not take: something that all of them have is wrong
+NOT_TAKEN_IN_A_ROW = 50
+# requests that are made at a time: their pictures are opened in threads
+_MAKING = 4
+# what else must have ended first is looked for so often; seconds
+_LOOK_AGAIN = 0.02
+
+Said = Answer | Failure
+# makes a request when its turn comes, or says why there is none
+Made = Callable[[], Request | Failure]
+
+
+class Asking:
+    """Questions of one stream, put to one endpoint; see :meth:`pargo_mllm.endpoint.client.Endpoint.ask_each`."""
+
+    def __init__(
+        self,
+        endpoint: Addressed,
+        kept: KeptAnswers,
+        bar: tqdm,
+        spending: Spending,
+        keeps_failures: bool = False,
+        retry_failed: bool = False,
+    ):
+        self.endpoint, self.kept, self.bar, self.spending = endpoint, kept, bar, spending
+        self.keeps_failures, self.retry_failed = keeps_failures, retry_failed
+        self.pace = Pace()
+        self.in_flight = self.given_up = self.not_taken = self.too_many = self.retries = 0
+        # what is being asked: an equal question waits for the same answer
+        self._asked: dict[str, asyncio.Future[Said]] = {}
+
+    async def all(self, waiting: Iterator[tuple[str, Made]], hear: Callable[[str, Said], None]) -> None:
+        """Ask everything; ``hear`` is told each key with what was said, in the order of the answers."""
+        workers, self._making, self._sending = self.endpoint.concurrency, asyncio.Semaphore(_MAKING), asyncio.Lock()
+        async with _client(workers) as client:
+
+            async def work() -> None:
+                for key, make in waiting:
+                    hear(key, self._kept(key) or await self._once_only(client, key, make))
+                    self.bar.update()
+                    # those who wait for answers have their turn, however many are kept
+                    await asyncio.sleep(0)
+
+            tasks = [asyncio.create_task(work()) for _ in range(workers)]
+            try:
+                await asyncio.gather(*tasks)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _kept(self, key: str) -> Said | None:
+        """What is kept; another process may have asked meanwhile."""
+        failed = self.keeps_failures and not self.retry_failed
+        return self.kept.get(key) or (self.kept.failure(key) if failed else None)
+
+    async def _once_only(self, client, key: str, make: Made) -> Said:
+        if key in self._asked:
+            return await asyncio.shield(self._asked[key])
+        self._asked[key] = future = asyncio.get_running_loop().create_future()
+        try:
+            async with self._making:
+                # pictures are opened while others are asked
+                request = await asyncio.to_thread(make)
+            said = request if isinstance(request, Failure) else await self._patiently(client, key, request)
+            future.set_result(said)
+            return said
+        finally:
+            future.cancel()
+            del self._asked[key]
+
+    async def _patiently(self, client, key: str, request: Request) -> Said:
+        endpoint, reason = self.endpoint, ""
+        for attempt in range(endpoint.attempts):
+            spent = await self._turn(request.expected)
+            try:
+                said = await self._once(client, request, spent)
+            except Again as again:
+                reason = str(again)
+                self.retries += 1
+                self._show(reason)
+                wait = min(LONGEST_BACK_OFF, endpoint.back_off * 2**attempt)
+                if again.wait is not None:
+                    # all hear of it; they do not come back at the same moment
+                    self.pace.pause(time.monotonic() + again.wait)
+                    wait = again.wait + random.uniform(0, endpoint.back_off / 2)
+                else:
+                    wait *= random.uniform(0.5, 1)
+                self._bearable(wait)
+                if attempt + 1 < endpoint.attempts:
+                    await asyncio.sleep(wait)
+            else:
+                return self._noted(key, said)
+        self.given_up += 1
+        if self.given_up >= GIVEN_UP_IN_A_ROW:
+            raise EndpointError(
+                f"{endpoint.name}: {self.given_up} questions in a row were given up after {endpoint.attempts} attempts each; "
+                f"the last: {reason}. What was answered is kept: run the same command again when the endpoint answers."
+            )
+        return Failure(f"{reason}, {endpoint.attempts} times")
+
+    def _noted(self, key: str, said: Said) -> Said:
+        """What was said, on the disk where it is to be kept."""
+        self.given_up = self.too_many = 0
+        if isinstance(said, Answer):
+            self.not_taken = 0
+            self._show()
+            return self.kept.keep(key, said)
+        if said.by_model:
+            self.not_taken = 0
+            if self.keeps_failures:
+                self.kept.keep_failure(key, said)
+            return said
+        self.not_taken += 1
+        if self.not_taken >= NOT_TAKEN_IN_A_ROW:
+            raise EndpointError(
+                f"{self.endpoint.name}, model {self.endpoint.model}: {self.not_taken} requests in a row were not taken; the "
+                f"last: {said.reason}. What was answered is kept."
+            )
+        return said
+
+    async def _turn(self, expected: Usage) -> Spent:
+        """Return when a request may be sent, and is counted as sent."""
+        # in the order of their coming: a large one is not overtaken by small ones for ever
+        async with self._sending:
+            while wait := max(self.pace.wait(time.monotonic(), expected), self.spending.wait(expected)):
+                if wait == float("inf"):
+                    await asyncio.sleep(_LOOK_AGAIN)
+                    continue
+                self._bearable(wait)
+                self._show(f"at the limit, {wait:.0f} s")
+                await asyncio.sleep(min(wait, 1.0))
+            self.pace.sent(expected)
+            return self.spending.begin(expected)
+
+    def _bearable(self, wait: float) -> None:
+        if wait > PATIENCE:
+            raise EndpointError(
+                f"{self.endpoint.name} asks to wait {wait:.0f} s. What was answered is kept: run the same command again then."
+            )
+
+    async def _once(self, client, request: Request, spent: Spent) -> Said:
+        """One request.
+
+        Raises:
+            Again: if it is worth another.
+        """
+        import httpx
+
+        endpoint, over = self.endpoint, _Over(self.spending, spent, request.expected)
+        self.in_flight += 1
+        try:
+            try:
+                # escapes in place of letters: halves of characters, which files may hold, pass too
+                sent = client.post(endpoint.url, content=json.dumps(endpoint.body(request)), headers=endpoint.headers())
+                response = await asyncio.wait_for(sent, endpoint.timeout)
+            except asyncio.TimeoutError:
+                raise Again(f"no answer within {endpoint.timeout:g} s") from None
+            except httpx.ConnectError as error:
+                over.is_free = True
+                raise Again(endpoint.without_key(f"{type(error).__name__} ({error})")) from None
+            except httpx.RequestError as error:
+                raise Again(endpoint.without_key(f"{type(error).__name__} ({error})")) from None
+            finally:
+                self.in_flight -= 1
+            return self._read(response, over)
+        except Again as again:
+            over.fault = _kind_of(str(again))
+            raise
+        finally:
+            over.note()
+
+    def _read(self, response, over: _Over) -> Said:
+        endpoint = self.endpoint
+        text = endpoint.without_key(response.text)
+        body = parsed(text)
+        status, usage = response.status_code, usage_of(body)
+        over.usage, over.is_free = usage, status != 200
+        tokens = at(body, "usage", "total_tokens")
+        tokens = min(tokens, 10**9) if isinstance(tokens, int) else 0
+        self.pace.heard(response.headers, self.in_flight, tokens, time.monotonic(), usage, time.time())
+        if status == 200:
+            return answer_of(body, text)
+        reason = f"HTTP {status}: {told(body, text)}"
+        if status == 429 and at(body, "error", "code") == "insufficient_quota":
+            raise EndpointError(f"{endpoint.name}, model {endpoint.model}: {reason}. What was answered is kept.")
+        if status in TRANSIENT or status >= 500:
+            wait = retry_after(response.headers.get("retry-after"), time.time())
+            if status == 429 and wait is None:
+                # it does not say how long: all rest, longer each time that it happens again
+                self.too_many += 1
+                self.pace.pause(time.monotonic() + min(LONGEST_BACK_OFF, endpoint.back_off * 2 ** min(self.too_many - 1, 16)))
+            raise Again(reason, wait)
+        if status in (401, 404) or status < 400:
+            raise EndpointError(f"{endpoint.name}, model {endpoint.model}: {reason}. {_HELP[status if status >= 400 else 300]}")
+        return Failure(reason, kind="not taken")
+
+    def _show(self, reason: str = "") -> None:
+        """What stands behind the bar."""
+        spending = self.spending
+        parts = [f"{spending.paid():.4f} USD"] if spending.price is not None else []
+        parts += [f"{self.retries} retries"] if self.retries else []
+        self.bar.set_postfix_str(", ".join([*parts, reason[:60]] if reason else parts), refresh=False)
+
+
+class _Over:
+    """A request that is over, and what is known of what it took."""
+
+    def __init__(self, spending: Spending, spent: Spent, expected: Usage):
+        self.spending, self.spent, self.expected = spending, spent, expected
+        self.usage: Usage | None = None
+        self.is_free, self.fault = False, ""
+
+    def note(self) -> None:
+        self.spending.end(self.spent, self.expected, self.usage, self.fault, self.is_free)
+
+
+def _kind_of(reason: str) -> str:
+    """Of a reason to ask again what is the same for all of its kind."""
+    return reason.partition(":")[0].partition(" (")[0]
+
+
+def _client(connections: int):
+    import httpx
+
+    try:
+        # its own timeouts leave an answer that drips out of bounds: the whole request has one instead
+        return httpx.AsyncClient(timeout=None, limits=httpx.Limits(max_connections=connections))
+    except (ImportError, OSError, ValueError) as error:
+        raise EndpointError(f"the environment's proxy or certificates cannot be used: {error}") from error
+
+
+_HELP = {
+    401: f"The API key is taken from the environment variable {KEY_VARIABLE}.",
+    404: "Look at the address (it mostly ends in /v1) and at the model's name.",
+    300: "Give the address that answers itself.",
+}
