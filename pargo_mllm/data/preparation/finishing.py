@@ -72,12 +72,12 @@ def _records(entries: list[Entry | Skipped], piece: Piece, skipped: Counter[str]
 def _write_list(piece: Piece, records: list[Laid]) -> None:
     for _, name, content in records:
         if name is not None and content is not None:
-            _lay(content, piece.out / "images" / name, piece.copy)
+            lay(content, piece.out / "images" / name, piece.copy)
     with whole_file(piece.records) as aside, open(aside, "w", encoding="utf-8") as file:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record, _, _ in records)
 
 
-def _lay(content: Path | bytes, file: Path, copy: bool) -> None:
+def lay(content: Path | bytes, file: Path, copy: bool) -> None:
     """A picture beside its record. One that several records, or another process, laid there is the same one."""
     if file.exists():
         return
@@ -104,11 +104,12 @@ def _write_shard(piece: Piece, records: list[Laid]) -> None:
                 # in a shard a picture is what stands beside the record
                 record = {key: value for key, value in record.items() if key != "image"}
                 suffix = name.rpartition(".")[2].lower()
-                _add(tar, f"{key}.{suffix}", content if isinstance(content, bytes) else content.read_bytes())
-            _add(tar, f"{key}.json", json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+                add_member(tar, f"{key}.{suffix}", content if isinstance(content, bytes) else content.read_bytes())
+            add_member(tar, f"{key}.json", json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogatepass"))
 
 
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    """A file of a shard: the same bytes whoever writes it, whenever."""
     member = tarfile.TarInfo(name)
     member.size = len(content)
     tar.addfile(member, io.BytesIO(content))
