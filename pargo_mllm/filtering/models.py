@@ -18,7 +18,6 @@ from transformers import (
     AutoTokenizer,
     Blip2ForImageTextRetrieval,
     BlipForImageTextRetrieval,
-    PreTrainedModel,
 )
 
 from pargo_mllm.errors import UserError
@@ -26,7 +25,7 @@ from pargo_mllm.filtering.tokens import TextTokens, Tokens
 from pargo_mllm.loading import load_whole
 from pargo_mllm.model_files import check_counts, check_files, read_object, told, weight_shapes
 
-# of BLIP's kind: the probability that its matching head gives, or the cosine of the two halves; CLIP's kind has the cosine alone
+# of BLIP's kind: the probability that its matching head gives, or the cosine of its halves; CLIP's kind has the cosine alone
 MATCH, COSINE = "match", "cosine"
 _HERE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 _HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+")
@@ -78,7 +77,7 @@ class Scorer:
         batch: pictures, texts or pairs that are computed at once.
     """
 
-    def __init__(self, model: PreTrainedModel, image_processor: Any, tokens: TextTokens, batch: int):
+    def __init__(self, model: Any, image_processor: Any, tokens: TextTokens, batch: int):
         self.model, self.image_processor, self.tokens, self.batch = model, image_processor, tokens, batch
 
     def see(self, picture: Image.Image) -> dict[str, torch.Tensor]:
@@ -165,7 +164,7 @@ class BlipMatch(Scorer):
     def _look(self, seen: dict[str, torch.Tensor]) -> torch.Tensor:
         return self.model.vision_model(**seen).last_hidden_state
 
-    def _match(self, seen: torch.Tensor, seen_mask: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    def _match(self, seen: torch.Tensor, seen_mask: torch.Tensor, ids: torch.Tensor, mask: Any) -> torch.Tensor:
         read = self.model.text_encoder(
             input_ids=ids, attention_mask=mask, encoder_hidden_states=seen, encoder_attention_mask=seen_mask
         ).last_hidden_state
@@ -193,7 +192,7 @@ class Blip2Cosine(Scorer):
 class Blip2Match(BlipMatch):
     """BLIP-2's queries see picture and text; the mean of what its head says of each."""
 
-    def _match(self, seen: torch.Tensor, seen_mask: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    def _match(self, seen: torch.Tensor, seen_mask: torch.Tensor, ids: torch.Tensor, mask: Any) -> torch.Tensor:
         queries = self.model.query_tokens.expand(len(seen), -1, -1)
         count = queries.shape[1]
         whole = torch.cat([torch.ones(len(seen), count, dtype=torch.long, device=ids.device), mask], dim=1)

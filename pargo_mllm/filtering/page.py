@@ -35,7 +35,7 @@ def draw_histogram(scores: Scores, by: str, threshold: float | None, file: Path)
     own, other = (values[~np.isnan(values)] for values in (scores.numbers[by], scores.numbers[f"other_{by}"]))
     figure = new_figure(8, 3.6)
     axes = figure.add_subplot()
-    edges = np.histogram_bin_edges(np.concatenate([own, other]) if len(own) else np.zeros(1), bins=60)
+    edges = np.histogram_bin_edges(np.concatenate([own, other]) if len(own) else np.zeros(1), bins=60).tolist()
     axes.hist(other, edges, color=FAINT, alpha=0.5, label="their texts beside other pictures")
     axes.hist(own, edges, color=SERIES[0], alpha=0.75, label="pairs of the data")
     if threshold is not None and np.isfinite(threshold):
@@ -60,9 +60,10 @@ def write_filter_page(
     """Write it: figures, histograms, and pairs of each model around its threshold."""
     parts = [f"<h1>{text('Pairs of picture and text')}</h1>", definitions(summary)]
     rows = [
-        f"<tr><th scope='row'>{text(name)}</th><td>{text(scored.about['source'])}</td><td>{text(_threshold(name, scored, choice))}"
-        f"</td><td>{int(scored.judged.sum()):,}</td><td>{int(scored.cut.sum()):,}</td>"
-        f"<td>{text(_dropped(name, choice))}</td><td>{text(discernments[name].told())}</td></tr>"
+        f"<tr><th scope='row'>{text(name)}</th><td>{text(scored.about['source'])}</td>"
+        f"<td>{text(_threshold(name, scored, choice))}</td><td>{int(scored.judged.sum()):,}</td>"
+        f"<td>{int(scored.cut.sum()):,}</td><td>{text(_dropped(name, choice))}</td>"
+        f"<td>{text(discernments[name].told())}</td></tr>"
         for name, scored in scores.items()
     ]
     names = ("model", "from", f"threshold ({by})", "judged", "with a sentence cut", "below", "can it judge?")

@@ -198,12 +198,14 @@ def _keep(
         model["below"] = int(choice.below[name].sum())
     filtered["unjudged_kept"] = dict(sorted(choice.unjudged.items()))
     kept = [number for number in range(len(records)) if choice.kept[number]]
-    outcome.about |= {
-        "records_in": "shards" if isinstance(records, ShardRecords) else LIST,
-        "entries": records.entries,
-        "records": len(kept),
-        "skipped": {**records.skipped, **choice.dropped()},
-    }
+    outcome.about.update(
+        {
+            "records_in": "shards" if isinstance(records, ShardRecords) else LIST,
+            "entries": records.entries,
+            "records": len(kept),
+            "skipped": {**records.skipped, **choice.dropped()},
+        }
+    )
 
 
 def _about(

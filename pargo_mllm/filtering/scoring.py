@@ -21,7 +21,7 @@ from pargo_mllm.data.pictures import PictureError
 from pargo_mllm.filtering.models import MATCH, Opened, Scorer, SimilarityModelError, open_scorer
 from pargo_mllm.filtering.records import Record, Records, name_of, open_records
 from pargo_mllm.filtering.scores import Identity, Scored, join, write_piece
-from pargo_mllm.filtering.sentences import sentence_spans
+from pargo_mllm.filtering.sentences import Span, sentence_spans
 from pargo_mllm.jobs import Engine
 
 # records of a piece, and those of them whose pictures are held at a time
@@ -96,53 +96,70 @@ def score_piece(piece: Piece) -> Path:
 
 def score_block(records: Sequence[Record], scorer: Scorer, job: Job) -> list[Scored]:
     """The scores of some records, whose pictures are looked at once each."""
-    seen: list[dict[str, torch.Tensor]] = []
-    places: dict[tuple[str, ...], int | str] = {}
-    digests: list[bytes] = []
-    spans, why = [], []
-    for record in records:
-        found = sentence_spans(record.text, job.identity.language)
-        spans.append(found)
-        reason, detail = _unjudged(record, found), None
-        if reason is None and record.pictures not in places and record.open is not None:
-            try:
-                picture = record.open()
-                places[record.pictures] = len(seen)
-                seen.append(scorer.see(picture))
-                digests.append(hashlib.sha256(b"%d %d " % picture.size + picture.tobytes()).digest())
-            except PictureError as error:
-                places[record.pictures] = str(error)
-        if reason is None and isinstance(places[record.pictures], str):
-            reason, detail = UNREADABLE, str(places[record.pictures])
-        why.append((reason, detail))
-    judged = [n for n, (reason, _) in enumerate(why) if reason is None]
-    if not judged:
-        return [_without(record, *why[n]) for n, record in enumerate(records)]
-    of = {n: int(places[records[n].pictures]) for n in judged}
-    texts = [records[n].text[start:end] for n in judged for start, end in spans[n]]
-    firsts = dict(zip(judged, np.cumsum([0, *(len(spans[n]) for n in judged[:-1])]).tolist(), strict=True))
-    others = _others(judged, of, digests, records)
-    if job.opened.measure == MATCH:
-        chosen = list(others)[:: max(1, len(others) // OTHERS_THAT_COST)]
-        others = {n: others[n] for n in chosen}
-    pairs = [(of[n], firsts[n] + k) for n in judged for k in range(len(spans[n]))]
-    beside = [(of[other], firsts[n] + k) for n, other in others.items() for k in range(len(spans[n]))]
-    tokens = scorer.tokens(texts)
-    found = scorer.compare(scorer.look(seen), scorer.read(tokens), pairs + beside)
-    if not np.isfinite(found).all():
-        raise SimilarityModelError(f"{job.opened.folder} gives scores that are no numbers (dtype {job.identity.dtype}).")
-    own, rest = found[: len(pairs)], found[len(pairs) :]
-    ends = dict(zip(others, np.cumsum([len(spans[n]) for n in others]).tolist(), strict=True))
-    rows = []
+    pictures = _Pictures(scorer)
+    rows: dict[int, Scored] = {}
+    spans: dict[int, list[Span]] = {}
     for n, record in enumerate(records):
-        if n not in of:
-            rows.append(_without(record, *why[n]))
-            continue
-        of_record = range(firsts[n], firsts[n] + len(spans[n]))
-        told = [(*span, float(own[k]), tokens.cut[k]) for span, k in zip(spans[n], of_record, strict=True)]
-        other = rest[ends[n] - len(spans[n]) : ends[n]].tolist() if n in ends else ()
-        rows.append(Scored(record.id, name_of(record), told, other=other))
-    return rows
+        found = sentence_spans(record.text, job.identity.language)
+        reason, detail = _unjudged(record, found), None
+        if reason is None:
+            detail = pictures.open(record)
+            reason = None if detail is None else UNREADABLE
+        if reason is None:
+            spans[n] = found
+        else:
+            rows[n] = Scored(record.id, name_of(record), unjudged=reason, detail=detail)
+    if not spans:
+        return [rows[n] for n in range(len(records))]
+    texts: list[str] = []
+    of: dict[int, range] = {}
+    for n, found in spans.items():
+        of[n] = range(len(texts), len(texts) + len(found))
+        texts += [records[n].text[start:end] for start, end in found]
+    others = _others(list(spans), pictures, records)
+    if job.opened.measure == MATCH:
+        others = dict(list(others.items())[:: -(-len(others) // OTHERS_THAT_COST) or 1])
+    pairs = [(pictures.number(records[n]), text) for n in spans for text in of[n]]
+    beside = [(pictures.number(records[other]), text) for n, other in others.items() for text in of[n]]
+    tokens = scorer.tokens(texts)
+    values = scorer.compare(scorer.look(pictures.seen), scorer.read(tokens), pairs + beside)
+    if not np.isfinite(values).all():
+        raise SimilarityModelError(f"{job.opened.folder} gives scores that are no numbers (dtype {job.identity.dtype}).")
+    own, rest = values[: len(pairs)].tolist(), iter(values[len(pairs) :].tolist())
+    for n, found in spans.items():
+        told = [(*span, own[text], tokens.cut[text]) for span, text in zip(found, of[n], strict=True)]
+        other = [next(rest) for _ in found] if n in others else []
+        rows[n] = Scored(records[n].id, name_of(records[n]), told, other=other)
+    return [rows[n] for n in range(len(records))]
+
+
+class _Pictures:
+    """Those of a block, each opened once, with what tells whether two are the same."""
+
+    def __init__(self, scorer: Scorer):
+        self._scorer = scorer
+        self.seen: list[dict[str, torch.Tensor]] = []
+        self.digests: list[bytes] = []
+        self._opened: dict[tuple[str, ...], int | str] = {}
+
+    def open(self, record: Record) -> str | None:
+        """What is wrong with a record's picture; None for a good one."""
+        if record.pictures not in self._opened:
+            try:
+                assert record.open is not None
+                picture = record.open()
+            except PictureError as error:
+                self._opened[record.pictures] = str(error)
+            else:
+                self._opened[record.pictures] = len(self.seen)
+                self.seen.append(self._scorer.see(picture))
+                self.digests.append(hashlib.sha256(b"%d %d " % picture.size + picture.tobytes()).digest())
+        opened = self._opened[record.pictures]
+        return opened if isinstance(opened, str) else None
+
+    def number(self, record: Record) -> int:
+        """Where a record's good picture is among those that were seen."""
+        return int(self._opened[record.pictures])
 
 
 def _unjudged(record: Record, spans: Sequence[Any]) -> str | None:
@@ -153,17 +170,14 @@ def _unjudged(record: Record, spans: Sequence[Any]) -> str | None:
     return LONG if len(spans) > MOST_SENTENCES else None
 
 
-def _without(record: Record, reason: str | None, detail: str | None) -> Scored:
-    return Scored(record.id, name_of(record), unjudged=reason, detail=detail)
-
-
-def _others(judged: Sequence[int], of: dict[int, int], digests: Sequence[bytes], records: Sequence[Record]) -> dict[int, int]:
+def _others(judged: Sequence[int], pictures: _Pictures, records: Sequence[Record]) -> dict[int, int]:
     """Of each record, another one that shows another picture and says something else, half a block away where it can be."""
     found = {}
     for place, n in enumerate(judged):
+        own = pictures.digests[pictures.number(records[n])]
         for step in range(len(judged)):
             other = judged[(place + len(judged) // 2 + step) % len(judged)]
-            if digests[of[other]] != digests[of[n]] and records[other].text != records[n].text:
+            if pictures.digests[pictures.number(records[other])] != own and records[other].text != records[n].text:
                 found[n] = other
                 break
     return found

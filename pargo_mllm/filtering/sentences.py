@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from importlib.util import find_spec
+from itertools import pairwise
 from typing import Any
 
 from pargo_mllm.errors import UserError
@@ -68,7 +69,7 @@ def _of_line(line: str, language: str) -> list[Span]:
 
 def _simply(line: str) -> list[Span]:
     borders = [0, *(border.end() for border in _SIMPLE.finditer(line)), len(line)]
-    return list(zip(borders, borders[1:], strict=False))
+    return list(pairwise(borders))
 
 
 @lru_cache(maxsize=4)
