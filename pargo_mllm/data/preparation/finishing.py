@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import shutil
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +13,7 @@ from typing import Any
 from pargo_mllm.data.corpus import is_text
 from pargo_mllm.data.pictures import PictureError, stored_size
 from pargo_mllm.data.preparation.entries import Entry, Skipped
+from pargo_mllm.data.preparation.laying import add_member, lay
 from pargo_mllm.data.preparation.picture_places import OUTSIDE, PicturePlaces, suffix_of
 from pargo_mllm.data.preparation.pieces import Counts, Piece
 from pargo_mllm.data.sources.llava_records import HALF, UnusableRecord, record_messages
@@ -111,32 +109,8 @@ def _write_list(piece: Piece, records: Iterator[Laid]) -> None:
     with whole_file(piece.records) as aside, open(aside, "w", encoding="utf-8") as file:
         for record, name, content in records:
             if name is not None and content is not None:
-                _lay(content, piece.out / "images" / name, piece)
+                lay(content, piece.out / "images" / name, piece.work / f"picture-{piece.number:06d}", piece.copy)
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
-
-
-def _lay(content: Path | bytes, file: Path, piece: Piece) -> None:
-    """A picture beside its record. One that several records, or another process, laid there is the same one."""
-    if file.exists():
-        return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(content, Path) and not piece.copy:
-        try:
-            os.link(os.path.realpath(content), file)
-            return
-        except FileExistsError:
-            return
-        # another disk, or one without links
-        except OSError:
-            pass
-    # in the folder of the job, so that a kill leaves nothing among the pictures; what a machine's fault leaves half written is
-    # found by validation
-    aside = piece.work / f"picture-{piece.number:06d}"
-    if isinstance(content, bytes):
-        aside.write_bytes(content)
-    else:
-        shutil.copyfile(content, aside)
-    os.replace(aside, file)
 
 
 def _write_shard(piece: Piece, records: Iterator[Laid]) -> None:
@@ -150,11 +124,5 @@ def _write_shard(piece: Piece, records: Iterator[Laid]) -> None:
                 suffix = name.rpartition(".")[2].lower()
                 content = content if isinstance(content, bytes) else content.read_bytes()
                 # it is decoded by its content; under another suffix it would not be looked for
-                _add(tar, f"{key}.{suffix if suffix in PICTURES else 'jpg'}", content)
-            _add(tar, f"{key}.json", json.dumps(record, ensure_ascii=False).encode())
-
-
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(content)
-    tar.addfile(member, io.BytesIO(content))
+                add_member(tar, f"{key}.{suffix if suffix in PICTURES else 'jpg'}", content)
+            add_member(tar, f"{key}.json", json.dumps(record, ensure_ascii=False).encode())

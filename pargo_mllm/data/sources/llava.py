@@ -148,6 +148,18 @@ class LlavaCorpus:
         name = f"{self.file.name}: {shown(str(record['id']))}" if "id" in record else f"{self.file.name}, byte {start:,}"
         return Example(name, (conversation,), tuple(partial(self._picture, picture) for picture in names))
 
+    def raw(self, index: int) -> tuple[bytes, list[str]]:
+        """The bytes of a record as they stand in the file, and the names of its pictures.
+
+        Raises:
+            CorpusError: if the file has changed since it was opened.
+        """
+        text = _read(self.file, self._starts[index], self._sizes[index])
+        try:
+            return text, _names(parse_json(text, f"{self.file}, byte {self._starts[index]:,}"), self._root)
+        except UnusableRecord as error:
+            raise CorpusError(f"{self.file} has changed since it was opened: {error}.") from error
+
     def length_hint(self, index: int) -> int:
         """See :class:`pargo_mllm.data.corpus.Corpus`: bytes of the record, a picture taken for :data:`PICTURE_LENGTH`."""
         return self._sizes[index] - self._held.get(index, 0) + PICTURE_LENGTH * self._pictures[index]

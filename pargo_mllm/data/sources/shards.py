@@ -10,6 +10,7 @@ import weakref
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from itertools import groupby
@@ -48,6 +49,20 @@ MAX_OPEN = 24
 # bytes
 MAX_TEXT = 2**24
 MAX_PICTURE = 2**28
+
+
+@dataclass(frozen=True)
+class RawSample:
+    """A sample as its shard has it.
+
+    Args:
+        texts: by suffix, "json" or "txt".
+        pictures: in their order.
+    """
+
+    key: str
+    texts: dict[str, bytes]
+    pictures: list[bytes]
 
 
 class ShardCorpus:
@@ -148,6 +163,32 @@ class ShardCorpus:
         conversation = self._conversation(shard, row, len(places), name)
         pictures = tuple(partial(self._picture, number, place, f"{name}, picture {n}") for n, place in enumerate(places))
         return Example(name, (conversation,), pictures)
+
+    def raw(self, index: int) -> RawSample:
+        """A sample's members as they stand in its shard.
+
+        Raises:
+            CorpusError: if the shard does not hold them any more.
+        """
+        number, row = self._find(index)
+        shard = self._shard(number)
+        name = f"{shown(shard.path.name)}: {shown(row['key'].decode('utf-8', 'replace'))}"
+        texts = {
+            suffix: shard.read(row[suffix], MAX_TEXT, f"{name}.{suffix}", CorpusError)
+            for suffix in ("json", "txt")
+            if row[suffix][0]
+        }
+        pictures = [
+            shard.read(place, MAX_PICTURE, f"{name}, picture {n}", CorpusError)
+            for n, place in enumerate(row["pictures"])
+            if place[0]
+        ]
+        return RawSample(row["key"].decode("utf-8", "replace"), texts, pictures)
+
+    def offset(self, index: int) -> int:
+        """Where the first member of a sample lies in its shard, in bytes."""
+        _, row = self._find(index)
+        return min(int(place[0]) for place in (row["json"], row["txt"], *row["pictures"]) if place[0])
 
     def length_hint(self, index: int) -> int:
         """See :class:`pargo_mllm.data.corpus.Corpus`: bytes of the text, a picture taken for :data:`PICTURE_LENGTH`."""

@@ -1,0 +1,111 @@
+"""What is kept, laid as a preparation lays it, and what is not, with the reason of each."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from pargo_mllm.data.preparation.laying import lay
+from pargo_mllm.data.preparation.run import LIST
+from pargo_mllm.data.sources.shards import ABOUT, is_shard
+from pargo_mllm.files import sync, write_whole
+from pargo_mllm.filtering.choosing import Choice
+from pargo_mllm.filtering.records import ListRecords, Records, ShardRecords
+from pargo_mllm.filtering.scores import Scores, rows_of
+
+IMAGES, DROPPED = "images", "dropped.jsonl"
+
+
+@contextmanager
+def replaced(out: Path) -> Iterator[Path]:
+    """A folder to lay a choice in; it takes the place of the one before, file by file. ``about.json`` is there while they are
+    whole, and only then.
+    """
+    (out / ABOUT).unlink(missing_ok=True)
+    aside = out / ".kept.partial"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    yield aside
+    for old in out.iterdir():
+        if old.name == IMAGES:
+            shutil.rmtree(old)
+        elif old.name in (LIST, DROPPED) or is_shard(old) or old.name.endswith(".tar.index"):
+            old.unlink()
+    for new in aside.iterdir():
+        os.rename(new, out / new.name)
+    aside.rmdir()
+    sync(out)
+
+
+def lay_kept(records: Records, choice: Choice, folder: Path, copy: bool) -> None:
+    """A list with its pictures; or shards, those that keep a sample."""
+    if isinstance(records, ShardRecords):
+        for name, numbers in tqdm(records.parts(), desc="keeping", unit="shard", delay=1, dynamic_ncols=True):
+            kept = [number for number in numbers if choice.kept[number]]
+            if kept:
+                records.write(kept, folder / name)
+                sync(folder / name)
+        return
+    assert isinstance(records, ListRecords)
+    (folder / IMAGES).mkdir()
+    with open(folder / LIST, "wb") as file:
+        before = b"[\n"
+        for number in tqdm(range(len(records)), desc="keeping", unit="record", delay=1, dynamic_ncols=True):
+            if not choice.kept[number]:
+                continue
+            for name, content in records.contents(number):
+                # one of several pictures that nobody looked at may be missing
+                if isinstance(content, bytes) or content.is_file():
+                    lay(content, folder / IMAGES / name, folder / ".picture", copy)
+            file.write(before + records.line(number))
+            before = b",\n"
+        file.write(b"\n]\n" if before == b",\n" else b"[]\n")
+    sync(folder / LIST)
+
+
+def write_dropped(records: Records, scores: Mapping[str, Scores], choice: Choice, by: str, file: Path) -> None:
+    """A line for each record that is dropped: why, and of each model below whose threshold it is, the sentence that fits
+    least.
+    """
+    columns = [(name, rows_of(scored.file)) for name, scored in scores.items()]
+    with open(file, "w", encoding="utf-8") as lines:
+        for number, reason in enumerate(choice.reasons):
+            rows = {name: next(rows) for name, rows in columns}
+            if reason is None:
+                continue
+            row = next(iter(rows.values()))
+            told: dict[str, Any] = {"number": number, "id": row["id"], "picture": row["picture"], "why": reason}
+            if row["detail"] is not None:
+                told["detail"] = row["detail"]
+            if row["unjudged"] is None:
+                text = records[number].text
+                told["by"] = [
+                    {"model": name, **_least(rows[name], text, by), "threshold": choice.thresholds[name]}
+                    for name in scores
+                    if choice.below[name][number]
+                ]
+            lines.write(json.dumps(told) + "\n")
+    sync(file)
+
+
+def _least(row: Mapping[str, Any], text: str, by: str) -> dict[str, Any]:
+    sentence = min(row["sentences"], key=lambda told: told["score"])
+    return {
+        "score": row[by],
+        "by": by,
+        "sentence": text[sentence["start"] : sentence["end"]],
+        "sentence_score": sentence["score"],
+        "cut": sentence["cut"],
+    }
+
+
+def write_about(out: Path, about: Mapping[str, Any]) -> None:
+    """Say what was kept; it is whole from here on."""
+    write_whole(out / ABOUT, json.dumps(about, indent=2, ensure_ascii=False))

@@ -1,0 +1,252 @@
+"""The records of whatever is filtered: what each says of which picture, and what is written of one that is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from pargo_mllm.data.corpus import Conversation, Corpus, shown
+from pargo_mllm.data.open_corpus import is_list, open_corpus
+from pargo_mllm.data.pictures import load_picture
+from pargo_mllm.data.preparation.entries import turns
+from pargo_mllm.data.preparation.laying import add_member
+from pargo_mllm.data.preparation.picture_places import suffix_of
+from pargo_mllm.data.preparation.run import LIST
+from pargo_mllm.data.sources.llava import LlavaCorpus
+from pargo_mllm.data.sources.opening import named_file
+from pargo_mllm.data.sources.photographs_folder import CAPTION_PROMPT, PhotographCorpus
+from pargo_mllm.data.sources.shards import RawSample, ShardCorpus
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one record says.
+
+    Args:
+        id: its own, or its place in the data.
+        pictures: names of its pictures.
+        text: its answers, a line's end between them.
+        open: the RGB picture, where there is one; it raises :class:`pargo_mllm.data.pictures.PictureError`.
+    """
+
+    id: str
+    pictures: tuple[str, ...]
+    text: str
+    open: Callable[[], Image.Image] | None = None
+
+
+class Records(ABC):
+    """Records by number.
+
+    Attributes:
+        entries: how many the data hold, those among them that are no usable record.
+        skipped: how many of those there are, by reason.
+        content: digest of what they say.
+    """
+
+    entries: int
+    skipped: dict[str, int]
+    content: str
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Record: ...
+
+
+class ListRecords(Records):
+    """Records that are kept as a list with pictures beside it."""
+
+    @abstractmethod
+    def line(self, index: int) -> bytes:
+        """A record as one line of JSON."""
+
+    @abstractmethod
+    def contents(self, index: int) -> list[tuple[str, Path | bytes]]:
+        """Its pictures, each with its name below ``images/``."""
+
+
+class LlavaRecords(ListRecords):
+    """Of a LLaVA list: what is kept is kept to the letter."""
+
+    def __init__(self, corpus: LlavaCorpus):
+        self.corpus = corpus
+        tally = corpus.tallies["records"]
+        self.entries, self.skipped = tally.entries, dict(tally.skipped)
+        self.content = _digest(corpus.settings())
+
+    def __len__(self) -> int:
+        return len(self.corpus)
+
+    def __getitem__(self, index: int) -> Record:
+        example = self.corpus[index]
+        _, names = self.corpus.raw(index)
+        id = example.name.removeprefix(f"{self.corpus.file.name}: ")
+        return Record(id, tuple(names), _answers(example.conversations[0]), next(iter(example.pictures), None))
+
+    def line(self, index: int) -> bytes:
+        """See :class:`ListRecords`."""
+        text, names = self.corpus.raw(index)
+        if any(name.startswith("/") for name in names):
+            record = json.loads(text.decode("utf-8-sig"))
+            for key in ("image", "images"):
+                if isinstance(record.get(key), str):
+                    record[key] = self._below(record[key])
+                elif isinstance(record.get(key), list):
+                    record[key] = list(map(self._below, record[key]))
+            return json.dumps(record).encode()
+        # inside of texts JSON has no line's end as it is
+        return text.removeprefix(b"\xef\xbb\xbf").strip().replace(b"\r", b" ").replace(b"\n", b" ")
+
+    def contents(self, index: int) -> list[tuple[str, Path | bytes]]:
+        """See :class:`ListRecords`."""
+        return [(self._below(name), named_file(self.corpus.images, name)) for name in self.corpus.raw(index)[1]]
+
+    def _below(self, name: str) -> str:
+        return str(Path(name).relative_to(self.corpus.images.absolute())) if name.startswith("/") else name
+
+
+class CaptionRecords(ListRecords):
+    """Captions, each a record of its own: those of a COCO-style folder, and of generated scenes."""
+
+    def __init__(self, said: Sequence[tuple[str, str, str, str, Callable[[], Path | bytes]]], content: str):
+        self._said, self.entries, self.skipped, self.content = said, len(said), {}, content
+
+    @classmethod
+    def of_folder(cls, corpus: PhotographCorpus) -> CaptionRecords:
+        """All photographs of a folder: those too that training holds out."""
+        said = [
+            (f"{image.name}#{number}", image.name, CAPTION_PROMPT, caption, lambda path=image.path: path)
+            for image in corpus.folder.folder.images
+            for number, caption in enumerate(image.captions)
+        ]
+        told = cls(said, _digest(corpus.folder.settings()))
+        tally = corpus.folder.folder.tallies.get("captions")
+        if tally is not None:
+            told.entries, told.skipped = len(said) + sum(tally.skipped.values()), dict(tally.skipped)
+        return told
+
+    @classmethod
+    def of_corpus(cls, corpus: Corpus) -> CaptionRecords:
+        """Of pictures that are files nowhere."""
+        said = []
+        for index in range(len(corpus)):
+            example = corpus[index]
+            for number, conversation in enumerate(example.conversations):
+                prompt = next(part["text"] for part in conversation[0]["content"] if part["type"] == "text")
+                draw = lambda index=index: _png(corpus[index].pictures[0]())  # noqa: E731
+                said.append((f"{index}#{number}", f"{index:06d}.png", prompt, _answers(conversation), draw))
+        return cls(said, _digest(corpus.settings()))
+
+    def __len__(self) -> int:
+        return len(self._said)
+
+    def __getitem__(self, index: int) -> Record:
+        id, name, _, caption, content = self._said[index]
+        return Record(id, (name,), caption, lambda: load_picture(content(), name))
+
+    def line(self, index: int) -> bytes:
+        """See :class:`ListRecords`."""
+        id, name, prompt, caption, _ = self._said[index]
+        return json.dumps({"id": id, "image": name, "conversations": turns([(prompt, caption)])}).encode()
+
+    def contents(self, index: int) -> list[tuple[str, Path | bytes]]:
+        """See :class:`ListRecords`."""
+        return [(self._said[index][1], self._said[index][4]())]
+
+
+class ShardRecords(Records):
+    """Of webdataset shards: each shard keeps its name and the order of its samples."""
+
+    def __init__(self, corpus: ShardCorpus):
+        self.corpus = corpus
+        tally = corpus.tallies["samples"]
+        self.entries, self.skipped = tally.entries, dict(tally.skipped)
+        self.content = _digest(corpus.settings())
+
+    def __len__(self) -> int:
+        return len(self.corpus)
+
+    def __getitem__(self, index: int) -> Record:
+        example = self.corpus[index]
+        shard, _, key = example.name.partition(": ")
+        names = tuple(f"{shard}/{key}{f'.{n}' * (len(example.pictures) > 1)}" for n in range(len(example.pictures)))
+        return Record(key, names, _answers(example.conversations[0]), next(iter(example.pictures), None))
+
+    def parts(self) -> list[tuple[str, range]]:
+        """(name, numbers of its records) of each shard."""
+        ends, found = 0, []
+        for shard, count in zip(self.corpus.shards, self.corpus.parts, strict=True):
+            found.append((shard.name, range(ends, ends + count)))
+            ends += count
+        return found
+
+    def write(self, indexes: Sequence[int], file: Path) -> None:
+        """A shard of these records."""
+        # an index is sorted by hashes
+        placed = sorted(indexes, key=self.corpus.offset)
+        with tarfile.TarFile(file, "w", format=tarfile.GNU_FORMAT) as tar:
+            for index in placed:
+                _write_sample(tar, self.corpus.raw(index))
+
+
+def open_records(data: str, image_root: Path | None = None) -> Records:
+    """The records of whatever :func:`pargo_mllm.data.open_corpus.open_corpus` opens, or of a prepared folder.
+
+    Raises:
+        CorpusError: if there are none.
+    """
+    path = Path(data)
+    if not is_list(path) and (path / LIST).is_file():
+        path = path / LIST
+    corpus = open_corpus(data if path == Path(data) else path, 1, image_root=image_root)
+    if isinstance(corpus, LlavaCorpus):
+        return LlavaRecords(corpus)
+    if isinstance(corpus, ShardCorpus):
+        return ShardRecords(corpus)
+    if isinstance(corpus, PhotographCorpus):
+        return CaptionRecords.of_folder(corpus)
+    return CaptionRecords.of_corpus(corpus)
+
+
+def _answers(conversation: Conversation) -> str:
+    return "\n".join(
+        part["text"]
+        for message in conversation
+        if message["role"] == "assistant"
+        for part in message["content"]
+        if part["type"] == "text"
+    )
+
+
+def _write_sample(tar: tarfile.TarFile, sample: RawSample) -> None:
+    for number, content in enumerate(sample.pictures):
+        middle = f".{number}" if len(sample.pictures) > 1 else ""
+        add_member(tar, f"{sample.key}{middle}.{suffix_of(content)}", content)
+    for suffix, content in sample.texts.items():
+        add_member(tar, f"{sample.key}.{suffix}", content)
+
+
+def _png(picture: Image.Image) -> bytes:
+    written = io.BytesIO()
+    picture.save(written, "PNG")
+    return written.getvalue()
+
+
+def _digest(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def name_of(record: Record) -> str:
+    """Its picture as a message may repeat it."""
+    return shown(", ".join(record.pictures) or "no picture")

@@ -1,0 +1,294 @@
+"""A filtering from beginning to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pargo_mllm.data.preparation.run import LIST
+from pargo_mllm.data.sources.shards import ABOUT
+from pargo_mllm.errors import UserError
+from pargo_mllm.filtering.choosing import Choice, Rule, choose, rules_of
+from pargo_mllm.filtering.discernment import Discernment, discern
+from pargo_mllm.filtering.laying import DROPPED, lay_kept, replaced, write_about, write_dropped
+from pargo_mllm.filtering.models import find_folder, is_hub_name, look_at
+from pargo_mllm.filtering.page import can_draw, draw_histogram, write_filter_page
+from pargo_mllm.filtering.records import Records, ShardRecords, open_records
+from pargo_mllm.filtering.scores import MINIMUM, Identity, Scores, ScoresError, about_of, read_scores
+from pargo_mllm.filtering.scoring import Job, score
+from pargo_mllm.filtering.sentences import check_language
+from pargo_mllm.jobs import Engine, WorkFolder
+from pargo_mllm.model_files import folder_digest, read_object
+
+
+class FilterError(UserError):
+    """What keeps pairs from being filtered; the message says what, and the way out."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is asked for.
+
+    Args:
+        models: folders, or names on a hub.
+        given: see :func:`pargo_mllm.filtering.choosing.rules_of`; empty for the scores alone.
+        by: the score of a record: ``minimum`` or ``mean`` of its sentences'.
+        measure: of BLIP's kind, :data:`pargo_mllm.filtering.models.MATCH` or ``COSINE``.
+        keep_unjudged: keep records that no model can judge: without a picture, or with several.
+        even_so: drop pairs even by a model that cannot judge.
+        copy: copy pictures even where hard links can be made.
+    """
+
+    data: str
+    out: Path
+    models: tuple[str, ...]
+    given: tuple[tuple[str, str | None, float], ...] = ()
+    by: str = MINIMUM
+    image_root: Path | None = None
+    measure: str | None = None
+    language: str = "en"
+    batch: int = 32
+    device: str = "cpu"
+    dtype: str = "float32"
+    keep_unjudged: bool = True
+    even_so: bool = False
+    copy: bool = False
+    html: Path | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of it.
+
+    Args:
+        about: what :file:`about.json` says; of the scores alone, what it would say of the models.
+        notes: what a person should know beside it.
+    """
+
+    about: dict[str, Any]
+    notes: list[str]
+
+
+def filter_pairs(settings: Settings, engine: Engine) -> Outcome:
+    """Score the pairs with every model, unless their scores are there, and keep those that fit.
+
+    Raises:
+        UserError: for data or models that cannot be used, a model that cannot judge, a folder that holds something else.
+    """
+    check_language(settings.language)
+    names = _names(settings.models)
+    rules = rules_of(list(names), settings.given) if settings.given else None
+    _check_out(settings)
+    records = open_records(settings.data, settings.image_root)
+    if not len(records):
+        raise FilterError(f"{settings.data} holds no record.")
+    work_folder = WorkFolder(settings.out, {"data": str(Path(settings.data).absolute()), "content": records.content})
+    with work_folder.held() as work:
+        notes: list[str] = []
+        scores = {name: _scored(name, source, settings, records, engine, work, notes) for name, source in names.items()}
+        discernments = {name: discern(scored, settings.by) for name, scored in scores.items()}
+        outcome = Outcome(_about(settings, records, scores, discernments), notes)
+        choice = None
+        if rules is not None:
+            _refuse(discernments, settings.even_so, notes)
+            choice = choose(scores, rules, settings.by, settings.keep_unjudged)
+            _keep(settings, records, scores, rules, choice, outcome)
+        else:
+            notes += [f"{name}: {found.told()}" for name, found in discernments.items()]
+        _show(settings, records, scores, discernments, choice, outcome)
+        if choice is not None:
+            write_about(settings.out, outcome.about)
+    work_folder.remove()
+    return outcome
+
+
+def _names(sources: Sequence[str]) -> dict[str, str]:
+    """Each model's name in files and messages: the last of its path."""
+    names: dict[str, str] = {}
+    for source in sources:
+        name = Path(source).name or Path(source).resolve().name
+        if name in names:
+            raise FilterError(
+                f"--model {names[name]} and --model {source} would both be called {name!r}; give one by a link of another name."
+            )
+        names[name] = source
+    return names
+
+
+def _check_out(settings: Settings) -> None:
+    out = settings.out
+    data = Path(settings.data)
+    if data.exists():
+        within, folder = out.resolve(), data.resolve() if data.is_dir() else data.resolve().parent
+        if within == folder or within in folder.parents:
+            raise FilterError(f"--out {out} holds the data themselves, {data}; give another folder.")
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise FilterError(f"--out {out} is no folder.")
+    try:
+        ours = (out / ".work").is_dir() or any(out.glob("scores-*.parquet")) or not any(out.iterdir())
+    except OSError as error:
+        raise FilterError(f"--out {out} cannot be read: {error.strerror}.") from error
+    if not ours:
+        raise FilterError(f"--out {out} holds something else; give an absent or empty folder, or one of pargo filter.")
+
+
+def _scored(
+    name: str, source: str, settings: Settings, records: Records, engine: Engine, work: Path, notes: list[str]
+) -> Scores:
+    """A model's scores: those that are there, or new ones."""
+    file = settings.out / f"scores-{name}.parquet"
+    there = about_of(file) if file.exists() else None
+    if there is not None and not Path(source).is_dir() and not is_hub_name(source):
+        # no other model lies there, so none can be meant
+        if there["identity"].get("data") != records.content:
+            raise ScoresError(f"{file} holds scores of other data; remove it, or give another --out.")
+        notes.append(f"{name}: {source} is not there; its scores in {file} are used")
+        return read_scores(file)
+    folder = find_folder(source)
+    opened = look_at(folder, settings.measure)
+    identity = Identity(folder_digest(folder), opened.kind, opened.measure, settings.dtype, settings.language, records.content)
+    if there is not None:
+        if differs := identity.differs(there["identity"]):
+            raise ScoresError(
+                f"{file} holds scores of another {', '.join(differs)}; remove it to score anew, or give another --out."
+            )
+        return read_scores(file)
+    pieces = work / f"{file.stem}-{identity.model[:12]}-{opened.measure}-{settings.dtype}-{settings.language}"
+    job = Job(settings.data, settings.image_root, opened, identity, settings.device, settings.batch, pieces)
+    score(job, len(records), engine, file, {"source": source})
+    shutil.rmtree(pieces)
+    return read_scores(file)
+
+
+def _refuse(discernments: Mapping[str, Discernment], even_so: bool, notes: list[str]) -> None:
+    """Refuse to drop pairs by a model that cannot tell them apart."""
+    notes += [f"{name}: {found.told()}" for name, found in discernments.items()]
+    blind = [f"{name} {found.told()}" for name, found in discernments.items() if not found.judges]
+    if blind and not even_so:
+        raise FilterError(
+            f"nothing is dropped: {'; '.join(blind)}. The scores are kept; --even-so drops pairs by them nevertheless."
+        )
+
+
+def _keep(
+    settings: Settings,
+    records: Records,
+    scores: Mapping[str, Scores],
+    rules: Mapping[str, Rule],
+    choice: Choice,
+    outcome: Outcome,
+) -> None:
+    with replaced(settings.out) as folder:
+        lay_kept(records, choice, folder, settings.copy)
+        write_dropped(records, scores, choice, settings.by, folder / DROPPED)
+    filtered = outcome.about["filter"]
+    for model in filtered["models"]:
+        name = model["name"]
+        threshold = choice.thresholds[name]
+        model["rule"] = {rules[name].kind: rules[name].value}
+        model["threshold"] = threshold
+        model["threshold_told"] = scores[name].in_models_terms(threshold)
+        model["below"] = int(choice.below[name].sum())
+    filtered["unjudged_kept"] = dict(sorted(choice.unjudged.items()))
+    kept = [number for number in range(len(records)) if choice.kept[number]]
+    outcome.about.update(
+        {
+            "records_in": "shards" if isinstance(records, ShardRecords) else LIST,
+            "entries": records.entries,
+            "records": len(kept),
+            "skipped": {**records.skipped, **choice.dropped()},
+        }
+    )
+
+
+def _about(
+    settings: Settings, records: Records, scores: Mapping[str, Scores], discernments: Mapping[str, Discernment]
+) -> dict[str, Any]:
+    """What the data said of themselves, and who judged them."""
+    data = Path(settings.data)
+    beside = (data if data.is_dir() else data.parent) / ABOUT
+    before = read_object(beside, FilterError) if beside.is_file() else {}
+    models = [
+        {
+            "name": name,
+            "source": scored.about["source"],
+            **scored.about["identity"],
+            "scores": scored.file.name,
+            "judged": int(scored.judged.sum()),
+            "with_a_sentence_cut": int(scored.cut.sum()),
+            "auc": None if not found.pairs else round(found.auc, 4),
+            "auc_95": None if not found.pairs else [round(found.low, 4), round(found.high, 4)],
+            "auc_pairs": found.pairs,
+            "judges": found.judges,
+        }
+        for (name, scored), found in zip(scores.items(), discernments.values(), strict=True)
+    ]
+    of_data = {key: value for key, value in before.items() if key != "mean_characters"}
+    return {**of_data, "filter": {"data": settings.data, "by": settings.by, "models": models}}
+
+
+def _show(
+    settings: Settings,
+    records: Records,
+    scores: Mapping[str, Scores],
+    discernments: Mapping[str, Discernment],
+    choice: Choice | None,
+    outcome: Outcome,
+) -> None:
+    histograms = {}
+    if can_draw():
+        for name, scored in scores.items():
+            threshold = None if choice is None else choice.thresholds[name]
+            file = settings.out / f"histogram-{name}.png"
+            histograms[name] = draw_histogram(scored, settings.by, threshold, file)
+    else:
+        outcome.notes.append("histograms are drawn by matplotlib: pip install 'pargo[demo]'")
+    if settings.html is None:
+        return
+    summary = {"data": settings.data, "records": f"{len(records):,}"}
+    if choice is not None:
+        summary["kept"] = f"{int(choice.kept.sum()):,}"
+        summary |= {f"dropped, {reason}": f"{count:,}" for reason, count in choice.dropped().items()}
+        summary |= {f"kept unjudged, {reason}": f"{count:,}" for reason, count in sorted(choice.unjudged.items())}
+    try:
+        settings.html.parent.mkdir(parents=True, exist_ok=True)
+        write_filter_page(settings.html, records, scores, discernments, choice, settings.by, histograms, summary)
+    except OSError as error:
+        raise FilterError(f"--html {settings.html} cannot be written: {error.strerror or error}.") from error
+
+
+def told(outcome: Outcome, out: str | os.PathLike) -> str:
+    """What a person reads."""
+    about = outcome.about
+    lines = []
+    if "records" in about:
+        lines.append(f"of {about['entries']:,} records {about['records']:,} are kept, in {out}")
+        lines += [f"dropped {count:,}: {reason}" for reason, count in about["skipped"].items()]
+        lines += [f"kept unjudged {count:,}: {reason}" for reason, count in about["filter"]["unjudged_kept"].items()]
+        lines += [
+            f"{model['name']}: threshold {model['threshold_told']} ({about['filter']['by']}), {model['below']:,} below"
+            for model in about["filter"]["models"]
+        ]
+    else:
+        lines += [
+            f"{model['name']}: {model['judged']:,} records judged, in {out}/{model['scores']}"
+            for model in about["filter"]["models"]
+        ]
+    lines += [
+        f"{model['name']}: {model['with_a_sentence_cut']:,} records with a sentence longer than the model reads, which was cut"
+        for model in about["filter"]["models"]
+        if model["with_a_sentence_cut"]
+    ]
+    return "\n".join([*lines, *outcome.notes])
+
+
+def as_json(outcome: Outcome) -> str:
+    """What a program reads: one object."""
+    return json.dumps({**outcome.about, "notes": outcome.notes})
