@@ -11,9 +11,10 @@ import stat
 import urllib.request
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
@@ -139,6 +140,31 @@ def stored_size(source: str | os.PathLike | bytes, name: str | os.PathLike | Non
             return ((height, width) if picture.format == "TIFF" and turn >= 5 else (width, height)), turn
 
     return _read(read, source, name or ("a picture" if isinstance(source, bytes) else source))
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the head of a picture's file says: Pillow's name of the format, the pixels' ``(width, height)`` as they are stored,
+    and whether it holds several frames, of which the first is taken.
+    """
+
+    format: str
+    size: tuple[int, int]
+    is_animated: bool
+
+
+def read_header(source: IO[bytes], name: str | os.PathLike) -> Header:
+    """What the head of an opened file says; no pixel is decoded.
+
+    Raises:
+        PictureError: if it is of no format that can be read, or its head is damaged; its size may be any.
+    """
+
+    def read(source, name):
+        with _open(source, name) as picture:
+            return Header(picture.format, picture.size, _is_first_of_several(picture))
+
+    return _read(read, source, name)
 
 
 def check_size(size: tuple[int, int], name: str | os.PathLike) -> None:
@@ -272,8 +298,9 @@ def _open(source: Any, name: str | os.PathLike) -> Image.Image:
 
 
 def _refuse_drawn_elsewhere(source: Any, name: str | os.PathLike) -> None:
-    if isinstance(source, io.BytesIO):
-        begins = source.getvalue()[:16]
+    if hasattr(source, "read"):
+        source.seek(0)
+        begins = source.read(16)
     else:
         with open(source, "rb") as file:
             begins = file.read(16)

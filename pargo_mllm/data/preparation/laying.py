@@ -10,8 +10,8 @@ from pathlib import Path
 
 
 def lay(content: Path | bytes, file: Path, aside: Path, copy: bool = False) -> None:
-    """A picture beside its record: a hard link where the disk can, which takes no room, else a copy. What lies there already, for
-    another record or by another process, is the same picture.
+    """A picture beside its record: a hard link where the disk can, which takes no room, else a copy. What lies there already,
+    for another record or by another process, is the same picture.
 
     Args:
         aside: where a copy is written first, on the same disk: a kill leaves nothing among the pictures. What a machine's fault
