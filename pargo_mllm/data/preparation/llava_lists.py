@@ -8,7 +8,7 @@ from typing import Any
 from pargo_mllm.data.preparation.entries import Entry, Picture, Skipped
 from pargo_mllm.data.sources.json_rows import DAMAGED
 from pargo_mllm.data.sources.llava import ABSOLUTE, LINES
-from pargo_mllm.data.sources.llava_records import NO_TURNS, TURNS, UnusableRecord, picture_names
+from pargo_mllm.data.sources.llava_records import NO_TURNS, TURNS, UnusableRecord, check_media, picture_names
 from pargo_mllm.data.sources.record_forms import as_llava
 
 SEVERAL = "records with several pictures"
@@ -34,6 +34,8 @@ def record(id: str, row: Any, folder: str) -> Entry | Skipped:
     if turns is None:
         return Skipped(id, NO_TURNS)
     try:
+        # of what a record has beside its picture nothing is left afterwards
+        check_media(row, *(turn["value"] for turn in turns if turn["from"] != "gpt"))
         names = picture_names(row)
     except UnusableRecord as error:
         return Skipped(id, error.reason)
