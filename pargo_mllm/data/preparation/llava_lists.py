@@ -15,7 +15,7 @@ SEVERAL = "records with several pictures"
 
 
 def records(rows: Iterator[Any], folder: str) -> Iterator[Entry | Skipped]:
-    """An entry of each record; one without an id, or with the id of one before, gets its number.
+    """An entry of each record; one without an id is ``row-7``, a second one of an id ``id-7``, by its number.
 
     Args:
         folder: that the names of pictures lead from, below the source; "" for the source itself.
@@ -49,7 +49,7 @@ def record(id: str, row: Any, folder: str) -> Entry | Skipped:
 
 def _id(row: Any, number: int, seen: set[str]) -> str:
     id = row.get("id") if isinstance(row, dict) else None
-    told = str(id) if isinstance(id, (str, int)) and not isinstance(id, bool) and id != "" else str(number)
+    told = str(id) if isinstance(id, (str, int)) and not isinstance(id, bool) and id != "" else f"row-{number}"
     # nobody else's, whatever ids there are
     while told in seen:
         told = f"{told}-{number}"
