@@ -76,8 +76,9 @@ def _record(entry: Entry | Skipped, places: PicturePlaces) -> Laid | str:
     """What an entry becomes, or why it becomes nothing."""
     if isinstance(entry, Skipped):
         return entry.reason
-    if not is_text([entry.id]):
-        return HALF
+    unusable = _unusable(entry)
+    if unusable is not None:
+        return unusable
     record: dict[str, Any] = {"id": entry.id}
     name, content = None, None
     if entry.picture is not None:
@@ -97,12 +98,18 @@ def _record(entry: Entry | Skipped, places: PicturePlaces) -> Laid | str:
     if entry.frame is not None:
         record["frame"] = entry.frame
     record["conversations"] = list(entry.conversations)
-    try:
-        # as training will read it
-        record_messages(record, int(name is not None))
-    except UnusableRecord as error:
-        return error.reason
     return record, name, content
+
+
+def _unusable(entry: Entry) -> str | None:
+    """Why training could not use the record, if it could not: what is prepared, it can."""
+    if not is_text([entry.id]):
+        return HALF
+    try:
+        record_messages({"conversations": list(entry.conversations)}, int(entry.picture is not None))
+    except UnusableRecord as problem:
+        return problem.reason
+    return None
 
 
 def _write_list(piece: Piece, records: Iterator[Laid]) -> None:

@@ -8,14 +8,14 @@ from typing import Any
 from pargo_mllm.data.preparation.entries import Entry, Picture, Skipped
 from pargo_mllm.data.sources.json_rows import DAMAGED
 from pargo_mllm.data.sources.llava import ABSOLUTE, LINES
-from pargo_mllm.data.sources.llava_records import NO_TURNS, TURNS, UnusableRecord, picture_names
+from pargo_mllm.data.sources.llava_records import NO_TURNS, TURNS, UnusableRecord, check_media, picture_names
 from pargo_mllm.data.sources.record_forms import as_llava
 
 SEVERAL = "records with several pictures"
 
 
 def records(rows: Iterator[Any], folder: str) -> Iterator[Entry | Skipped]:
-    """An entry of each record; one without an id, or with the id of one before, gets its number.
+    """An entry of each record; one without an id is ``row-7``, a second one of an id ``id-7``, by its number.
 
     Args:
         folder: that the names of pictures lead from, below the source; "" for the source itself.
@@ -34,6 +34,8 @@ def record(id: str, row: Any, folder: str) -> Entry | Skipped:
     if turns is None:
         return Skipped(id, NO_TURNS)
     try:
+        # of what a record has beside its picture nothing is left afterwards
+        check_media(row, *(turn["value"] for turn in turns if turn["from"] != "gpt"))
         names = picture_names(row)
     except UnusableRecord as error:
         return Skipped(id, error.reason)
@@ -47,7 +49,7 @@ def record(id: str, row: Any, folder: str) -> Entry | Skipped:
 
 def _id(row: Any, number: int, seen: set[str]) -> str:
     id = row.get("id") if isinstance(row, dict) else None
-    told = str(id) if isinstance(id, (str, int)) and not isinstance(id, bool) and id != "" else str(number)
+    told = str(id) if isinstance(id, (str, int)) and not isinstance(id, bool) and id != "" else f"row-{number}"
     # nobody else's, whatever ids there are
     while told in seen:
         told = f"{told}-{number}"

@@ -35,7 +35,8 @@ def _texts(values: list[Any]) -> Iterator[str]:
 
 
 def _paired(addresses: Iterator[Any], captions: Iterator[Any], name: str) -> Iterator[Entry | Skipped]:
-    for number, (address, caption) in enumerate(zip_longest(addresses, captions, fillvalue=_END)):
+    pairs: Iterator[tuple[Any, Any]] = zip_longest(addresses, captions, fillvalue=_END)
+    for number, (address, caption) in enumerate(pairs):
         if address is _END or caption is _END:
             fewer, more = ("addresses", "captions") if address is _END else ("captions", "addresses")
             raise PreparationError(

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import random
 import resource
 import signal
+import socket
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from pargo_cli.main import main
+from pargo_mllm.data.fetching import NO_ADDRESS, NOT_PUBLIC, UNREACHABLE
 from pargo_mllm.data.frames import TRAINING
 from pargo_mllm.data.open_corpus import open_corpus
-from pargo_mllm.data.preparation import run
+from pargo_mllm.data.preparation import fetched, run
 from pargo_mllm.data.preparation.data_set import COARSE, DataSet, Need, Options, PreparationError
 from pargo_mllm.data.preparation.entries import Entry, Picture, Skipped, turns
 from pargo_mllm.data.preparation.official_files import MissingFile, OfficialFiles
@@ -79,6 +83,12 @@ def killed_at(step, work, out):
         work()
 
     return in_a_fork(watched)
+
+
+def noise(seed):
+    content = io.BytesIO()
+    noise_picture(8, 8, seed).save(content, "PNG")
+    return content.getvalue()
 
 
 def listed(entries, root, needs=()):
@@ -352,3 +362,36 @@ def test_hidden_files_are_none(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     assert OfficialFiles(Path(tmp_path)).ending(".tar") == ["b.tar", "a/c.TAR"]
+
+
+def test_a_network_that_is_down_stops_the_run_and_loses_nothing(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetched, "IN_A_ROW", 5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    addresses = [served(noise(number)) for number in range(3)] + [f"http://127.0.0.1:{port}/{number}" for number in range(9)]
+    entries = [told(number, Picture("url", (address,), f"{number}.{{suffix}}")) for number, address in enumerate(addresses)]
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"5 pictures in a row could not be fetched; the last are .*cannot be reached"):
+            made(source, tmp_path / "out", Form(fetch=True), listed(entries, source))
+    # what was there is kept, and what was not is asked for again when the network is back
+    assert len([path for path in (tmp_path / "out" / ".work" / "fetched").rglob("*") if path.is_file()]) == 3
+    monkeypatch.setattr(fetched, "IN_A_ROW", 50)
+    about = made(source, tmp_path / "out", Form(fetch=True), listed(entries, source))
+    assert about["skipped"] == {UNREACHABLE: 9}
+
+
+def test_an_address_is_asked_once_however_many_records_have_it(source, tmp_path):
+    address = served(noise(77))
+    entries = [told(number, Picture("url", (address,), f"{number}.{{suffix}}")) for number in range(20)]
+    made(source, tmp_path / "out", Form(fetch=True), listed(entries, source))
+    assert ASKED["/" + address.rpartition("/")[2]] == 1
+
+
+def test_addresses_of_this_machine_are_counted_from_the_command_line(source, tmp_path, capsys):
+    (source / "Train_GCC-training.tsv").write_text(f"a caption\t{served(noise(78))}\nanother\tfile:///etc/passwd\n")
+    asked = ASKED.total()
+    assert main(["data", "prepare", "cc3m", "--src", str(source), "--out", str(tmp_path / "out"), "--fetch"]) == 2
+    said = capsys.readouterr().err
+    assert NOT_PUBLIC in said
+    assert NO_ADDRESS in said
+    assert ASKED.total() == asked

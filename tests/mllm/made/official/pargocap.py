@@ -16,7 +16,7 @@ def write(name: str, folder: Path) -> Truth:
         image = f"{number:09d}.jpg"
         noise_picture(30, 40, number).save(folder / "images" / image)
         rows.append({"image": image, "caption": f"At the top of {number} there is a thing. Below it is another one."})
-        pictures[str(number)], said[str(number)] = f"images/{image}", (rows[-1]["caption"],)
+        pictures[f"row-{number}"], said[f"row-{number}"] = f"images/{image}", (rows[-1]["caption"],)
     turns = [{"from": "human", "value": "<image>\nDescribe it."}, {"from": "gpt", "value": "A record of LLaVA's."}]
     rows.append({"id": "llava", "image": "000000000.jpg", "conversations": turns})
     pictures["llava"], said["llava"] = "images/000000000.jpg", ("A record of LLaVA's.",)
