@@ -12,12 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pargo_mllm.data.corpus import is_text
 from pargo_mllm.data.pictures import PictureError, stored_size
 from pargo_mllm.data.preparation.entries import Entry, Skipped
 from pargo_mllm.data.preparation.picture_places import content_of, suffix_of
 from pargo_mllm.data.preparation.pieces import Counts, Piece
-from pargo_mllm.data.sources.llava_records import HALF, UnusableRecord, record_messages
 from pargo_mllm.data.sources.opening import leads_inside
 from pargo_mllm.files import whole_file
 
@@ -47,10 +45,6 @@ def _records(entries: list[Entry | Skipped], piece: Piece, skipped: Counter[str]
         if isinstance(entry, Skipped):
             skipped[entry.reason] += 1
             continue
-        unusable = _unusable(entry)
-        if unusable is not None:
-            skipped[unusable] += 1
-            continue
         record: dict[str, Any] = {"id": entry.id}
         name, content = None, None
         if entry.picture is not None:
@@ -73,17 +67,6 @@ def _records(entries: list[Entry | Skipped], piece: Piece, skipped: Counter[str]
         if entry.frame is not None:
             record["frame"] = entry.frame
         yield {**record, "conversations": list(entry.conversations)}, name, content
-
-
-def _unusable(entry: Entry) -> str | None:
-    """Why training could not use the record, if it could not: what is prepared, it can."""
-    if not is_text([entry.id]):
-        return HALF
-    try:
-        record_messages({"conversations": list(entry.conversations)}, int(entry.picture is not None))
-    except UnusableRecord as problem:
-        return problem.reason
-    return None
 
 
 def _write_list(piece: Piece, records: list[Laid]) -> None:
