@@ -80,14 +80,6 @@ class OfficialFiles:
                 raise
             raise UserError(f"{path} cannot be read as JSON: {error}.") from error
 
-    def rows(self, *names: str) -> Iterator[Any]:
-        """The elements of a JSON list, or of JSON Lines, one at a time, in flat memory; a line that is no JSON is
-        :data:`pargo_mllm.data.sources.json_rows.DAMAGED`.
-        """
-        path = self.path(*names)
-        for row in (json_lines if path.suffix.lower() in (".jsonl", ".ndjson") else json_rows)(path):
-            yield row.value
-
     def members(self, *names: str) -> Iterator[tuple[str, Any]]:
         """The names and values of a JSON object, one at a time, in flat memory."""
         return json_members(self.path(*names))
@@ -100,6 +92,14 @@ class OfficialFiles:
     def first(self, *names: str) -> str:
         """The first of these names that something lies at, else the first of all: it is counted when it is looked for."""
         return next((name for name in names if leads_inside(name) and named_file(self.root, name).exists()), names[0])
+
+    def rows(self, *names: str) -> Iterator[Any]:
+        """The elements of a JSON list, or of JSON Lines, one at a time, in flat memory; a line that is no JSON is
+        :data:`pargo_mllm.data.sources.json_rows.DAMAGED`.
+        """
+        path = self.path(*names)
+        for row in (json_lines if path.suffix.lower() in (".jsonl", ".ndjson") else json_rows)(path):
+            yield row.value
 
     def _lies(self) -> str:
         names = sorted(path.name + "/" * path.is_dir() for path in self.root.iterdir())
