@@ -2,63 +2,67 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
-from collections import deque
+import pickle
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import TypeVar
 
 from tqdm.auto import tqdm
 
-from pargo_mllm.jobs.engine import JobError
+from pargo_mllm.jobs.ledger import Ledger
+from pargo_mllm.jobs.outcomes import Done, Outcome, named, outcome_of
+from pargo_mllm.jobs.workers import Worker
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-# pieces that wait for a worker, for each of them: results are given in order, and one slow piece holds up nobody for long
-AHEAD = 4
-
 
 @dataclass(frozen=True)
 class LocalEngine:
-    """See :class:`pargo_mllm.jobs.engine.Engine`; one worker, or one piece, is done in this process itself."""
+    """See :class:`pargo_mllm.jobs.engine.Engine`.
+
+    Until the first worker is ready this process does pieces itself, so small work costs no process; so does one worker. After
+    a piece has failed none is begun; those under way are let finish, and the first that failed, in their order, is told.
+    """
 
     workers: int
 
     def map(self, work: Callable[[T], R], pieces: Sequence[T], title: str | None = None) -> Iterator[R]:
         """See :class:`pargo_mllm.jobs.engine.Engine`."""
-        with tqdm(total=len(pieces), desc=title, disable=title is None, unit="piece", dynamic_ncols=True) as bar:
-            for result in self._results(work, pieces):
-                bar.update()
-                yield result
-
-    def _results(self, work: Callable[[T], R], pieces: Sequence[T]) -> Iterator[R]:
-        workers = min(self.workers, len(pieces))
-        if workers <= 1:
-            yield from map(work, pieces)
-            return
-        # a fork of a process that has threads may wait for ever
-        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin)
-        waiting: deque[Future[R]] = deque()
+        ledger = Ledger(len(pieces), min(self.workers, len(pieces)))
+        if ledger.workers > 1:
+            # small work is refused like large: what no other process could be told
+            pickle.dumps(work)
+        workers = [Worker(ledger, work, pieces) for _ in range(ledger.workers if ledger.workers > 1 else 0)]
+        for worker in workers:
+            worker.start()
+        whole = False
         try:
-            for piece in pieces:
-                waiting.append(pool.submit(work, piece))
-                if len(waiting) >= AHEAD * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BrokenProcessPool as error:
-            raise JobError(
-                "a worker process died, perhaps for want of memory. What was done is kept: run the same command again, with "
-                "fewer --processes."
-            ) from error
+            with tqdm(total=len(pieces), desc=title, disable=title is None, unit="piece", dynamic_ncols=True) as bar:
+                for index, piece in enumerate(pieces):
+                    outcome = _outcome(ledger, index, work, pieces, bar)
+                    if not isinstance(outcome, Done):
+                        ledger.drain()
+                        whole = True
+                        outcome.raise_for(named(index, len(pieces), piece))
+                    yield outcome.result
+            whole = True
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            ledger.stop()
+            for worker in workers:
+                worker.end(whole)
 
 
-def _begin() -> None:
-    # Ctrl-C is for the process that gives out the work
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _outcome(ledger: Ledger, index: int, work: Callable[[T], R], pieces: Sequence[T], bar: tqdm) -> Outcome:
+    """Of the piece whose turn it is; this process does pieces itself as long as nobody else does."""
+    while True:
+        done = ledger.done
+        bar.update(done - bar.n)
+        outcome = ledger.get(index)
+        if outcome is not None:
+            return outcome
+        mine = ledger.take_now()
+        if mine is None:
+            ledger.wait(done)
+        else:
+            ledger.put(mine, outcome_of(work, pieces[mine]))
