@@ -6,6 +6,7 @@ import base64
 import io
 import ipaddress
 import os
+import re
 import socket
 import stat
 import urllib.request
@@ -271,11 +272,15 @@ def _read(how: Callable[[Any, str | os.PathLike], _T], source: Any, name: str | 
         with warnings.catch_warnings():
             # of sizes, which are checked here before any pixel is decoded, and of broken tags, which a viewer ignores too
             warnings.filterwarnings("ignore", module=r"PIL\.")
+            # an ICO is decoded as it is opened, and holds a picture of another size than it says
+            warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
             return how(source, name)
     except PictureError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise PictureError(f"{name} holds too many pixels; at most {MAX_PIXELS:,} are read: scale it down.") from error
+        told = re.search(r"\((\d+) pixels\)", str(error))
+        held = f"{int(told[1]):,}" if told else "too many"
+        raise PictureError(f"{name} holds {held} pixels; at most {MAX_PIXELS:,} are read: scale it down.") from error
     # Pillow's AVIF and DDS readers raise RuntimeError
     except BROKEN as error:
         raise PictureError(f"{name} cannot be read as a picture: {error}") from error
@@ -329,8 +334,6 @@ def _show(picture: Image.Image, name: str | os.PathLike) -> Image.Image:
     if picture.format in _DRAWN_ELSEWHERE and getattr(picture, "tile", None):
         raise _drawn_elsewhere(picture.format, name)
     _check_work(picture, name)
-    # of a picture inside this one (ICO, ICNS), of another size than this one says
-    warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
     if _is_first_of_several(picture):
         _say_first_frame(str(name))
     return as_shown(picture)

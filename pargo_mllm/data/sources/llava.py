@@ -146,7 +146,7 @@ class LlavaCorpus:
                 f"{self.file} has changed since it was opened: byte {start:,} is no record any more: {error}."
             ) from error
         name = f"{self.file.name}: {shown(str(record['id']))}" if "id" in record else f"{self.file.name}, byte {start:,}"
-        return Example(name, (conversation,), tuple(partial(self._picture, picture) for picture in names))
+        return Example(name, (conversation,), tuple(partial(self._picture, picture, name) for picture in names))
 
     def raw(self, index: int) -> tuple[bytes, list[str]]:
         """The bytes of a record as they stand in the file, and the names of its pictures.
@@ -168,8 +168,12 @@ class LlavaCorpus:
         """See :class:`pargo_mllm.data.corpus.Corpus`."""
         return {"corpus": "llava", "content": self._digest, "split": self.split.name, "held_out": self.split.held_out}
 
-    def _picture(self, name: str) -> Image.Image:
-        return load_picture(name if name.startswith(DATA) else named_file(self.images, name))
+    def _picture(self, name: str, record: str) -> Image.Image:
+        return (
+            load_picture(name, f"a picture in {record}")
+            if name.startswith(DATA)
+            else load_picture(named_file(self.images, name))
+        )
 
 
 def read_record(value: Any, root: str | None = None) -> tuple[dict[str, Any], list[str], Conversation]:

@@ -14,7 +14,7 @@ _MAX_NAME, _MAX_PATH = 255, 4095
 # bytes of a file that is read whole; the largest official one of a set has 700 MB
 MAX_WHOLE = 2**31
 # of Windows; to others a name may begin so, and none that is meant does
-_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+_DRIVE = re.compile(r"[A-Za-z]:")
 
 
 def open_regular(file: str | os.PathLike) -> io.FileIO:
