@@ -81,7 +81,7 @@ def fetch(
 
     Args:
         may_connect: whether a machine may be spoken to.
-        seconds: for everything together.
+        seconds: for everything together but the look-up of names, which takes as long as the system lets it.
         most: bytes that are read.
 
     Raises:

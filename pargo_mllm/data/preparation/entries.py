@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from pargo_mllm.data.sources.llava_records import MARK
@@ -76,7 +76,10 @@ def chance(seed: int, *names: object) -> random.Random:
 
 def to_line(entry: Entry | Skipped) -> str:
     """As a line of a plan."""
-    return json.dumps(asdict(entry))
+    told = dict(vars(entry))
+    if told.get("picture") is not None:
+        told["picture"] = vars(told["picture"])
+    return json.dumps(told)
 
 
 def from_line(line: str) -> Entry | Skipped:

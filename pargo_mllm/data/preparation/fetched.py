@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from pargo_mllm.data.fetching import UNREACHABLE, Address, FetchError, fetch
+from pargo_mllm.data.fetching import STATUS, UNREACHABLE, Address, FetchError, fetch
 from pargo_mllm.data.pictures import PictureError, stored_size
 from pargo_mllm.errors import UserError
 from pargo_mllm.files import whole_file
@@ -16,7 +16,9 @@ from pargo_mllm.files import whole_file
 NO_PICTURE = "addresses that lead to no picture"
 # requests of one process at a time
 AT_A_TIME = 16
-# so many addresses one behind the other that cannot be reached: it is the network
+# the network may be down, or the server be asked too often: another run may have it
+TRANSIENT = (UNREACHABLE, STATUS.format(429), STATUS.format(503))
+# so many of these one behind the other, and it is no longer worth asking
 IN_A_ROW = 100
 
 
@@ -28,20 +30,21 @@ def fetch_all(addresses: Iterable[str], folder: Path, may_connect: Callable[[Add
         may_connect: see :func:`pargo_mllm.data.fetching.fetch`.
 
     Raises:
-        UserError: if no server can be reached.
+        UserError: if :data:`IN_A_ROW` could not be fetched for reasons that pass.
     """
     wanted = list(dict.fromkeys(addresses))
     got: dict[str, Path | str] = {}
-    unreachable = 0
+    in_a_row = 0
     with ThreadPoolExecutor(AT_A_TIME) as pool:
         try:
-            for address, found in zip(wanted, pool.map(partial(_fetched, folder=folder, may_connect=may_connect), wanted)):
+            found_at = pool.map(partial(_fetched, folder=folder, may_connect=may_connect), wanted)
+            for address, found in zip(wanted, found_at, strict=True):
                 got[address] = found
-                unreachable = unreachable + 1 if found == UNREACHABLE else 0
-                if unreachable >= IN_A_ROW:
+                in_a_row = in_a_row + 1 if found in TRANSIENT else 0
+                if in_a_row >= IN_A_ROW:
                     raise UserError(
-                        f"none of {IN_A_ROW} servers in a row could be reached: is there a network? What was fetched is kept; "
-                        "run the same command again to go on."
+                        f"{IN_A_ROW} pictures in a row could not be fetched; the last are {found}. What was fetched is kept: run "
+                        "the same command again, later, to go on."
                     )
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -60,8 +63,7 @@ def _fetched(address: str, folder: Path, may_connect: Callable[[Address], bool])
         stored_size(content, address)
     except FetchError as error:
         reason = error.reason
-        # the network may have been down
-        if reason == UNREACHABLE:
+        if reason in TRANSIENT:
             return reason
     except PictureError:
         reason = NO_PICTURE

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pargo_mllm.data.corpus import is_text
 from pargo_mllm.data.pictures import PictureError, stored_size
 from pargo_mllm.data.preparation.entries import Entry, Skipped
 from pargo_mllm.data.preparation.picture_places import OUTSIDE, PicturePlaces, suffix_of
 from pargo_mllm.data.preparation.pieces import Counts, Piece
-from pargo_mllm.data.sources.llava_records import UnusableRecord, record_messages
+from pargo_mllm.data.sources.llava_records import HALF, UnusableRecord, record_messages
 from pargo_mllm.data.sources.opening import leads_inside
 from pargo_mllm.data.sources.shard_samples import PICTURES
 from pargo_mllm.files import whole_file
@@ -52,6 +53,8 @@ def finish(piece: Piece) -> Counts:
         return Counts.read(piece.done)
     tally = _Tally()
     (_write_shard if piece.shards else _write_list)(piece, _records(piece, tally))
+    if piece.shards and not tally.records:
+        piece.records.unlink()
     counts = Counts(tally.entries, tally.records, tally.skipped, tally.characters, tally.answers)
     counts.write(piece.done)
     return counts
@@ -75,6 +78,9 @@ def _record(entry: Entry | Skipped, places: PicturePlaces) -> Laid | str:
     """What an entry becomes, or why it becomes nothing."""
     if isinstance(entry, Skipped):
         return entry.reason
+    unusable = _unusable(entry)
+    if unusable is not None:
+        return unusable
     record: dict[str, Any] = {"id": entry.id}
     name, content = None, None
     if entry.picture is not None:
@@ -94,12 +100,18 @@ def _record(entry: Entry | Skipped, places: PicturePlaces) -> Laid | str:
     if entry.frame is not None:
         record["frame"] = entry.frame
     record["conversations"] = list(entry.conversations)
-    try:
-        # as training will read it
-        record_messages(record, int(name is not None))
-    except UnusableRecord as error:
-        return error.reason
     return record, name, content
+
+
+def _unusable(entry: Entry) -> str | None:
+    """Why training could not use the record, if it could not: what is prepared, it can."""
+    if not is_text([entry.id]):
+        return HALF
+    try:
+        record_messages({"conversations": list(entry.conversations)}, int(entry.picture is not None))
+    except UnusableRecord as problem:
+        return problem.reason
+    return None
 
 
 def _write_list(piece: Piece, records: Iterator[Laid]) -> None:

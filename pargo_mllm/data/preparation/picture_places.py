@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,12 @@ class PicturePlaces:
         Raises:
             PictureError: if there is none.
         """
-        kinds = {"file": self._file, "tar": self._in_tar, "parquet": self._in_parquet, "url": self._at_address}
+        kinds: dict[str, Callable[..., Path | bytes]] = {
+            "file": self._file,
+            "tar": self._in_tar,
+            "parquet": self._in_parquet,
+            "url": self._at_address,
+        }
         try:
             return kinds[picture.kind](*picture.place)
         except OSError as error:

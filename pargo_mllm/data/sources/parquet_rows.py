@@ -34,7 +34,7 @@ def parquet_columns(file: Path) -> list[str]:
 
 
 def parquet_rows(file: Path, columns: Sequence[str] | None = None, groups: Sequence[int] | None = None) -> Iterator[Row]:
-    """The rows of a file, in their order.
+    """The rows of a file, in their order; an error counts those that were asked for, from 1.
 
     Args:
         columns: those that are read; None for all.
@@ -46,16 +46,17 @@ def parquet_rows(file: Path, columns: Sequence[str] | None = None, groups: Seque
     opened = _opened(file)
     import pyarrow
 
+    read = 0
     try:
         for group in range(opened.num_row_groups) if groups is None else groups:
             number = 0
             for batch in opened.iter_batches(_BATCH, [group], None if columns is None else list(columns)):
                 for values in batch.to_pylist():
                     yield Row(group, number, values)
-                    number += 1
+                    number, read = number + 1, read + 1
     # a text that is no UTF-8, a time that Python has no number for
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError, OverflowError, ValueError) as error:
-        raise CorpusError(f"{file} cannot be read as parquet: {_told(error)}.") from error
+        raise CorpusError(f"{file}, row {read + 1}: it cannot be read as parquet: {_told(error)}.") from error
 
 
 def _opened(file: Path) -> Any:
@@ -66,8 +67,10 @@ def _opened(file: Path) -> Any:
         raise CorpusError(f"{file}: {NEEDED}.") from None
     try:
         return parquet.ParquetFile(io.BufferedReader(open_regular(file)), buffer_size=_BUFFER)
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise CorpusError(f"{file} cannot be read as parquet: {_told(error)}.") from error
+    except OSError as error:
+        raise CorpusError(f"{file} cannot be read: {error.strerror or _told(error)}.") from error
+    except (pyarrow.ArrowException, ValueError) as error:
+        raise CorpusError(f"{file}, row 1: it cannot be read as parquet: {_told(error)}.") from error
 
 
 def _told(error: Exception) -> str:

@@ -30,6 +30,7 @@ from pargo_mllm.data.sources.shard_samples import (
     REASONS,
     RULES,
     UNUSED,
+    LeftOut,
     Member,
     Sample,
     samples_of,
@@ -106,6 +107,20 @@ def indexes(shards: Sequence[Path], folder: Path | None) -> Iterator[tuple[int, 
         yield number, rows
 
 
+def shard_samples(shard: Path) -> Iterator[Sample | LeftOut]:
+    """The samples of a shard in the order of their members, and what is left out; nothing is written beside it.
+
+    Raises:
+        CorpusError: as :func:`scan_shard`.
+    """
+    try:
+        with open_regular(shard) as raw:
+            yield from _found(raw, os.fstat(raw.fileno()).st_size)
+    # the parser meets a stranger's bytes, and its errors are of every kind
+    except Exception as error:
+        raise _no_shard(shard, error) from error
+
+
 def scan_shard(shard: Path) -> np.ndarray:
     """The index of a shard, from the headers of its members.
 
@@ -118,24 +133,22 @@ def scan_shard(shard: Path) -> np.ndarray:
     try:
         with open_regular(shard) as raw:
             status = os.fstat(raw.fileno())
-            # a run is what webdataset takes for one sample, which may be several here
-            for _, run in groupby(_members(raw, status.st_size), lambda member: member.run):
-                for found in samples_of(run):
-                    members += found.members
-                    if isinstance(found, Sample):
-                        samples.append(found)
-                        used += found.members
-                    elif found.reason in OF_SAMPLES:
-                        left[found.reason, ""] += 1
-                        left[UNUSED, ""] += found.members
-                    else:
-                        why = (found.reason, found.extension)
-                        # a stranger can invent any number of them
-                        is_told = not found.extension or why in left or len(left) < _MAX_EXTENSIONS
-                        left[why if is_told else (OTHER, "")] += found.members
+            for found in _found(raw, status.st_size):
+                members += found.members
+                if isinstance(found, Sample):
+                    samples.append(found)
+                    used += found.members
+                elif found.is_sample:
+                    left[found.reason, ""] += 1
+                    left[UNUSED, ""] += found.members
+                else:
+                    why = (found.reason, found.extension)
+                    # a stranger can invent any number of them
+                    is_told = not found.extension or why in left or len(left) < _MAX_EXTENSIONS
+                    left[why if is_told else (OTHER, "")] += found.members
     # the parser meets a stranger's bytes, and its errors are of every kind
     except Exception as error:
-        raise CorpusError(f"{shard} cannot be read as a tar shard (uncompressed, complete): {error}") from error
+        raise _no_shard(shard, error) from error
     reasons = [(1 + REASONS.index(reason), count, end.encode()) for (reason, end), count in sorted(left.items())]
     keys = [sample.key.encode("utf-8", "surrogateescape").replace(b"\0", b"?")[-_MAX_KEY:] for sample in samples]
     most = max((len(sample.pictures) for sample in samples), default=0)
@@ -232,6 +245,16 @@ def _write_somewhere(shard: Path, folder: Path | None, rows: np.ndarray) -> None
 def _write(file: Path, rows: np.ndarray) -> None:
     with whole_file(file, shared=True) as aside, open(aside, "xb") as opened:
         np.save(opened, rows, allow_pickle=False)
+
+
+def _no_shard(shard: Path, error: Exception) -> CorpusError:
+    return CorpusError(f"{shard} cannot be read as a tar shard (uncompressed, complete): {error}")
+
+
+def _found(raw: io.FileIO, size: int) -> Iterator[Sample | LeftOut]:
+    # a run is what webdataset takes for one sample, which may be several here
+    for _, run in groupby(_members(raw, size), lambda member: member.run):
+        yield from samples_of(run)
 
 
 def _members(raw: io.FileIO, size: int) -> Iterator[Member]:

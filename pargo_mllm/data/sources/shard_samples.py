@@ -75,6 +75,16 @@ class LeftOut(NamedTuple):
     members: int
     extension: str = ""
 
+    @property
+    def is_sample(self) -> bool:
+        """Whether it is a sample, and not members that are of none."""
+        return self.reason in OF_SAMPLES
+
+    @property
+    def told(self) -> str:
+        """The reason, with the extension where it is one."""
+        return self.reason.format(self.extension) if self.reason == EXTENSION else self.reason
+
 
 @dataclass(slots=True)
 class _Found:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pargo_mllm.data.corpus import CorpusError
+from pargo_mllm.data.sources.parquet_rows import parquet_rows
 from pargo_mllm.evaluation.benchmark import ScoringError
 from pargo_mllm.evaluation.reading.text_files import opened, text_lines
 
@@ -20,9 +22,6 @@ _LONGEST_FIELD = 2**31 - 1
 # what pandas writes into a table of text where a cell has no value and somebody made it text
 _NO_VALUE = ("", "nan", "NaN")
 _SHARD = re.compile(r"(?P<split>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?:-[0-9a-f]{16})?\.parquet")
-# rows and bytes of parquet at a time: rows hold pictures
-_BATCH = 32
-_BUFFER = 2**20
 
 
 @dataclass(frozen=True)
@@ -131,18 +130,11 @@ def parquet(file: Path) -> Iterator[tuple[Path, int, dict[str, Any]]]:
 
 
 def _parquet(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    import pyarrow
-    from pyarrow import parquet as reader
-
-    with opened(file) as content:
-        number = 0
-        try:
-            for batch in reader.ParquetFile(content, buffer_size=_BUFFER).iter_batches(batch_size=_BATCH):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, {name: _no_nan(value) for name, value in row.items()}
-        except (pyarrow.ArrowException, UnicodeDecodeError, OverflowError) as error:
-            raise ScoringError(f"{file}, row {number + 1}: it cannot be read as parquet: {error}.") from error
+    try:
+        for number, row in enumerate(parquet_rows(file), start=1):
+            yield number, {name: _no_nan(value) for name, value in row.values.items()}
+    except CorpusError as error:
+        raise ScoringError(str(error)) from error
 
 
 def shards(file: Path) -> list[Path]:

@@ -18,7 +18,7 @@ def entries(files: OfficialFiles, options: Options) -> Iterator[Entry | Skipped]
     name = f"annotations/captions_{split}.json"
     told = of_object(files.json(name, f"captions_{split}.json"), name)
     folder = files.folder(split, f"images/{split}", "images")
-    images = {text(image, "id"): image for image in of_list(told, "images", name)}
+    images = {text(image, "id"): image for image in of_list(told, "images", name) if text(image, "id")}
     for caption in of_list(told, "annotations", name):
         yield _entry(caption, images, folder)
 

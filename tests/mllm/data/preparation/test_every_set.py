@@ -14,6 +14,7 @@ from pargo_mllm.data.preparation.run import Form, prepare
 from pargo_mllm.data.preparation.sets import find
 from pargo_mllm.jobs import engine_of
 from tests.mllm.made.official import write
+from tests.mllm.made.official.serving import anywhere
 
 SETS = tuple(DATA_SETS)
 
@@ -24,7 +25,8 @@ def prepared(name, tmp_path, out="out", form=None, options=None):
     if not source.exists():
         source.mkdir()
         truth = write(name, source)
-    about = prepare(find(name), source, tmp_path / out, options or Options(), form or Form(), engine_of("local", 1))
+    form = form or Form(fetch=True)
+    about = prepare(find(name), source, tmp_path / out, options or Options(), form, engine_of("local", 1), anywhere)
     return about, truth, source
 
 
@@ -38,8 +40,9 @@ def test_records_are_those_of_the_official_files(name, tmp_path):
     for id, record in records.items():
         file = truth.pictures[id]
         assert ("image" in record) == (file is not None)
-        if file is not None and (source / file).exists():
-            assert (tmp_path / "out" / "images" / record["image"]).read_bytes() == (source / file).read_bytes()
+        if file is not None:
+            content = file if isinstance(file, bytes) else (source / file).read_bytes()
+            assert (tmp_path / "out" / "images" / record["image"]).read_bytes() == content
         told = "\n".join(turn["value"] for turn in record["conversations"])
         places = [told.find(text) for text in truth.said.get(id, ())]
         assert places == sorted(places)
@@ -49,7 +52,7 @@ def test_records_are_those_of_the_official_files(name, tmp_path):
 @pytest.mark.parametrize("name", SETS)
 def test_shards_hold_the_same_examples(name, tmp_path):
     prepared(name, tmp_path)
-    prepared(name, tmp_path, "shards", Form(per_shard=7))
+    prepared(name, tmp_path, "shards", Form(per_shard=7, fetch=True))
     listed, shards = (open_corpus(tmp_path / out, 2) for out in ("out/data.json", "shards"))
     assert len(listed) == len(shards)
     assert sorted(str(listed[index].conversations) for index in range(len(listed))) == sorted(

@@ -15,13 +15,14 @@ class Truth:
     """What was written, told without the product.
 
     Args:
-        pictures: of each record that must come of it, by id: the file (below the source) or None where it has none.
+        pictures: of each record that must come of it, by id: the file (below the source), or its content where it lies in
+            another file or at an address, or None where the record has none.
         said: of each record, texts that its turns must hold, in their order.
         skipped: how many entries can be no record.
         boxes: of records with a box, the box in pixels (corners) and the picture's (width, height).
     """
 
-    pictures: Mapping[str, str | None]
+    pictures: Mapping[str, str | bytes | None]
     said: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     skipped: int = 0
     boxes: Mapping[str, tuple[tuple[float, float, float, float], tuple[int, int]]] = field(default_factory=dict)
