@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -83,6 +84,8 @@ class Spending:
         sums = self.ledger.sums()
         self._sums = {state: sums.get(state, Usage()) for state in (PAID, PERHAPS, BATCH)}
         self._held = Usage()
+        # USD of what is under way elsewhere: in batches
+        self.set_aside = 0.0
         self.under_way = 0
         self._factor, self._has_heard = 1.0, False
         # of answers in this process: for what is to be expected
@@ -90,7 +93,7 @@ class Spending:
 
     def most(self, expected: Usage) -> Usage:
         """What a request takes at most, as far as is known."""
-        return Usage(round(expected.input * self._factor + 0.5) if expected.input else 0, expected.output)
+        return Usage(math.ceil(expected.input * self._factor - 1e-9), expected.output)
 
     def wait(self, expected: Usage) -> float:
         """Seconds until a request may be sent; 0: now; infinite: when another one has ended.
@@ -158,7 +161,9 @@ class Spending:
 
     def cost(self) -> float:
         """USD of all runs: what was paid, what perhaps was, and the most that is under way; 0 where no price is known."""
-        return 0.0 if self.price is None else self.paid() + sum(map(self.price.of, (self._sums[PERHAPS], self._held)))
+        if self.price is None:
+            return 0.0
+        return self.paid() + self.set_aside + sum(map(self.price.of, (self._sums[PERHAPS], self._held)))
 
     def share(self, in_batch: bool) -> float:
         """Of the price, what a request costs."""

@@ -21,6 +21,7 @@ class Estimate:
         described: that have a caption.
         failed: that have none, and will not be asked about.
         waiting: in a batch.
+        waiting_most: tokens of these, if every answer is as long as it may be.
         to_ask: pictures, equal ones once.
         most: tokens of all requests, if every answer is as long as it may be.
         likely: the same with answers as long as those that are kept; half as long as they may be where none is.
@@ -30,6 +31,7 @@ class Estimate:
     described: int
     failed: int
     waiting: int
+    waiting_most: Usage
     to_ask: int
     most: Usage
     likely: Usage
@@ -56,7 +58,7 @@ def estimate(
         is_waiting: whether a key is in a batch.
     """
     pictures = described = failed = waiting = to_ask = answers = 0
-    most, output = NOTHING, 0
+    most, waiting_most, output = NOTHING, NOTHING, 0
     counted: set[int] = set()
     for picture in job.pictures():
         pictures += 1
@@ -67,6 +69,7 @@ def estimate(
             failed += 1
         elif is_waiting(picture.key):
             waiting += 1
+            waiting_most += job.asked.expected(picture.seen.size)
         elif (number := int(picture.key[:16], 16)) not in counted:
             # of a million pictures 64 bits each, not their keys
             counted.add(number)
@@ -75,4 +78,4 @@ def estimate(
         if isinstance(said, Answer) and said.usage is not None:
             answers, output = answers + 1, output + said.usage.output
     likely = Usage(most.input, round(to_ask * output / answers) if answers else most.output // 2)
-    return Estimate(pictures, described, failed, waiting, to_ask, most, likely)
+    return Estimate(pictures, described, failed, waiting, waiting_most, to_ask, most, likely)

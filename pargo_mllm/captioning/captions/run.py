@@ -61,6 +61,8 @@ def describe(
                 for kind, count in sorted(batches.read(results, kept, spending).items()):
                     say(f"{count:,} {kind}")
             expected = estimate(job, kept, retry_failed, batches.holds)
+            if spending.price is not None:
+                spending.set_aside = spending.price.batch * spending.price.of(expected.waiting_most)
             say(expected.told(spending.price, spending.share(batch is not None)))
             if only_estimate:
                 return None

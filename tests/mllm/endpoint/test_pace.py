@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pargo_mllm.endpoint.pace import Pace, retry_after, seconds
+from pargo_mllm.endpoint.usage import Usage
 
 
 @pytest.mark.parametrize(
@@ -93,3 +94,25 @@ def test_a_pause_holds_for_all():
     pace.pause(50)
     pace.pause(40)
     assert pace.wait(20) == 30
+
+
+def test_tokens_of_prompts_and_answers_have_limits_of_their_own():
+    pace = Pace()
+    pace.heard(limits("1000", "30s", of="input-tokens") | limits("50", "20s", of="output-tokens"), 0, 0, 0)
+    assert pace.wait(0, Usage(900, 40)) == 0
+    assert pace.wait(0, Usage(900, 60)) == 20
+    pace.sent(Usage(900, 40))
+    assert pace.wait(1, Usage(200, 5)) == 29
+
+
+def test_limits_as_anthropic_orders_the_words():
+    pace, today = Pace(), datetime(2026, 3, 1, 12, 0, 0, tzinfo=timezone.utc).timestamp()
+    headers = {
+        "anthropic-ratelimit-output-tokens-remaining": "10",
+        "anthropic-ratelimit-output-tokens-reset": "2026-03-01T12:00:42Z",
+        "anthropic-ratelimit-requests-remaining": "0",
+        "anthropic-ratelimit-requests-reset": "2026-03-01T13:00:07+01:00",
+    }
+    pace.heard(headers, 0, 0, 100, None, today)
+    assert pace.wait(100, Usage(0, 5)) == 7
+    assert pace.wait(100, Usage(0, 50)) == 42
