@@ -13,6 +13,7 @@ from pyarrow import parquet
 from pargo_mllm.data.open_corpus import open_corpus
 from pargo_mllm.filtering.models import look_at, open_scorer
 from tests.mllm.made.command_line import ended
+from tests.mllm.made.similarity_pairs import write_list
 
 
 def records_of(folder):
@@ -106,16 +107,6 @@ def test_few_pairs_do_not_tell_whether_a_model_can_judge(trained, held_out, tmp_
     done = ended(capsys, "filter", tmp_path / "data", "--model", trained, "--out", tmp_path / "out", "--threshold", "0.1")
     assert done.status == 2
     assert "too few pairs" in done.said
-
-
-def write_list(folder, pairs, **more):
-    (folder / "images").mkdir(parents=True)
-    records = []
-    for index, (picture, text) in enumerate(pairs):
-        picture.save(folder / "images" / f"{index}.png")
-        turns = [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": text}]
-        records.append({"id": index, "image": f"{index}.png", "conversations": turns, **more})
-    (folder / "data.json").write_text(json.dumps(records, indent=2))
 
 
 def test_a_false_sentence_at_the_end_of_a_long_caption_lowers_its_score(trained, held_out, tmp_path, capsys):
