@@ -101,8 +101,8 @@ class Scorer:
         """(scale, bias) by which the model's own logits follow from a score."""
         scale, bias = getattr(self.model, "logit_scale", None), getattr(self.model, "logit_bias", None)
         if hasattr(self.model, "temperature"):
-            return 1 / float(self.model.temperature), 0.0
-        return 1.0 if scale is None else float(scale.exp()), 0.0 if bias is None else float(bias)
+            return 1 / self.model.temperature.item(), 0.0
+        return 1.0 if scale is None else scale.exp().item(), 0.0 if bias is None else bias.item()
 
     def _look(self, seen: dict[str, torch.Tensor]) -> torch.Tensor:
         return self._unit(self.model.get_image_features(**seen).pooler_output)[:, None]

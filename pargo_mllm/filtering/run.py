@@ -87,7 +87,7 @@ def filter_pairs(settings: Settings, engine: Engine) -> Outcome:
     records = open_records(settings.data, settings.image_root)
     if not len(records):
         raise FilterError(f"{settings.data} holds no record.")
-    work_folder = WorkFolder(settings.out, {"data": str(Path(settings.data).absolute()), "content": records.content})
+    work_folder = WorkFolder(settings.out, {"data": records.content})
     with work_folder.held() as work:
         notes: list[str] = []
         scores = {name: _scored(name, source, settings, records, engine, work, notes) for name, source in names.items()}

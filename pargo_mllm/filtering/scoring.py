@@ -59,22 +59,24 @@ class Job:
 
 @dataclass(frozen=True)
 class Piece:
-    """Records ``start`` to ``stop`` of a job."""
+    """Records ``start`` to ``stop`` of a job, its piece ``number``."""
 
     job: Job
+    number: int
     start: int
     stop: int
 
     @property
     def file(self) -> Path:
         """What it writes."""
-        return self.job.work / f"{self.start // PER_PIECE:06d}.parquet"
+        return self.job.work / f"{self.number:06d}.parquet"
 
 
 def score(job: Job, count: int, engine: Engine, file: Path, about: dict[str, Any]) -> None:
     """Write the scores of a job's records into a file, unless they are there. What a killed run did is kept."""
     job.work.mkdir(parents=True, exist_ok=True)
-    pieces = [Piece(job, start, min(start + PER_PIECE, count)) for start in range(0, count, PER_PIECE)]
+    starts = range(0, count, PER_PIECE)
+    pieces = [Piece(job, number, start, min(start + PER_PIECE, count)) for number, start in enumerate(starts)]
     done = list(engine.map(score_piece, pieces, f"scoring with {file.stem.removeprefix('scores-')}"))
     join(done, file, {"identity": asdict(job.identity), **about})
 

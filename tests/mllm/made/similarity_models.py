@@ -104,7 +104,7 @@ def coarse(scene):
     return (told, f"{second} and {first}") if second else (told, told)
 
 
-def trained_clip(folder, count=2000, steps=200, batch=64):
+def trained_clip(folder, count=2000, steps=120, batch=64):
     """A CLIP that has learnt from ``count`` scenes of the training split what their coarse captions mean."""
     scenes = [scene_and_picture("train", 0, index) for index in range(count)]
     told = [coarse(scene) for scene, _ in scenes]

@@ -1,0 +1,213 @@
+"""Whatever form data have, what is kept has it too; what cannot be judged is counted, and what does not belong is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tarfile
+
+import pytest
+
+from pargo_mllm.data.open_corpus import open_corpus
+from pargo_mllm.data.sources.shards import write_shards
+from tests.mllm.made.command_line import ended
+from tests.mllm.made.photographs import noise_picture, write_photographs
+from tests.mllm.made.similarity_models import of_kind, random_clip
+from tests.mllm.made.similarity_pairs import write_list
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("forms") / "clip"
+    of_kind("clip", folder)
+    return folder
+
+
+def filter(capsys, data, model, out, *more):
+    return ended(capsys, "filter", data, "--model", model, "--out", out, "--even-so", *more)
+
+
+def about_of(out):
+    return json.loads((out / "about.json").read_text())
+
+
+def png(seed):
+    written = io.BytesIO()
+    noise_picture(30, 30, seed).save(written, "PNG")
+    return written.getvalue()
+
+
+def test_shards_stay_shards(clip, tmp_path, capsys):
+    said = {f"{n:04d}": {"png": png(n), "txt": f"a red dog {n}.".encode()} for n in range(10)}
+    two = {"conversations": [{"from": "human", "value": "<image><image>"}, {"from": "gpt", "value": "two dogs."}]}
+    said["0010"] = {"0.png": png(20), "1.png": png(21), "json": json.dumps(two).encode()}
+    (tmp_path / "data").mkdir()
+    write_shards(said.items(), tmp_path / "data", per_shard=6)
+    (tmp_path / "data" / "about.json").write_text(json.dumps({"licence": "CC BY 4.0", "records": 11}))
+    done = filter(capsys, tmp_path / "data", clip, tmp_path / "out", "--quantile", "0.3")
+    assert done.status == 0, done.said
+    kept = {}
+    for shard in sorted((tmp_path / "out").glob("*.tar")):
+        with tarfile.open(shard) as tar:
+            names = tar.getnames()
+            assert names == sorted(names)
+            for name in names:
+                key, _, suffix = name.partition(".")
+                kept.setdefault(key, {})[suffix] = tar.extractfile(name).read()
+    assert [shard.name for shard in sorted((tmp_path / "out").glob("*.tar"))] == ["000000.tar", "000001.tar"]
+    assert len(kept) == 8
+    assert all(said[key] == members for key, members in kept.items())
+    about = about_of(tmp_path / "out")
+    assert (about["licence"], about["records_in"], about["records"]) == ("CC BY 4.0", "shards", 8)
+    assert about["filter"]["unjudged_kept"] == {"records with several pictures": 1}
+    assert len(open_corpus(tmp_path / "out", 2)) == 8
+    # another threshold takes the place of the choice before
+    assert filter(capsys, tmp_path / "data", clip, tmp_path / "out", "--threshold", "1", "--unjudged", "drop").status == 0
+    assert list((tmp_path / "out").glob("*.tar*")) == []
+    assert about_of(tmp_path / "out")["skipped"] == {"below the threshold of clip": 10, "records with several pictures": 1}
+
+
+def test_captions_of_a_coco_folder_are_records_of_their_own(clip, tmp_path, capsys):
+    write_photographs(tmp_path / "data", 9)
+    done = filter(capsys, tmp_path / "data", clip, tmp_path / "out", "--quantile", "0.25")
+    assert done.status == 0, done.said
+    about = about_of(tmp_path / "out")
+    # photograph 3 is damaged; those that training would hold out are judged too
+    assert about["skipped"] == {"below the threshold of clip": 2, "pictures that are missing or cannot be read": 1}
+    assert (about["entries"], about["records"]) == (9, 6)
+    records = json.loads((tmp_path / "out" / "data.json").read_text())
+    captions = json.loads((tmp_path / "data" / "captions.json").read_text())["annotations"]
+    told = {f"{row['image_id']}.jpg": row["caption"] for row in captions}
+    assert all(record["conversations"][1]["value"] == told[record["image"]] for record in records)
+    assert len(open_corpus(tmp_path / "out" / "data.json", 1)) == 6
+
+
+def test_generated_scenes_are_data_too(clip, tmp_path, capsys):
+    done = filter(capsys, "scenes:train=4,held_out=1", clip, tmp_path / "out", "--quantile", "0.5")
+    assert done.status == 0, done.said
+    # a coarse and a detailed caption each
+    assert about_of(tmp_path / "out")["records"] == 4
+    assert len(open_corpus(tmp_path / "out" / "data.json", 1)) == 4
+
+
+def test_a_list_as_strangers_leave_it(clip, tmp_path, capsys):
+    root = tmp_path / "root"
+    (root / "deep").mkdir(parents=True)
+    for n in range(6):
+        noise_picture(30, 30, n).save(root / "deep" / f"{n}.png")
+    (root / "broken.png").write_bytes(b"\x89PNG\r\n")
+
+    def record(id, said, **more):
+        human = "<image>" * (1 if isinstance(more.get("image"), str) else len(more.get("image") or ()))
+        return {"id": id, "conversations": [{"from": "human", "value": human + "?"}, {"from": "gpt", "value": said}], **more}
+
+    ends = "a <|endoftext|> dog. <|startoftext|> cat."
+    records = [
+        record("whole", "a big dog. the cat.", image="deep/0.png", source={"nested": [1.50, None]}, frame="picture"),
+        record("absolute", "a red cat", image=str(root / "deep" / "1.png")),
+        record("list of one", ends, image=["deep/2.png"]),
+        record("twice", "a dog", image="deep/3.png"),
+        record("twice", "a cat", image="deep/3.png"),
+        record("marks", "?! … —", image="deep/4.png"),
+        record("long", "dog " * 400, image="deep/4.png"),
+        record("endless", "dog. cat! " * 3000, image="deep/4.png"),
+        record("emoji \u2028", "a dog \U0001f415\u200d. 犬。 猫。", image="deep/5.png"),
+        record("gone", "a dog", image="no.png"),
+        record("broken", "a dog", image="broken.png"),
+        record("two", "a dog", image=["deep/0.png", "no.png"]),
+        record("none", "a dog"),
+        record("out", "a dog", image="../../etc/passwd"),
+        record("half", "a \ud83d dog", image="deep/0.png"),
+        "no record",
+        record("folder", "a dog", image="deep"),
+    ]
+    (tmp_path / "list.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(records, indent=1).replace("\n", "\r\n").encode())
+    words = ("--image-root", root, "--quantile", "0", "--html", tmp_path / "page.html")
+    done = filter(capsys, tmp_path / "list.json", clip, tmp_path / "out", *words)
+    assert done.status == 0, done.said
+    about = about_of(tmp_path / "out")
+    assert about["entries"] == 17 == about["records"] + sum(about["skipped"].values())
+    assert about["skipped"]["pictures that are missing or cannot be read"] == 3
+    assert about["filter"]["unjudged_kept"] == {
+        "answers of more than 512 sentences": 1,
+        "answers without a sentence": 1,
+        "records with several pictures": 1,
+        "records without a picture": 1,
+    }
+    kept = {record["id"]: record for record in json.loads((tmp_path / "out" / "data.json").read_text())}
+    assert kept["whole"] == records[0]
+    assert kept["absolute"]["image"] == "deep/1.png"
+    assert kept["emoji \u2028"] == records[8]
+    assert about["filter"]["models"][0]["with_a_sentence_cut"] == 1
+    assert (tmp_path / "out" / "images" / "deep" / "1.png").samefile(root / "deep" / "1.png")
+    assert len(open_corpus(tmp_path / "out" / "data.json", 1)) == about["records"]
+
+
+def test_every_model_must_find_that_a_pair_fits(clip, tmp_path, capsys):
+    of_kind("blip", tmp_path / "blip")
+    write_list(tmp_path / "data", [(noise_picture(30, 30, n), f"a red dog {n}.") for n in range(40)])
+    words = ("filter", tmp_path / "data", "--model", clip, "--model", tmp_path / "blip", "--out", tmp_path / "out", "--even-so")
+    done = ended(capsys, *words, "--quantile", "clip=0.25", "--quantile", "0.5")
+    assert done.status == 0, done.said
+    about = about_of(tmp_path / "out")
+    by_model = {model["name"]: model for model in about["filter"]["models"]}
+    assert {name: model["below"] for name, model in by_model.items()} == {"clip": 10, "blip": 20}
+    lines = [json.loads(line) for line in (tmp_path / "out" / "dropped.jsonl").read_text().splitlines()]
+    both = sum(len(line["by"]) == 2 for line in lines)
+    assert about["records"] == 40 - len(lines) == 40 - (10 + 20 - both)
+    assert about["skipped"].get("below the threshold of clip and of blip", 0) == both
+    assert by_model["blip"]["threshold_told"].startswith("probability")
+    for rules, said in (
+        (("--quantile", "clip=0.5"), "say where blip drops pairs"),
+        (("--quantile", "0.5", "--threshold", "0.2"), "two thresholds"),
+        (("--threshold", "clap=0.5"), "no model is called 'clap'"),
+        ((), "--threshold or --quantile"),
+        (("--scores-only", "--threshold", "0"), "one of them"),
+    ):
+        refused = ended(capsys, *words, *rules)
+        assert (refused.status, said in refused.said) == (2, True), refused.said
+
+
+def test_scores_of_another_model_or_of_other_data_are_never_taken(clip, tmp_path, capsys):
+    write_list(tmp_path / "data", [(noise_picture(30, 30, n), f"a red dog {n}.") for n in range(6)])
+    out = tmp_path / "out"
+    assert filter(capsys, tmp_path / "data", clip, out, "--quantile", "0.5").status == 0
+    scores = (out / "scores-clip.parquet").read_bytes()
+    other = random_clip(tmp_path / "other" / "clip", seed=5)
+    for model, more, said in (
+        (other, (), "another model"),
+        (clip, ("--dtype", "bfloat16"), "another dtype"),
+        (clip, ("--language", "de"), "another language"),
+    ):
+        refused = filter(capsys, tmp_path / "data", model, out, "--quantile", "0.5", *more)
+        assert (refused.status, said in refused.said) == (2, True), refused.said
+    # the image processor is a part of the model
+    shutil.copytree(clip, tmp_path / "again" / "clip")
+    file = tmp_path / "again" / "clip" / "preprocessor_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "image_mean": [0.1, 0.2, 0.3]}))
+    assert "another model" in filter(capsys, tmp_path / "data", file.parent, out, "--quantile", "0.5").said
+    shutil.rmtree(tmp_path / "data")
+    write_list(tmp_path / "data", [(noise_picture(30, 30, n), f"a blue dog {n}.") for n in range(6)])
+    for model in (clip, tmp_path / "gone" / "clip"):
+        refused = filter(capsys, tmp_path / "data", model, out, "--quantile", "0.5")
+        assert (refused.status, "data" in refused.said) == (2, True), refused.said
+    assert (out / "scores-clip.parquet").read_bytes() == scores
+
+
+def test_folders_that_hold_something_else_are_left_alone(clip, tmp_path, capsys):
+    write_list(tmp_path / "data", [(noise_picture(30, 30, n), f"a red dog {n}.") for n in range(6)])
+    before = {path: path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()}
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("all of it")
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "data", tmp_path, tmp_path / "full", tmp_path / "file"):
+        refused = filter(capsys, tmp_path / "data", clip, out, "--quantile", "0.5")
+        assert (refused.status, "--out" in refused.said) == (2, True), refused.said
+    assert {path: path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()} == before
+    assert (tmp_path / "full" / "thesis.txt").read_text() == "all of it"
+    # what was filtered once may be filtered again, elsewhere
+    assert filter(capsys, tmp_path / "data", clip, tmp_path / "out", "--quantile", "0.5").status == 0
+    assert filter(capsys, tmp_path / "out", clip, tmp_path / "out", "--quantile", "0.5").status == 2
+    assert filter(capsys, tmp_path / "out", clip, tmp_path / "twice", "--quantile", "0.5").status == 0
+    assert about_of(tmp_path / "twice")["records"] == 2
