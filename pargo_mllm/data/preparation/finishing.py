@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pargo_mllm.data.corpus import is_text
 from pargo_mllm.data.pictures import PictureError, stored_size
 from pargo_mllm.data.preparation.entries import Entry, Skipped
 from pargo_mllm.data.preparation.laying import add_member, lay
 from pargo_mllm.data.preparation.picture_places import OUTSIDE, PicturePlaces, suffix_of
 from pargo_mllm.data.preparation.pieces import Counts, Piece
+from pargo_mllm.data.sources.llava_records import HALF, UnusableRecord, record_messages
 from pargo_mllm.data.sources.opening import leads_inside
 from pargo_mllm.data.sources.shard_samples import PICTURES
 from pargo_mllm.files import whole_file
