@@ -70,10 +70,14 @@ def test_threads_that_wait_sleep(start, given, spins):
 
 def test_every_command_has_a_module_that_runs_it():
     (commands,) = [action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction)]
-    assert set(commands.choices) == {"demo", "assemble", "train", "chat", "merge", "convert-release", "eval", "score", "report"}
-    for name, parser in commands.choices.items():
-        module = parser.get_default("module")
-        assert module == f"pargo_mllm.commands.{name.replace('-', '_')}"
+    with_a_model = {"assemble", "caption", "chat", "convert-release", "demo", "eval", "filter", "merge", "train"}
+    assert set(commands.choices) == {*with_a_model, "data", "report", "score", "validate"}
+    (actions,) = [action for action in commands.choices["data"]._actions if isinstance(action, argparse._SubParsersAction)]
+    modules = {name: parser.get_default("module") for name, parser in commands.choices.items() if name != "data"}
+    assert modules == {name: f"pargo_mllm.commands.{name.replace('-', '_')}" for name in modules}
+    told = {name: parser.get_default("module") for name, parser in actions.choices.items()}
+    assert told == {name: f"pargo_mllm.commands.data.{'listing' if name == 'list' else name}" for name in told}
+    for module in (*modules.values(), *told.values()):
         assert callable(importlib.import_module(module).run)
 
 

@@ -29,7 +29,10 @@ def records(rows: Iterator[Any], folder: str) -> Iterator[Entry | Skipped]:
 
 def record(id: str, row: Any, folder: str) -> Entry | Skipped:
     """An entry of one record."""
-    row = as_llava(row)
+    try:
+        row = as_llava(row)
+    except UnusableRecord as error:
+        return Skipped(id, error.reason)
     turns = turns_of(row)
     if turns is None:
         return Skipped(id, NO_TURNS)
