@@ -49,6 +49,9 @@ def report() -> Iterator[tuple[str, str]]:
 
 
 def _version(package: str) -> str:
+    if package == "torch":
+        # with what it was built for, which a package's metadata may leave out
+        return torch.__version__
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

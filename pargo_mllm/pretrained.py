@@ -57,7 +57,8 @@ def load_vision_model(source: str, dtype: str = "auto") -> tuple[PreTrainedModel
     # the text half of a folder that holds both is left where it is
     model = _whole(_VISION[kind], source, "vision model", dtype=dtype)
     with told(f"image processor of {source}", PartError):
-        return model, AutoImageProcessor.from_pretrained(source, **_NO_CODE)
+        # with torchvision its pixels would be others
+        return model, AutoImageProcessor.from_pretrained(source, backend="pil", **_NO_CODE)
 
 
 def load_language_model(

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import BatchFeature
+from transformers import AutoImageProcessor, BatchFeature
 from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 
@@ -100,6 +100,20 @@ class ParGoProcessor(NamesItsClasses, ProcessorMixin):
         if begins and isinstance(first, str) and first.startswith(begins):
             kwargs.setdefault("add_special_tokens", False)
         return super().__call__(images=images, text=text, **kwargs)
+
+    @classmethod
+    def _get_arguments_from_pretrained(cls, source, processor_dict=None, **kwargs):
+        """As transformers does it, with pictures read by PIL unless ``backend`` says otherwise.
+
+        Where torchvision is installed transformers takes its resizing, whose pixels differ: what a model sees, and what it was
+        trained on, must not depend on that.
+        """
+        arguments = super()._get_arguments_from_pretrained(source, processor_dict, **kwargs)
+        if "backend" not in kwargs:
+            arguments[cls.get_attributes().index("image_processor")] = AutoImageProcessor.from_pretrained(
+                source, backend="pil", **kwargs
+            )
+        return arguments
 
     def save_pretrained(self, save_directory, *args, **kwargs):
         """As transformers does it; the folder says where the class is (:mod:`pargo_mllm.auto_map`)."""

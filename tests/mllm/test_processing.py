@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import AutoImageProcessor, AutoProcessor
 
 from pargo_mllm import ParGoProcessor
 from pargo_mllm.data.corpus import about_image
@@ -23,6 +24,25 @@ def test_one_placeholder_becomes_as_many_tokens_as_the_projector_gives(processor
     image, words = processor.image_token_id, processor.tokenizer.convert_tokens_to_ids
     assert batch["input_ids"].tolist() == [[image] * 10 + [words("what")] + [image] * 10 + [words("shape")]]
     assert batch["pixel_values"].shape == (2, 3, 28, 28)
+
+
+@pytest.mark.parametrize(("asked", "backend"), [({}, "pil"), ({"backend": "torchvision"}, "torchvision")])
+def test_a_saved_processor_reads_pictures_by_pil_unless_asked_otherwise(processor, tmp_path, monkeypatch, asked, backend):
+    # transformers takes torchvision's resizing where it is installed, whose pixels are others
+    processor.save_pretrained(tmp_path)
+    chosen, load = [], AutoImageProcessor.from_pretrained
+
+    def spied(source, **kwargs):
+        chosen.append(kwargs.get("backend"))
+        return load(source, **kwargs)
+
+    monkeypatch.setattr(AutoImageProcessor, "from_pretrained", spied)
+    for opening in (AutoProcessor, ParGoProcessor):
+        opened = opening.from_pretrained(tmp_path, **asked)
+        assert chosen[-1] == backend
+        assert opened.num_image_tokens == processor.num_image_tokens
+        if backend == "pil":
+            assert type(opened.image_processor) is type(processor.image_processor)
 
 
 @pytest.fixture
