@@ -65,7 +65,7 @@ def prepare(data_set: DataSet, source: Path, out: Path, options: Options, form: 
             _join(pieces, out / LIST)
         sync(out)
         write_whole(about_file, json.dumps(about, indent=2, ensure_ascii=False))
-    work_folder.remove()
+        work_folder.remove()
     return about
 
 
