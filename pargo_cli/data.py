@@ -13,7 +13,7 @@ def add_parser(commands) -> None:
     """Add the command with its actions."""
     data = commands.add_parser("data", help="prepare, convert, mix and describe training data")
     actions = data.add_subparsers(metavar="action", dest="action", required=True)
-    for add in (_list, _prepare):
+    for add in (_list, _prepare, _convert):
         add(actions)
 
 
@@ -64,3 +64,25 @@ def _prepare(actions) -> None:
     prepare.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     add_engine_options(prepare)
     prepare.set_defaults(module="pargo_mllm.commands.data.prepare")
+
+
+def _convert(actions) -> None:
+    convert = actions.add_parser(
+        "convert",
+        allow_abbrev=False,
+        help="make a LLaVA list of records as other trainers write them",
+        description="Make a LLaVA list of records as other trainers write them. Training reads these too; a list is what other "
+        "programs read, and says which records are left out, and why.",
+    )
+    convert.add_argument("file", type=Path, metavar="FILE", help="a JSON list, or JSON Lines (.jsonl)")
+    convert.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="the list, .json or .jsonl, which must not be there yet"
+    )
+    convert.add_argument(
+        "--image-root",
+        type=Path,
+        metavar="DIR",
+        help="the folder that pictures are named from (default: images/ beside FILE, or beside it)",
+    )
+    convert.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    convert.set_defaults(module="pargo_mllm.commands.data.convert")

@@ -93,6 +93,9 @@ class RecipeKeys(TrainingKeys):
         float,
         Means("SHARE", "of a LLaVA file or of shards, kept from training, 0 to 1; of a COCO-style folder it is a fifth"),
     ] = 0.0
+    check_data: Annotated[
+        bool, Means("true|false", "look at the heads of all pictures first, and say what will be skipped for them")
+    ] = True
     template: Annotated[
         str, Means("chat|plain", "of the text; plain: captions without a prompt, as picture, text, end token")
     ] = "chat"

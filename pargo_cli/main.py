@@ -18,7 +18,9 @@ COMMANDS = (demo, assemble, data, validate, caption, filter, train, chat, eval, 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. Returns the exit status: 0, 2 for what a user can put right, 130 when interrupted."""
+    """Run a command. Returns the exit status: what the command says (0 where it says nothing), 2 for what a user can put right,
+    130 when interrupted.
+    """
     options = build_parser().parse_args(arguments)
     # what a result says that it came of
     options.words = ["pargo", *without_secrets(sys.argv[1:] if arguments is None else arguments)]
@@ -28,14 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not gc.isenabled():
             gc.freeze()
             gc.enable()
-        run(options)
+        return run(options) or 0
     except UserError as error:
         print(f"pargo {options.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 def build_parser() -> argparse.ArgumentParser:

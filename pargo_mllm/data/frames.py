@@ -96,8 +96,16 @@ def read_box(text: str) -> Box | None:
     ``[x1,y1,x2,y2,score]`` and ``(x1,y1,x2,y2)`` are none.
     """
     found = _BOX.search(_DIGITS.sub("", text))
-    if found is None:
-        return None
+    return None if found is None else _box_of(found)
+
+
+def read_boxes(text: str) -> list[Box]:
+    """All boxes of a text, as :func:`read_box` reads one."""
+    found = (_box_of(one) for one in _BOX.finditer(_DIGITS.sub("", text)))
+    return [box for box in found if box is not None]
+
+
+def _box_of(found: re.Match[str]) -> Box | None:
     x1, y1, x2, y2 = (float(number) for number in found.groups() if number is not None)
     return (x1, y1, x2, y2) if all(map(math.isfinite, (x1, y1, x2, y2))) else None
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from pargo_mllm.data.corpus import Corpus, CorpusError
 from pargo_mllm.data.scenes.corpus import NAME, SceneCorpus, Scenes
-from pargo_mllm.data.sources.llava import LlavaCorpus
+from pargo_mllm.data.sources.llava import LlavaCorpus, picture_folder
 from pargo_mllm.data.sources.photographs_folder import CAPTION_PROMPT, EVERY_PHOTOGRAPH, PhotographCorpus, PhotographFolder
 from pargo_mllm.data.sources.shards import ShardCorpus, is_shard
 
 FORMS = (
     "a COCO-style folder (images/ and captions.json, perhaps instances.json), a LLaVA list (a .json file of [{id, image, "
-    "conversations}], or a .jsonl file with one a line, its pictures in images/ beside it, or beside it, or in image_root), or "
+    "conversations}], or a .jsonl file with one a line, its pictures in images/ beside it, or beside it, or in image_root; "
+    "records of other trainers too), or "
     "webdataset shards (a .tar file or a folder of them, not compressed, with members like 000123.jpg and 000123.txt or "
     "000123.json), or scenes for generated ones"
 )
@@ -76,11 +77,9 @@ def is_list(path: Path) -> bool:
 
 def _at(path: Path, stage, split, held_out, prompt, index_folder, image_root, views, seed) -> Corpus:
     if is_list(path) and os.path.lexists(path):
-        images = path.parent / "images"
-        beside = images if images.is_dir() else path.parent
         if image_root is not None and not Path(image_root).is_dir():
             raise CorpusError(f"image_root={image_root} is no folder; give the one that the names in {path} lead from.")
-        return LlavaCorpus(path, image_root or beside, split, held_out, absolute=image_root is not None)
+        return LlavaCorpus(path, image_root or picture_folder(path), split, held_out, absolute=image_root is not None)
     _refuse(image_root, str(path))
     has_captions = os.path.lexists(path / "captions.json")
     has_shards = path.is_dir() and any(map(is_shard, path.iterdir()))

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import base64
 import io
+import ipaddress
 import os
+import re
+import socket
 import stat
 import urllib.request
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
@@ -22,9 +28,15 @@ from pargo_mllm.errors import UserError
 
 MIN_SIDE = 4
 MAX_PIXELS = 64_000_000
+# of a file, bytes: so many pixels of four channels of 16 bits, not compressed
+MAX_BYTES = 2**29
 # of a picture that is fetched, in bytes, and how long a server may say nothing, in seconds
 MAX_FETCHED = 2**28
 FETCH_TIMEOUT = 30
+# a JPEG's scans are each drawn over the whole picture; cameras and encoders write ten or so
+MAX_SCANS = 64
+_SCAN = b"\xff\xda"
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
 # their frames are times or pages; others hold the same picture in other sizes
 _ANIMATED = ("GIF", "WEBP", "PNG", "AVIF", "TIFF", "FLI", "DCX")
 # what Pillow has another program draw (Ghostscript)
@@ -55,11 +67,13 @@ def load_picture(source: Any, name: str | os.PathLike | None = None) -> Image.Im
     Args:
         source: a file; its bytes; a Pillow picture of any mode; an array or a tensor
             (:func:`pargo_mllm.data.pixels.from_array`). Text is a file's name, an ``http(s)://`` or ``data:`` URL, or base64.
+            A URL is fetched from wherever its server is, this machine too, for whoever gives one means it; a redirect leads on
+            over http or https alone, and from a public server to public ones. Data is not read from URLs.
         name: what errors call it.
 
     Raises:
         PictureError: if it is missing, is no regular file, is no picture, is damaged, is narrower than :data:`MIN_SIDE` pixels
-            or holds more than :data:`MAX_PIXELS`; and for a source of another kind.
+            or holds more than :data:`MAX_PIXELS`, or more than :data:`MAX_BYTES`; and for a source of another kind.
     """
     if isinstance(source, torch.Tensor):
         source = source.detach().cpu()
@@ -69,6 +83,7 @@ def load_picture(source: Any, name: str | os.PathLike | None = None) -> Image.Im
     if isinstance(source, Image.Image):
         return _read(_show, source, name or getattr(source, "filename", "") or "a picture")
     if isinstance(source, (bytes, bytearray, memoryview)):
+        _check_bytes(len(source), name or "a picture")
         return _read(_decode, io.BytesIO(source), name or "a picture")
     if isinstance(source, str):
         return _from_text(source, name)
@@ -88,6 +103,18 @@ def decode_picture(content: bytes, name: str) -> Image.Image:
     return load_picture(content, name)
 
 
+def content_of_url(url: str, name: str | os.PathLike | None = None) -> bytes:
+    """The bytes of a file that a ``data:`` URL holds; ``name`` is what errors call it.
+
+    Raises:
+        PictureError: if it holds none.
+    """
+    head, _, content = url.partition(",")
+    if head.startswith("data:") and head.endswith(";base64") and (decoded := _from_base64(content)) is not None:
+        return decoded
+    raise PictureError(f"{name or f'{url[:40]}…'} is no URL of the form data:image/...;base64,...")
+
+
 def stored_size(source: str | os.PathLike | bytes, name: str | os.PathLike | None = None) -> tuple[tuple[int, int], int]:
     """Width and height of the pixels as a file, or its bytes, hold them, and how they are turned: EXIF's orientation, 1
     (upright) to 8.
@@ -102,7 +129,9 @@ def stored_size(source: str | os.PathLike | bytes, name: str | os.PathLike | Non
     """
 
     def read(source, name):
-        if not isinstance(source, bytes):
+        if isinstance(source, bytes):
+            _check_bytes(len(source), name)
+        else:
             check_regular(source)
         with _open(io.BytesIO(source) if isinstance(source, bytes) else source, name) as picture:
             check_size(picture.size, name)
@@ -112,6 +141,31 @@ def stored_size(source: str | os.PathLike | bytes, name: str | os.PathLike | Non
             return ((height, width) if picture.format == "TIFF" and turn >= 5 else (width, height)), turn
 
     return _read(read, source, name or ("a picture" if isinstance(source, bytes) else source))
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the head of a picture's file says: Pillow's name of the format, the pixels' ``(width, height)`` as they are stored,
+    and whether it holds several frames, of which the first is taken.
+    """
+
+    format: str
+    size: tuple[int, int]
+    is_animated: bool
+
+
+def read_header(source: IO[bytes], name: str | os.PathLike) -> Header:
+    """What the head of an opened file says; no pixel is decoded.
+
+    Raises:
+        PictureError: if it is of no format that can be read, or its head is damaged; its size may be any.
+    """
+
+    def read(source, name):
+        with _open(source, name) as picture:
+            return Header(picture.format, picture.size, _is_first_of_several(picture))
+
+    return _read(read, source, name)
 
 
 def check_size(size: tuple[int, int], name: str | os.PathLike) -> None:
@@ -128,27 +182,31 @@ def check_size(size: tuple[int, int], name: str | os.PathLike) -> None:
 
 
 def check_regular(path: str | os.PathLike) -> None:
-    """Refuse what is no regular file: opening a FIFO or a device may wait for ever.
+    """Refuse what is no regular file, for opening a FIFO or a device may wait for ever, and what is larger than
+    :data:`MAX_BYTES`.
 
     Raises:
         PictureError: naming what it is.
         OSError: if it is missing.
         ValueError: if no file can have that name.
     """
-    mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode):
-        kind = next((kind for test, kind in _KINDS if test(mode)), "special file")
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((kind for test, kind in _KINDS if test(status.st_mode)), "special file")
         raise PictureError(f"{path} cannot be read as a picture: it is a {kind}, no regular file.")
+    _check_bytes(status.st_size, path)
+
+
+def _check_bytes(size: int, name: str | os.PathLike) -> None:
+    if size > MAX_BYTES:
+        raise PictureError(f"{name} has {size:,} bytes; at most {MAX_BYTES:,} are read as a picture.")
 
 
 def _from_text(text: str, name: str | os.PathLike | None) -> Image.Image:
     if text.startswith(("http://", "https://")):
         return load_picture(_fetched(text), name or text)
     if text.startswith("data:"):
-        head, _, content = text.partition(",")
-        if head.endswith(";base64") and (decoded := _from_base64(content)) is not None:
-            return load_picture(decoded, name or f"the picture in {head}")
-        raise PictureError(f"{name or f'{text[:40]}…'} is no URL of the form data:image/...;base64,...")
+        return load_picture(content_of_url(text, name), name or f"the picture in {text[:40]}…")
     # no picture is smaller, and few names are longer and hold nothing else
     if len(text) >= 40 and not _exists(text) and (decoded := _from_base64(text)) is not None:
         return load_picture(decoded, name or f"the base64 text {text[:40]}…")
@@ -171,7 +229,7 @@ def _from_base64(text: str) -> bytes | None:
 
 def _fetched(url: str) -> bytes:
     try:
-        with urllib.request.urlopen(url, timeout=FETCH_TIMEOUT) as answer:
+        with urllib.request.build_opener(_Redirects).open(url, timeout=FETCH_TIMEOUT) as answer:
             content: bytes = answer.read(MAX_FETCHED + 1)
     # http.client raises errors of its own beside OSError's
     except Exception as error:
@@ -179,6 +237,26 @@ def _fetched(url: str) -> bytes:
     if len(content) > MAX_FETCHED:
         raise PictureError(f"{url} is larger than {MAX_FETCHED:,} bytes, the most that is fetched.")
     return content
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """A server sends nobody to files, to other protocols, or from outside into a private network."""
+
+    def redirect_request(self, request, file, code, message, headers, address):
+        is_allowed = urlsplit(address).scheme in ("http", "https") and (_is_public(address) or not _is_public(request.full_url))
+        if not is_allowed:
+            raise HTTPError(request.full_url, code, f"it redirects to {address}, where nothing is fetched", headers, file)
+        return super().redirect_request(request, file, code, message, headers, address)
+
+
+def _is_public(address: str) -> bool:
+    """Whether every machine of an address is one of the public network; one that nobody knows is none of a private one."""
+    host = urlsplit(address).hostname or ""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return True
+    return all(ipaddress.ip_address(str(place[4][0]).partition("%")[0]).is_global for place in found)
 
 
 def _from_file(path: str | os.PathLike, name: str | os.PathLike) -> Image.Image:
@@ -194,11 +272,15 @@ def _read(how: Callable[[Any, str | os.PathLike], _T], source: Any, name: str | 
         with warnings.catch_warnings():
             # of sizes, which are checked here before any pixel is decoded, and of broken tags, which a viewer ignores too
             warnings.filterwarnings("ignore", module=r"PIL\.")
+            # an ICO is decoded as it is opened, and holds a picture of another size than it says
+            warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
             return how(source, name)
     except PictureError:
         raise
-    except Image.DecompressionBombError as error:
-        raise PictureError(f"{name} holds too many pixels; at most {MAX_PIXELS:,} are read: scale it down.") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        told = re.search(r"\((\d+) pixels\)", str(error))
+        held = f"{int(told[1]):,}" if told else "too many"
+        raise PictureError(f"{name} holds {held} pixels; at most {MAX_PIXELS:,} are read: scale it down.") from error
     # Pillow's AVIF and DDS readers raise RuntimeError
     except BROKEN as error:
         raise PictureError(f"{name} cannot be read as a picture: {error}") from error
@@ -221,8 +303,9 @@ def _open(source: Any, name: str | os.PathLike) -> Image.Image:
 
 
 def _refuse_drawn_elsewhere(source: Any, name: str | os.PathLike) -> None:
-    if isinstance(source, io.BytesIO):
-        begins = source.getvalue()[:16]
+    if hasattr(source, "read"):
+        source.seek(0)
+        begins = source.read(16)
     else:
         with open(source, "rb") as file:
             begins = file.read(16)
@@ -250,9 +333,27 @@ def _show(picture: Image.Image, name: str | os.PathLike) -> Image.Image:
     # one that its owner has drawn already has no tiles to draw
     if picture.format in _DRAWN_ELSEWHERE and getattr(picture, "tile", None):
         raise _drawn_elsewhere(picture.format, name)
+    _check_work(picture, name)
     if _is_first_of_several(picture):
         _say_first_frame(str(name))
     return as_shown(picture)
+
+
+def _check_work(picture: Image.Image, name: str | os.PathLike) -> None:
+    """Refuse a file that takes far more to decode than its size says."""
+    tags: Any = getattr(picture, "tag_v2", None) if picture.format == "TIFF" else None
+    if tags is not None:
+        width, height = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0)
+        if width * height > MAX_PIXELS:
+            raise PictureError(f"{name} has tiles of {width} x {height} pixels; at most {MAX_PIXELS:,} are read.")
+    file = getattr(picture, "fp", None)
+    if picture.format in ("JPEG", "MPO") and file is not None:
+        place = file.tell()
+        file.seek(0)
+        scans = file.read().count(_SCAN)
+        file.seek(place)
+        if scans > MAX_SCANS:
+            raise PictureError(f"{name} has {scans:,} scans; at most {MAX_SCANS} are read: save it again.")
 
 
 def _is_first_of_several(picture: Image.Image) -> bool:

@@ -79,9 +79,9 @@ def definitions(entries: Mapping[str, Any]) -> str:
     return f"<dl>{''.join(f'<dt>{text(name)}</dt><dd>{text(value)}</dd>' for name, value in entries.items())}</dl>"
 
 
-def picture(file: Path, description: str) -> str:
-    """A PNG or a JPEG, inside the page."""
-    content = file.read_bytes()
+def picture(file: Path | bytes, description: str) -> str:
+    """A PNG or a JPEG, or its bytes, inside the page."""
+    content = file if isinstance(file, bytes) else file.read_bytes()
     kind = "jpeg" if content.startswith(_JPEG) else "png"
     return f"<img alt='{text(description)}' src='data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}'>"
 

@@ -26,7 +26,7 @@ from pargo_mllm.training.trainer.precision import computes_bf16
 from pargo_mllm.training.trainer.settings import StageSettings
 
 # what may change while a run goes on
-NOT_DECISIVE = ("output", "save_steps", "workers", "eval_steps", "eval_examples", "report_to")
+NOT_DECISIVE = ("output", "save_steps", "workers", "eval_steps", "eval_examples", "report_to", "check_data")
 # keys that take each other's place: how long, how the rate rises, what training starts from
 ALTERNATIVES = (("steps", "epochs"), ("warmup", "warmup_steps"), ("model", "miniature", "architecture"))
 # how the language model trains in stage 2

@@ -17,7 +17,8 @@ from tqdm.auto import tqdm
 from transformers.utils import is_flash_attn_2_available
 
 from pargo_mllm.configuration import ParGoConfig, expand_attention
-from pargo_mllm.data.corpus import Corpus
+from pargo_mllm.data.corpus import Corpus, shown
+from pargo_mllm.data.open_corpus import is_list
 from pargo_mllm.files import MANIFEST, default_cache, sync, what_is_wrong, write_manifest, write_whole
 from pargo_mllm.language.lora import LoraSettings, describe_adapted
 from pargo_mllm.language.rows import what_rows_mix_up
@@ -37,6 +38,7 @@ from pargo_mllm.training.trainer.processes import Processes, from_all
 from pargo_mllm.training.trainer.settings import StageSettings
 from pargo_mllm.training.trainer.stage_trainer import Stage
 from pargo_mllm.training.trainer.trackers import LOGS, TrackerError, check_tracker
+from pargo_mllm.validation.before_training import told_of
 
 STARTED = "started.json"
 MODEL = "model"
@@ -105,6 +107,8 @@ def run_recipe(
                 shutil.rmtree(work, ignore_errors=True)
             return
         _check_work(work, recipe.output, identity)
+    if data is not None and recipe.check_data and processes.is_first:
+        _say_unreadable(recipe, data, cache or default_cache(), say)
     if dry_run:
         say("dry run: nothing was computed")
         return
@@ -235,6 +239,14 @@ def _say_memory(
         if problem is not None:
             # a rough bound refuses nothing
             say(f"to train here: {problem}")
+
+
+def _say_unreadable(recipe: Recipe, data: OpenedData, cache: Path, say: Callable[[str], None]) -> None:
+    """Say what will be skipped for its pictures; the other processes wait for the first one as they do for stage 0."""
+    for part, corpus in zip(recipe.data or (), data.train, strict=True):
+        if isinstance(part.source, Path):
+            root = part.image_root or (recipe.image_root if is_list(part.source) else None)
+            say(f"{shown(str(part))}: {told_of(part.source, root, corpus.settings(), cache)}")
 
 
 def _check_workers(recipe: Recipe, dry_run: bool, say: Callable[[str], None]) -> None:

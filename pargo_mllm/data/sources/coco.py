@@ -16,7 +16,7 @@ from typing import Any
 
 from pargo_mllm.data.corpus import Tally, all_skipped, counted, is_text
 from pargo_mllm.data.pictures import PictureError, stored_size
-from pargo_mllm.data.sources.opening import leads_inside, named_file, open_regular
+from pargo_mllm.data.sources.opening import leads_inside, named_file, read_whole
 from pargo_mllm.errors import UserError
 
 Box = tuple[float, float, float, float]
@@ -263,8 +263,7 @@ def _by_id(rows: list[dict[str, Any]], said: Sequence[str], what: str, skipped: 
 
 def _read(file: Path, lists: tuple[str, ...]) -> dict[str, Any]:
     try:
-        with open_regular(file) as opened:
-            content = json.loads(opened.read().decode("utf-8-sig"))
+        content = json.loads(read_whole(file).decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise FolderError(f"{file} cannot be read as JSON: {error}") from error
     for name in lists:

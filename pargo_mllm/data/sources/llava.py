@@ -16,6 +16,7 @@ from PIL import Image
 
 from pargo_mllm.data.corpus import (
     PICTURE_LENGTH,
+    Conversation,
     CorpusError,
     Example,
     Tally,
@@ -28,19 +29,26 @@ from pargo_mllm.data.pictures import load_picture
 from pargo_mllm.data.sources.json_rows import AS_LIST, DAMAGED, begins_list, json_lines, json_rows, parse_json
 from pargo_mllm.data.sources.llava_records import ID, NO_TURNS, UnusableRecord, picture_names, record_messages
 from pargo_mllm.data.sources.opening import leads_inside, named_file, open_regular
+from pargo_mllm.data.sources.record_forms import as_llava
 
 LINES = "lines that are no JSON"
 ABSOLUTE = "records whose image names are absolute paths (image_root says where they may lead)"
 OUTSIDE = "records whose image names are none or lead out of the images"
-_WANTED = "a record is {id, image, conversations: [{from: human or gpt, value}]}."
+ADDRESS = "records whose images are addresses on the web (none is fetched; download them and name the files)"
+# what begins a name that holds its picture itself
+DATA = "data:"
+_WANTED = (
+    "a record is {id, image, conversations: [{from: human or gpt, value}]}, or messages with images, or another known form."
+)
 
 
 class LlavaCorpus:
-    """Records ``{"id", "image", "conversations": [{"from": "human" | "gpt", "value"}]}``.
+    """Records ``{"id", "image", "conversations": [{"from": "human" | "gpt", "value"}]}``, or in a form of
+    :func:`pargo_mllm.data.sources.record_forms.as_llava`.
 
-    ``image`` (or ``images``) is a name, a list of names, or absent. ``<image>`` in a turn is where a picture stands. A turn
-    from ``system`` may stand in front. Every record is checked as it will be read; one that cannot be used is counted by its
-    reason.
+    ``image`` (or ``images``) is a name, a list of names, or absent; a ``data:`` URL in place of a name is the picture itself.
+    ``<image>`` in a turn is where a picture stands. A turn from ``system`` may stand in front. Every record is checked as it
+    will be read; one that cannot be used is counted by its reason.
 
     Of each record its place in the file is kept, 17 bytes; its text is read again when it is asked for.
 
@@ -72,6 +80,8 @@ class LlavaCorpus:
         self.split = Split(split, held_out)
         self._root = os.path.abspath(self.images) if absolute else None
         self._starts, self._sizes, self._pictures = array("q"), array("q"), array("B")
+        # of records that hold pictures: characters of these
+        self._held: dict[int, int] = {}
         digest = hashlib.sha256()
         entries = other_side = 0
         skipped: Counter[str] = Counter()
@@ -84,14 +94,16 @@ class LlavaCorpus:
                 skipped[LINES] += 1
                 continue
             try:
-                names = _names(row.value, self._root)
-                record_messages(row.value, len(names))
+                record, names, _ = read_record(row.value, self._root)
             except UnusableRecord as problem:
                 skipped[problem.reason] += 1
                 continue
-            if _split_name(row.value, names, number) not in self.split:
+            if _split_name(record, names, number) not in self.split:
                 other_side += 1
             else:
+                held = sum(len(name) for name in names if name.startswith(DATA))
+                if held:
+                    self._held[len(self._starts)] = held
                 self._starts.append(row.start)
                 self._sizes.append(len(row.text))
                 self._pictures.append(len(names))
@@ -124,27 +136,51 @@ class LlavaCorpus:
         if not 0 <= index < len(self):
             raise IndexError(f"index={index} must be from 0 to {len(self) - 1}.")
         start, size = self._starts[index], self._sizes[index]
-        record = parse_json(_read(self.file, start, size), f"{self.file}, byte {start:,}")
+        value = parse_json(_read(self.file, start, size), f"{self.file}, byte {start:,}")
         try:
-            names = _names(record, self._root)
-            conversation = record_messages(record, len(names))
+            record, names, conversation = read_record(value, self._root)
         except UnusableRecord as error:
             raise CorpusError(
                 f"{self.file} has changed since it was opened: byte {start:,} is no record any more: {error}."
             ) from error
         name = f"{self.file.name}: {shown(str(record['id']))}" if "id" in record else f"{self.file.name}, byte {start:,}"
-        return Example(name, (conversation,), tuple(partial(self._picture, picture) for picture in names))
+        return Example(name, (conversation,), tuple(partial(self._picture, picture, name) for picture in names))
 
     def length_hint(self, index: int) -> int:
         """See :class:`pargo_mllm.data.corpus.Corpus`: bytes of the record, a picture taken for :data:`PICTURE_LENGTH`."""
-        return self._sizes[index] + PICTURE_LENGTH * self._pictures[index]
+        return self._sizes[index] - self._held.get(index, 0) + PICTURE_LENGTH * self._pictures[index]
 
     def settings(self) -> dict[str, Any]:
         """See :class:`pargo_mllm.data.corpus.Corpus`."""
         return {"corpus": "llava", "content": self._digest, "split": self.split.name, "held_out": self.split.held_out}
 
-    def _picture(self, name: str) -> Image.Image:
-        return load_picture(named_file(self.images, name))
+    def _picture(self, name: str, record: str) -> Image.Image:
+        return (
+            load_picture(name, f"a picture in {record}")
+            if name.startswith(DATA)
+            else load_picture(named_file(self.images, name))
+        )
+
+
+def read_record(value: Any, root: str | None = None) -> tuple[dict[str, Any], list[str], Conversation]:
+    """A record of any form as LLaVA has it, its pictures (names, or ``data:`` URLs) and its messages.
+
+    Args:
+        value: what JSON says.
+        root: where absolute names may lead; None: nowhere.
+
+    Raises:
+        UnusableRecord: saying why it cannot be used.
+    """
+    record = as_llava(value)
+    names = _names(record, root)
+    return record, names, record_messages(record, len(names))
+
+
+def picture_folder(file: Path) -> Path:
+    """Where the pictures of a list lie that nobody says anything else of: ``images/`` beside it, or beside it."""
+    images = file.parent / "images"
+    return images if images.is_dir() else file.parent
 
 
 def _names(record: Any, root: str | None) -> list[str]:
@@ -154,7 +190,9 @@ def _names(record: Any, root: str | None) -> list[str]:
     if not isinstance(record.get("id", ""), (str, int)):
         raise UnusableRecord(ID, "its id is neither text nor number")
     names = picture_names(record)
-    inside = [_below(root, name) for name in names]
+    if any(name.startswith(("http://", "https://")) for name in names):
+        raise UnusableRecord(ADDRESS, "its images are addresses on the web")
+    inside = [_below(root, name) for name in names if not name.startswith(DATA)]
     if root is None and any(name.startswith("/") for name in inside):
         raise UnusableRecord(ABSOLUTE, "its image names are absolute paths")
     if not all(map(leads_inside, inside)):
@@ -169,6 +207,8 @@ def _below(root: str | None, name: str) -> str:
 
 
 def _split_name(record: dict[str, Any], names: Sequence[str], number: int) -> str:
+    if names and names[0].startswith(DATA):
+        return names[0]
     # no pathlib: it interns every name
     return posixpath.splitext(posixpath.basename(names[0]))[0] if names else str(record.get("id", number))
 

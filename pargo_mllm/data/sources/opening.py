@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import unicodedata
 from pathlib import Path
 
 # bytes: what Linux lets a name, and a path, have
 _MAX_NAME, _MAX_PATH = 255, 4095
+# bytes of a file that is read whole; the largest official one of a set has 700 MB
+MAX_WHOLE = 2**31
+# of Windows; to others a name may begin so, and none that is meant does
+_DRIVE = re.compile(r"[A-Za-z]:")
 
 
 def open_regular(file: str | os.PathLike) -> io.FileIO:
@@ -26,8 +31,26 @@ def open_regular(file: str | os.PathLike) -> io.FileIO:
     return open(descriptor, "rb", buffering=0)
 
 
+def read_whole(file: str | os.PathLike, most: int = MAX_WHOLE) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        OSError: as :func:`open_regular`; and if there are more than ``most``.
+    """
+    with open_regular(file) as opened:
+        size = os.fstat(opened.fileno()).st_size
+        if size > most:
+            raise OSError(f"{os.fspath(file)} has {size:,} bytes; at most {most:,} are read whole")
+        return opened.read(most)
+
+
 def leads_inside(name: str) -> bool:
-    """Whether a name can be that of a file in a folder or below it: relative, nowhere up, and one that a file can have."""
+    """Whether a name can be that of a file in a folder or below it: relative, nowhere up, and one that a file can have.
+
+    What would lead out on Windows (``..\\x``, ``C:\\x``) is none, wherever it is read.
+    """
+    if ("\\" in name and (name[0] == "\\" or ".." in re.split(r"[\\/]", name))) or _DRIVE.match(name):
+        return False
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
@@ -46,10 +69,16 @@ def leads_inside(name: str) -> bool:
 def named_file(folder: Path, name: str) -> Path:
     """The file of a name in a folder. Accents may be spelled in two ways: that of the disk is taken where the other is absent.
 
-    A link that lies there is followed, wherever it leads: whoever made the folder put it there.
+    A link that lies there is followed, wherever it leads: whoever made the folder put it there. What copies, publishes or
+    shows a file asks :func:`leads_out` first.
     """
     path = folder / name
     if name.isascii() or os.path.lexists(path):
         return path
     spelled = (folder / unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
     return next((other for other in spelled if os.path.lexists(other)), path)
+
+
+def leads_out(folder: str | os.PathLike, path: str | os.PathLike) -> bool:
+    """Whether a file that lies in a folder is really, by its links, somewhere else. The folder may be a link itself."""
+    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))

@@ -37,6 +37,7 @@ from pargo_mllm.data.sources.json_rows import parse_json
 from pargo_mllm.data.sources.llava_records import MARK, TURNS, UnusableRecord, check_media, llava_conversation
 from pargo_mllm.data.sources.opening import open_regular
 from pargo_mllm.data.sources.photographs_folder import CAPTION_PROMPT
+from pargo_mllm.data.sources.record_forms import as_llava
 from pargo_mllm.data.sources.shard_index import find_index, indexes, left_out, num_samples
 from pargo_mllm.files import whole_file
 
@@ -52,7 +53,7 @@ MAX_PICTURE = 2**28
 class ShardCorpus:
     """Samples of tar shards. A sample is what follows each other in a tar under one key, its names without their extensions::
 
-        000123.jpg  000123.json            {"conversations": ...} as LLaVA has them, or {"caption": "..."}
+        000123.jpg  000123.json            a record of any form (record_forms.py), or {"caption": "..."}
         000124.jpg  000124.txt             the caption; .text and .caption are as good
         000125.0.jpg  000125.1.jpg  ...    several pictures, by number, beside 000125.json
 
@@ -193,6 +194,10 @@ class ShardCorpus:
             raise CorpusError(
                 f"{name}.json is a {type(record).__name__}; it must be an object with conversations or a caption."
             )
+        try:
+            record = as_llava(record)
+        except UnusableRecord as error:
+            raise CorpusError(f"{name}: {error}.") from error
         if any(key in record for key in TURNS):
             return llava_conversation(record, pictures, name)
         caption = record.get("caption")

@@ -7,6 +7,7 @@ import glob
 import math
 import re
 import warnings
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from pargo_mllm.evaluation.reading.text_files import opened, text_lines
 
 # characters of a field: pictures are in them
 _LONGEST_FIELD = 2**31 - 1
+# bytes of an xlsx file's parts, unpacked: a small file can hold any number of them
+_LARGEST_SHEET = 2**30
 # what pandas writes into a table of text where a cell has no value and somebody made it text
 _NO_VALUE = ("", "nan", "NaN")
 _SHARD = re.compile(r"(?P<split>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?:-[0-9a-f]{16})?\.parquet")
@@ -85,6 +88,11 @@ def spreadsheet(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
     with opened(file) as content:
         try:
+            with zipfile.ZipFile(content) as parts:
+                size = sum(part.file_size for part in parts.infolist())
+            if size > _LARGEST_SHEET:
+                raise ScoringError(f"{file} unpacks to {size:,} bytes; at most {_LARGEST_SHEET:,} are read.")
+            content.seek(0)
             with warnings.catch_warnings():
                 # of styles that are missing, which no value needs
                 warnings.simplefilter("ignore")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pargo_mllm.data.corpus import shown
-from pargo_mllm.data.sources.opening import leads_inside
+from pargo_mllm.data.sources.opening import leads_inside, leads_out
 from pargo_mllm.evaluation.benchmark import EvaluationError, Item, Mark
 from pargo_mllm.evaluation.reading.json_files import json_records, json_value
 from pargo_mllm.files import whole_file
@@ -176,7 +176,7 @@ def _picture(folder: Path, file: Path, name: Any) -> Path | None:
         raise EvaluationError(f"{file} names {_told(name)}; it must be a file of the folder itself.")
     path = folder / name
     # a link would carry a stranger's file into the page
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if leads_out(folder, path):
         raise EvaluationError(f"{file} names {_told(name)}, which leads out of the folder.")
     if not path.is_file():
         raise EvaluationError(f"{file} names {_told(name)}, which is not there; the folder is not whole.")

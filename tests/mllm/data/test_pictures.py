@@ -9,8 +9,10 @@ import socket
 import struct
 import subprocess
 import threading
+import tracemalloc
 import warnings
 import zlib
+from contextlib import contextmanager
 
 import numpy as np
 import PIL
@@ -533,14 +535,20 @@ def test_text_that_leads_nowhere_is_named(text, said):
         load_picture(text)
 
 
-def test_a_picture_is_fetched():
-    drawing = saved(Image.new("RGBA", (16, 16), (0, 0, 0, 0)), "PNG")
+@contextmanager
+def served(answers):
+    """Its address, and the paths that were asked for: ``answers`` are (status, headers, content) by path."""
+    asked = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            self.send_response(200 if self.path == "/drawing" else 404)
+            asked.append(self.path)
+            status, headers, content = answers.get(self.path, (404, {}, b""))
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(drawing)
+            self.wfile.write(content)
 
         def log_message(self, *_):
             pass
@@ -549,11 +557,110 @@ def test_a_picture_is_fetched():
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        address = f"http://127.0.0.1:{server.server_port}"
-        assert load_picture(f"{address}/drawing").getpixel((8, 8)) == (255, 255, 255)
-        with pytest.raises(PictureError, match=r"/other cannot be fetched: .*404"):
-            load_picture(f"{address}/other")
+        yield f"http://127.0.0.1:{server.server_port}", asked
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def test_a_picture_is_fetched():
+    drawing = saved(Image.new("RGBA", (16, 16), (0, 0, 0, 0)), "PNG")
+    with served({"/drawing": (200, {}, drawing), "/moved": (302, {"Location": "/drawing"}, b"")}) as (address, _):
+        for path in ("drawing", "moved"):
+            assert load_picture(f"{address}/{path}").getpixel((8, 8)) == (255, 255, 255)
+        with pytest.raises(PictureError, match=r"/other cannot be fetched: .*404"):
+            load_picture(f"{address}/other")
+
+
+def test_a_redirect_leads_to_no_file_and_into_no_private_network(tmp_path, monkeypatch):
+    (tmp_path / "cat.png").write_bytes(saved(Image.new("RGB", (16, 16)), "PNG"))
+    moved = {
+        f"/{number}": (302, {"Location": place}, b"")
+        for number, place in enumerate((f"file://{tmp_path}/cat.png", "ftp://127.0.0.1/cat.png"))
+    }
+    with served(moved) as (address, _):
+        for path in moved:
+            with pytest.raises(PictureError, match="cannot be fetched: "):
+                load_picture(address + path)
+    # a server of the public network, played by a proxy
+    inside = {"/secret.png": (200, {}, saved(Image.new("RGB", (16, 16)), "PNG"))}
+    with served(inside) as (address, asked):
+        public = {"http://8.8.8.8/cat.png": (302, {"Location": f"{address}/secret.png"}, b"")}
+        with served(public) as (proxy, passed):
+            monkeypatch.setenv("http_proxy", proxy)
+            monkeypatch.setenv("no_proxy", "127.0.0.1")
+            with pytest.raises(PictureError, match=r"redirects to http://127\.0\.0\.1:.*, where nothing is fetched"):
+                load_picture("http://8.8.8.8/cat.png")
+            assert (passed, asked) == (["http://8.8.8.8/cat.png"], [])
+
+
+def ico(inner):
+    """An ICO that says of its picture that it has 32 x 32 pixels."""
+    return struct.pack("<HHHBBBBHHII", 0, 1, 1, 32, 32, 0, 0, 1, 32, len(inner), 22) + inner
+
+
+def png(width, height, *chunks):
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(bytes(16))), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in parts
+    )
+
+
+def tiff_of_one_tile(side, tile):
+    """A TIFF in one tile that is as large as it says, and takes nothing to store."""
+    tags = [(256, side), (257, side), (258, 8), (259, 1), (262, 1), (277, 1), (322, tile), (323, tile), (324, 200), (325, 256)]
+    rows = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return (b"II*\0" + struct.pack("<IH", 8, len(tags)) + rows + bytes(4)).ljust(456, b"\0")
+
+
+def scans(number):
+    """A progressive JPEG whose last scan stands there again and again."""
+    content = saved(Image.effect_noise((64, 64), 50).convert("RGB"), "JPEG", progressive=True)
+    last = content[content.rindex(b"\xff\xda") : -2]
+    return content[:-2] + last * number + content[-2:]
+
+
+UNPACKED = zlib.compress(bytes(2**26), 9)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (ico(png(10_000, 9_000)), "holds 90,000,000 pixels; at most 64,000,000"),
+        (ico(png(30_000, 30_000)), "holds 900,000,000 pixels; at most 64,000,000"),
+        (png(30_000, 30_000), "holds 900,000,000 pixels; at most 64,000,000"),
+        (png(8, 8, (b"zTXt", b"k\0\0" + UNPACKED)), "too large"),
+        (png(8, 8, (b"iTXt", b"k\0\1\0\0\0" + UNPACKED)), "too large"),
+        (png(8, 8, (b"iCCP", b"k\0\0" + UNPACKED)), "too large"),
+        (tiff_of_one_tile(64, 20_000), "has tiles of 20000 x 20000 pixels"),
+        (scans(200), "scans; at most 64 are read"),
+        (b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 30_000, 30_000, 8, 3) + bytes(40), "900,000,000 pixels"),
+    ],
+    ids=["ico", "large ico", "png", "zTXt", "iTXt", "iCCP", "tile", "scans", "psd"],
+)
+def test_what_would_unpack_to_far_more_is_refused_before_it_does(tmp_path, content, said):
+    (tmp_path / "file").write_bytes(content)
+    for source in (content, tmp_path / "file"):
+        tracemalloc.start()
+        try:
+            with pytest.raises(PictureError, match=said):
+                load_picture(source)
+            assert tracemalloc.get_traced_memory()[1] < 2**24
+        finally:
+            tracemalloc.stop()
+
+
+def test_files_that_are_larger_than_any_picture_are_not_read(tmp_path):
+    with open(tmp_path / "file.png", "wb") as file:
+        file.truncate(2**40)
+    for read in (load_picture, stored_size):
+        with pytest.raises(PictureError, match=r"file\.png has 1,099,511,627,776 bytes; at most 536,870,912 are read"):
+            read(tmp_path / "file.png")
+
+
+def test_what_is_written_a_little_oddly_is_read():
+    assert load_picture(scans(20)).size == (64, 64)
+    assert load_picture(tiff_of_one_tile(8, 16)).size == (8, 8)

@@ -94,6 +94,7 @@ TURNS, ID, IMAGE_NAME, NAME = (
 )
 ABSOLUTE = "records whose image names are absolute paths (image_root says where they may lead)"
 HALF = "records with a text that holds half a character (a lone surrogate)"
+TOOLS = "records with tools or calls of them"
 MARKS, SILENT, ORDER, OPEN, UNKNOWN, SYSTEM, BOTH, VIDEO = (
     "records with more or fewer <image> in their turns than pictures",
     "records with a turn that says nothing",
@@ -132,7 +133,8 @@ def text_row(*values, **more):
         (row(image=["0.png", 7]), IMAGE_NAME),
         (row(image={"a": 1}), IMAGE_NAME),
         (row(image=["0.png"] * 256), "records with more than 255 pictures"),
-        (row(image=""), NAME),
+        (row(image=""), MARKS),
+        (row(image=["", "0.png"]), NAME),
         (row(image="."), NAME),
         (row(image="sub/"), NAME),
         (row(image="/etc/passwd"), ABSOLUTE),
@@ -152,9 +154,9 @@ def text_row(*values, **more):
         (row(image=None, conversations=by("gpt", "human")), ORDER),
         (row(image=None, conversations=by("human", "human")), ORDER),
         (row(image=None, conversations=by("human", "gpt", "gpt")), ORDER),
-        (row(image=None, conversations=by("user", "assistant")), UNKNOWN),
+        (row(image=None, conversations=by("narrator", "gpt")), UNKNOWN),
         (row(image=None, conversations=by("human", "gpt", "system", "human", "gpt")), UNKNOWN),
-        (row(image=None, conversations=by("human", "tool")), UNKNOWN),
+        (row(image=None, conversations=by("human", "tool")), TOOLS),
         (row(conversations=turns("<image>", " \n")), SILENT),
         (row(image=None, conversations=turns(" ", "a cat")), SILENT),
         (row(image=None, conversations=[{"from": "system", "value": " "}, *by("human", "gpt")]), SILENT),

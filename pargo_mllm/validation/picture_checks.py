@@ -1,0 +1,154 @@
+"""What can be wrong with the file of a picture; from its head and its last bytes, unless every pixel is to be looked at."""
+
+from __future__ import annotations
+
+import errno
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import IO
+
+from PIL import Image
+
+from pargo_mllm.data.corpus import shown
+from pargo_mllm.data.pictures import (
+    FirstFrameWarning,
+    Header,
+    PictureError,
+    check_size,
+    decode_picture,
+    load_picture,
+    read_header,
+)
+from pargo_mllm.validation.samples import SamplePicture
+
+# Pillow's names of what goes by the same endings
+_SAME: Mapping[str, str] = {"MPO": "JPEG", "DIB": "BMP"}
+# what a whole file of a format ends with, within so many bytes
+_ENDS: Mapping[str, tuple[bytes, int]] = {"JPEG": (b"\xff\xd9", 2), "PNG": (b"IEND\xaeB`\x82", 8), "GIF": (b";", 1)}
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen of a picture.
+
+    Args:
+        found: kinds and details of what is wrong.
+        header: None where it cannot be read.
+        bytes: of its file.
+    """
+
+    found: tuple[tuple[str, str], ...]
+    header: Header | None = None
+    bytes: int = 0
+
+
+def look_at(picture: SamplePicture, decode: bool) -> Look:
+    """Look at a picture's file.
+
+    Args:
+        decode: decode its pixels too.
+    """
+    try:
+        with picture.opened() as (file, size):
+            if not size:
+                return Look((("picture_empty", shown(picture.name)),))
+            return _looked(picture, file, size, decode)
+    except (OSError, ValueError) as error:
+        return Look(((_why(error, picture.file), f"{shown(picture.name)}: {_said(error)}"),))
+
+
+def _why(error: Exception, file: Path) -> str:
+    if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP):
+        return "picture_missing"
+    return "picture_special" if os.path.exists(file) and not os.path.isfile(file) else "picture_broken"
+
+
+def _said(error: Exception) -> str:
+    return error.strerror if isinstance(error, OSError) and error.strerror else shown(str(error))
+
+
+def _looked(picture: SamplePicture, file: IO[bytes], size: int, decode: bool) -> Look:
+    name = shown(picture.name)
+    try:
+        header = read_header(file, name)
+    except PictureError as error:
+        # a bomb is refused by its head
+        is_huge = isinstance(error.__cause__, Image.DecompressionBombError)
+        return Look((("picture_huge" if is_huge else "picture_broken", f"{error}"),), None, size)
+    found = []
+    try:
+        check_size(header.size, name)
+    except PictureError as error:
+        side = min(header.size)
+        return Look((("picture_huge" if side >= 4 else "picture_small", f"{error}"),), header, size)
+    if header.is_animated:
+        found.append(("picture_animated", name))
+    found += _named(picture.name, header.format)
+    if decode or not _ends_well(file, size, header.format):
+        found += _decoded(picture, file, name)
+    return Look(tuple(found), header, size)
+
+
+def _named(name: str, form: str) -> list[tuple[str, str]]:
+    ending = os.path.splitext(name)[1].lower()
+    if not ending:
+        return []
+    meant = _endings().get(ending)
+    if meant is None:
+        return [("wrong_extension", f"{shown(name)} is {form}")]
+    if _SAME.get(meant, meant) != _SAME.get(form, form):
+        return [("mislabelled", f"{shown(name)} is {form}")]
+    return []
+
+
+@lru_cache(maxsize=1)
+def _endings() -> Mapping[str, str]:
+    Image.init()
+    return Image.registered_extensions()
+
+
+def _ends_well(file: IO[bytes], size: int, form: str) -> bool:
+    """Whether the last bytes are those of a whole file; only a hint: cameras write behind the end."""
+    form = _SAME.get(form, form)
+    if form == "WEBP":
+        file.seek(4)
+        return int.from_bytes(file.read(4), "little") + 8 <= size
+    if form not in _ENDS:
+        return True
+    end, length = _ENDS[form]
+    file.seek(size - length)
+    return file.read(length) == end
+
+
+def _decoded(picture: SamplePicture, file: IO[bytes], name: str) -> list[tuple[str, str]]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FirstFrameWarning)
+            if picture.place is None:
+                load_picture(picture.file, name)
+            else:
+                file.seek(0)
+                decode_picture(file.read(), name)
+    except PictureError as error:
+        is_short = any(word in str(error) for word in ("truncated", "not processed", "unexpected end"))
+        return [("picture_truncated" if is_short else "picture_broken", f"{error}")]
+    return []
+
+
+@lru_cache(maxsize=65536)
+def _real(folder: str) -> str:
+    return os.path.realpath(folder)
+
+
+def leads_out(folder: Path, file: Path) -> bool:
+    """Whether links lead from a file in a folder to one outside of it; a link that the folder itself is does not count."""
+    if os.path.islink(file):
+        real = os.path.realpath(file)
+    else:
+        real = os.path.join(_real(os.path.dirname(file)), "")
+    inside = os.path.join(_real(os.fspath(folder)), "")
+    return not os.path.join(real, "").startswith(inside)

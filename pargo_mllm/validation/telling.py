@@ -1,0 +1,114 @@
+"""A report for people: lines, and a page with pictures."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+from pargo_mllm.data.corpus import shown
+from pargo_mllm.data.pictures import FirstFrameWarning, PictureError, decode_picture, load_picture
+from pargo_mllm.data.sources.opening import open_regular
+from pargo_mllm.reports.page import definitions, picture, table, text, write_page
+from pargo_mllm.validation.findings import KINDS, SEVERITIES, Finding, PicturePlace
+from pargo_mllm.validation.picture_checks import leads_out
+from pargo_mllm.validation.run import Report
+
+_SIDE = 320
+_ADVICE = {
+    "error": "errors: the record is skipped, or teaches something wrong",
+    "warning": "warnings: probably not what was meant",
+    "note": "notes",
+}
+
+
+def lines(report: Report) -> str:
+    """What a person reads in a terminal: counts, the first places, what to do."""
+    said = [f"{shown(report.data)}: {_summary(report)}"]
+    if not report.complete:
+        said.append("not all of it could be looked at: see below")
+    for severity in SEVERITIES:
+        kinds = [kind for kind in KINDS if KINDS[kind].severity == severity and report.counts[kind]]
+        if kinds:
+            said += ["", _ADVICE[severity]]
+        for kind in kinds:
+            said.append(f"  {report.counts[kind]:,} {KINDS[kind].what}" + (f": {KINDS[kind].do}" if KINDS[kind].do else ""))
+            if severity == "note":
+                continue
+            said += [f"      {_one_line(one)}" for one in report.examples[kind]]
+    if not report.counts:
+        said.append("nothing was found")
+    return "\n".join(said)
+
+
+def page(report: Report, file: Path) -> None:
+    """Write the page: counts, and of each kind three examples with their pictures."""
+    parts = [f"<h1>{text(report.data)}</h1>", f"<p class='lead'>{text(_summary(report))}</p>", _figures(report)]
+    rows = [
+        f"<tr><th scope='row'>{text(KINDS[kind].what)}</th><td>{text(KINDS[kind].severity)}</td>"
+        f"<td>{report.counts[kind]:,}</td></tr>"
+        for severity in SEVERITIES
+        for kind in KINDS
+        if KINDS[kind].severity == severity and report.counts[kind]
+    ]
+    parts.append("<h2>What was found</h2>")
+    parts.append(table(("", "severity", "findings"), rows) if rows else "<p>Nothing.</p>")
+    for severity in SEVERITIES:
+        for kind in KINDS:
+            if KINDS[kind].severity == severity and report.counts[kind]:
+                cards = "".join(_card(one) for one in report.examples[kind])
+                do = f"<p>{text(KINDS[kind].do)}</p>" if KINDS[kind].do else ""
+                parts.append(f"<h2>{text(KINDS[kind].what)} ({report.counts[kind]:,})</h2>{do}<div class='cards'>{cards}</div>")
+    write_page(file, f"Validation of {report.data}", parts)
+
+
+def _summary(report: Report) -> str:
+    said = f"of {report.samples:,} samples training reads {report.usable:,}, with {report.pictures:,} pictures"
+    if report.mean_characters is not None:
+        said += f"; {report.mean_characters:.1f} characters an answer on average"
+    if report.tokens is not None and report.tokens[0]:
+        said += f"; {report.tokens[1] / report.tokens[0]:,.1f} tokens on average, {report.tokens[2]:,} at most"
+    return said
+
+
+def _figures(report: Report) -> str:
+    mean = "" if report.mean_characters is None else f"{report.mean_characters:.1f}"
+    row = f"<tr><th scope='row'>{text(Path(report.data).name)}</th><td>{report.usable:,}</td><td>{mean}</td></tr>"
+    return table(("data", "samples", "mean characters of an answer"), [row])
+
+
+def _one_line(finding: Finding) -> str:
+    where = " ".join(finding.where().split())
+    count = f" ({finding.count:,})" if finding.count > 1 else ""
+    return shown(f"{where}: {finding.detail}{count}", 300)
+
+
+def _card(finding: Finding) -> str:
+    entries = {key: value for key, value in finding.told().items() if key not in ("kind", "severity", "count") or value != 1}
+    entries = {key: value for key, value in entries.items() if key not in ("kind", "severity")}
+    thumbnail = None if finding.picture is None else _thumbnail(finding.picture)
+    seen = "" if thumbnail is None else picture(thumbnail, finding.id or "")
+    return f"<div class='card'>{seen}{definitions(entries)}</div>"
+
+
+def _thumbnail(place: PicturePlace) -> bytes | None:
+    """A small JPEG; None for what cannot be read, or lies outside of the data."""
+    file, folder = Path(place.file), Path(place.folder)
+    try:
+        if leads_out(folder, file):
+            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FirstFrameWarning)
+            if place.place is None:
+                shown_picture = load_picture(file)
+            else:
+                offset, size = place.place
+                with open_regular(file) as opened:
+                    opened.seek(offset)
+                    shown_picture = decode_picture(opened.read(size), file.name)
+        shown_picture.thumbnail((_SIDE, _SIDE))
+        buffer = io.BytesIO()
+        shown_picture.save(buffer, "JPEG", quality=80)
+    except (OSError, ValueError, PictureError):
+        return None
+    return buffer.getvalue()
