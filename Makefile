@@ -3,8 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 OLDEST ?= .venv-oldest
 LMMS_EVAL ?= .venv-lmms-eval
+RAY ?= .venv-ray
 
-.PHONY: demo test test-long test-real test-oldest test-lmms-eval bench bench-micro gpu-gate tune style clean
+.PHONY: demo test test-long test-real test-oldest test-lmms-eval test-ray bench bench-micro gpu-gate tune style clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -55,6 +56,16 @@ $(LMMS_EVAL)/.installed: pyproject.toml constraints-lmms-eval.txt
 test-lmms-eval: $(LMMS_EVAL)/.installed
 	$(LMMS_EVAL)/bin/pytest tests/mllm/evaluation/lmms_eval
 
+$(RAY)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(RAY)
+	$(RAY)/bin/pip install --quiet --constraint constraints.txt torch
+	$(RAY)/bin/pip install --quiet --constraint constraints.txt --editable '.[dev,ray]'
+	touch $@
+
+# commands on a local Ray of two workers, beside the same on local processes
+test-ray: $(RAY)/.installed
+	$(RAY)/bin/pytest tests/mllm/jobs/test_ray.py
+
 bench: .venv/.installed
 	$(BIN)/python bench/run.py
 
@@ -76,4 +87,4 @@ style: .venv/.installed
 	$(BIN)/lint-imports --no-cache --no-logo
 
 clean:
-	rm -rf .venv .venv-oldest .venv-lmms-eval build dist *.egg-info
+	rm -rf .venv .venv-oldest .venv-lmms-eval .venv-ray build dist *.egg-info

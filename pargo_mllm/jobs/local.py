@@ -10,7 +10,7 @@ from typing import TypeVar
 from tqdm.auto import tqdm
 
 from pargo_mllm.jobs.ledger import Ledger
-from pargo_mllm.jobs.outcomes import Done, Outcome, named, outcome_of
+from pargo_mllm.jobs.outcomes import Failed, Outcome, named, outcome_of
 from pargo_mllm.jobs.workers import Worker
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class LocalEngine:
             with tqdm(total=len(pieces), desc=title, disable=title is None, unit="piece", dynamic_ncols=True) as bar:
                 for index, piece in enumerate(pieces):
                     outcome = _outcome(ledger, index, work, pieces, bar)
-                    if not isinstance(outcome, Done):
+                    if isinstance(outcome, Failed):
                         ledger.drain()
                         whole = True
                         outcome.raise_for(named(index, len(pieces), piece))

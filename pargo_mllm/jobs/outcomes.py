@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from textwrap import shorten
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 
@@ -38,7 +38,7 @@ class Failed:
     error: Exception
     where: str = ""
 
-    def raise_for(self, piece: str) -> None:
+    def raise_for(self, piece: str) -> NoReturn:
         """Raise it.
 
         Raises:

@@ -16,6 +16,8 @@ from pargo_mllm.files import write_whole
 
 WORK = ".work"
 SETTINGS = "settings.json"
+# bytes of it that are read
+MOST = 2**20
 
 
 class WorkFolder:
@@ -27,6 +29,7 @@ class WorkFolder:
     """
 
     def __init__(self, out: Path, settings: Mapping[str, Any]):
+        # as they are read back: a tuple is a list then
         self.out, self.path, self.settings = out, out / WORK, json.loads(json.dumps(settings))
 
     @contextmanager
@@ -38,38 +41,50 @@ class WorkFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+            # a link would lead out of the folder, a pipe would wait for somebody
+            lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as error:
             raise UserError(f"{self.out} cannot be written: {error.strerror or error}.") from error
         try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise UserError(
-                    f"{self.out} is being written by another process; wait for it, or give another --out."
-                ) from error
+            self._have(lock)
             self._compare()
             yield self.path
         finally:
             os.close(lock)
 
+    def _have(self, lock: int) -> None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # another process may have removed the folder, its work done, since this one opened the file in it
+            mine = os.path.samestat(os.fstat(lock), os.stat(self.path / "lock"))
+        except (BlockingIOError, FileNotFoundError):
+            mine = False
+        except OSError as error:
+            raise UserError(f"{self.path / 'lock'} cannot be locked: {error.strerror or error}.") from error
+        if not mine:
+            raise UserError(f"{self.out} is being written by another process; wait for it, or give another --out.")
+
     def remove(self) -> None:
-        """Remove it, when the outcome stands."""
+        """Remove it when the outcome stands, while it is :meth:`held`."""
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _compare(self) -> None:
         file = self.path / SETTINGS
-        if not file.exists():
-            write_whole(file, json.dumps(self.settings, indent=2))
+        if not os.path.lexists(file):
+            try:
+                write_whole(file, json.dumps(self.settings, indent=2))
+            except OSError as error:
+                raise UserError(f"{file} cannot be written: {error.strerror or error}.") from error
             return
         try:
-            begun = json.loads(file.read_text())
-        except ValueError:
+            # a folder, a pipe or a text of another size that somebody laid there is not read
+            begun = json.loads(file.read_text(encoding="utf-8")) if file.is_file() and file.stat().st_size <= MOST else None
+        except (OSError, ValueError, RecursionError):
             begun = None
+        if not isinstance(begun, dict):
+            raise UserError(f"{file} is damaged: what {self.out} was begun with is not known; remove {self.path}.")
         if begun != self.settings:
-            names = sorted(
-                name for name in {*self.settings, *(begun or ())} if (begun or {}).get(name) != self.settings.get(name)
-            )
+            names = sorted(name for name in {*self.settings, *begun} if begun.get(name) != self.settings.get(name))
             raise UserError(
                 f"{self.out} was begun with another {', '.join(names)}; give the same to go on, another --out, or remove it."
             )

@@ -39,7 +39,7 @@ class Unreadable:
         if not self.skipped:
             return f"{looked}, and all are there"
         reasons = "; ".join(f"{count:,} for {KINDS[kind].what}" for kind, count in self.skipped.items())
-        return f"{looked}; {sum(self.skipped.values()):,} samples will be skipped: {reasons}"
+        return f"{looked}; {sum(self.skipped.values()):,} will be skipped: {reasons}"
 
 
 def unreadable_pictures(
@@ -62,10 +62,9 @@ def unreadable_pictures(
     file = cache / "looked" / f"{_key(part, content)}.json"
     try:
         told = json.loads(file.read_text())
-        return Unreadable(
-            int(told["samples"]), {kind: int(told["skipped"][kind]) for kind in told["skipped"] if kind in KINDS}, True
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+        skipped = {kind: int(count) for kind, count in told["skipped"].items() if kind in KINDS}
+        return Unreadable(int(told["samples"]), skipped, True)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     seen = _looked(part, None, f"looking at pictures of {part.path.name}")
     try:

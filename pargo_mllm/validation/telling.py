@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 
 from pargo_mllm.data.corpus import shown
-from pargo_mllm.data.pictures import PictureError, decode_picture, load_picture
+from pargo_mllm.data.pictures import FirstFrameWarning, PictureError, decode_picture, load_picture
 from pargo_mllm.data.sources.opening import open_regular
 from pargo_mllm.reports.page import definitions, picture, table, text, write_page
 from pargo_mllm.validation.findings import KINDS, SEVERITIES, Finding, PicturePlace
@@ -96,13 +97,15 @@ def _thumbnail(place: PicturePlace) -> bytes | None:
     try:
         if leads_out(folder, file):
             return None
-        if place.place is None:
-            shown_picture = load_picture(file)
-        else:
-            offset, size = place.place
-            with open_regular(file) as opened:
-                opened.seek(offset)
-                shown_picture = decode_picture(opened.read(size), file.name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FirstFrameWarning)
+            if place.place is None:
+                shown_picture = load_picture(file)
+            else:
+                offset, size = place.place
+                with open_regular(file) as opened:
+                    opened.seek(offset)
+                    shown_picture = decode_picture(opened.read(size), file.name)
         shown_picture.thumbnail((_SIDE, _SIDE))
         buffer = io.BytesIO()
         shown_picture.save(buffer, "JPEG", quality=80)

@@ -21,6 +21,7 @@ from pargo_mllm.files import whole_file
 
 NO_PICTURE = "records that hold a picture which cannot be read"
 NO_NUMBER = "records with a number that JSON does not have (NaN, Infinity)"
+DEEP = "records that are nested too deeply to be written"
 
 
 @dataclass
@@ -133,6 +134,8 @@ def _line(record: dict[str, Any]) -> bytes:
         text = json.dumps(record, ensure_ascii=False, allow_nan=False)
     except ValueError as error:
         raise UnusableRecord(NO_NUMBER, "it holds a number that JSON does not have") from error
+    except RecursionError as error:
+        raise UnusableRecord(DEEP, "it is nested too deeply to be written") from error
     try:
         return text.encode()
     # half a character, in an id or in what nobody reads, is kept as JSON can say it

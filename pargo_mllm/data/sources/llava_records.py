@@ -38,6 +38,13 @@ class UnusableRecord(ValueError):
         self.reason = reason
 
 
+def described(value: Any) -> str:
+    """A value where a text belongs, as a message may repeat it; a list or an object, which may be nested without end, by its
+    kind.
+    """
+    return f"a {type(value).__name__}" if isinstance(value, (list, dict)) else shown(repr(value))
+
+
 def picture_names(record: Any) -> list[str]:
     """The names in ``image``, or in ``images`` where that is absent; null, an empty text and an empty list are absent.
 
@@ -53,7 +60,7 @@ def picture_names(record: Any) -> list[str]:
     if names is None:
         return []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UnusableRecord(NO_NAMES, f"its image is {shown(repr(names))}, neither a name nor a list of names")
+        raise UnusableRecord(NO_NAMES, f"its image is {described(names)}, neither a name nor a list of names")
     if len(names) > 255:
         raise UnusableRecord(MANY, f"it has {len(names)} pictures")
     return names

@@ -14,6 +14,7 @@ from pargo_mllm.data.sources.llava_records import (
     NO_TURNS,
     VIDEO,
     UnusableRecord,
+    described,
 )
 
 # why records are left out
@@ -176,7 +177,7 @@ def _joined(parts: list[Any], number: int, names: list[str]) -> str:
     said = []
     for part in parts:
         if not isinstance(part, dict):
-            raise _no_turns(f"turn {number} says {shown(repr(part))}, which is no part of a message")
+            raise _no_turns(f"turn {number} says {described(part)}, which is no part of a message")
         kind = part.get("type")
         if kind in _TEXTS:
             said.append(_text(part.get("text")))
@@ -190,7 +191,7 @@ def _joined(parts: list[Any], number: int, names: list[str]) -> str:
         elif kind in _MEDIA:
             raise UnusableRecord(VIDEO, f"turn {number} has a part that is {kind}; only pictures and text are read")
         else:
-            raise UnusableRecord(PARTS, f"turn {number} has a part that is {shown(repr(kind))}")
+            raise UnusableRecord(PARTS, f"turn {number} has a part that is {described(kind)}")
     return "".join(said)
 
 
@@ -230,7 +231,7 @@ def _name(value: Any, is_base64: bool = False) -> str:
         else:
             value = path if path is not None else value.get("url")
     if not isinstance(value, str):
-        raise UnusableRecord(NO_NAMES, f"its image is {shown(repr(value))}, neither a name nor a list of names")
+        raise UnusableRecord(NO_NAMES, f"its image is {described(value)}, neither a name nor a list of names")
     if is_base64:
         return value if value.startswith("data:") else f"data:;base64,{value}"
     return value.removeprefix("file://") if value.startswith("file:///") else value
@@ -261,7 +262,7 @@ def _turn(speaker: str, value: Any) -> Turn:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise _no_turns(f"a turn says {shown(repr(value))}, which is no text")
+        raise _no_turns(f"a turn says {described(value)}, which is no text")
     return value
 
 

@@ -74,6 +74,9 @@ def failing(piece):
         while not Path(folder, "begun").exists():
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGKILL)
+    if how == "always killed" or (how == "killed once" and not Path(folder, "died").exists()):
+        Path(folder, "died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
     if how == "unsendable":
         return lambda: number
     Path(folder, str(number)).touch()

@@ -383,3 +383,17 @@ def test_whatever_a_record_holds_is_read_or_refused(record):
         assert len(names) == sum(part == IMAGE for turn in messages for part in turn["content"])
         assert read_record(llava)[1:] == (names, messages)
     assert json.dumps(record) == kept, "a record is not changed"
+
+
+@pytest.mark.parametrize(
+    "place", ['{"query": %s, "response": "x"}', '{"image": %s}', '{"messages": [{"role": "user", "content": [%s]}]}']
+)
+def test_what_is_nested_as_deeply_as_json_can_be_read_is_refused(place):
+    """Just below the depth at which reading ends, nothing that a message says of it may go deeper."""
+    for depth in range(900, 1000):
+        try:
+            value = json.loads(place % ("[" * depth + "]" * depth))
+        except RecursionError:
+            break
+        with pytest.raises(UnusableRecord):
+            read_record(value)

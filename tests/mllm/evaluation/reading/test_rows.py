@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import zipfile
 
 import pyarrow
 import pytest
@@ -12,6 +13,7 @@ from openpyxl import Workbook
 from pyarrow import parquet
 
 from pargo_mllm.evaluation.benchmark import ScoringError
+from pargo_mllm.evaluation.reading import tables
 from pargo_mllm.evaluation.reading.rows import found, read_json, read_lines, read_rows, rows_of
 
 RECORDS = [{"id": 1, "said": 'Yes\tor\nno, "x"'}, {"id": 2, "said": "naïve, ✓"}]
@@ -217,6 +219,20 @@ def test_a_spreadsheet(tmp_path):
     assert (empty.text("index"), empty.answer("prediction")) == ("1000252", "")
     with pytest.raises(ScoringError, match=r"row 5: 'prediction' is a formula \(=5\)"):
         formula.answer("prediction")
+
+
+def test_a_spreadsheet_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
+    sheet = Workbook()
+    sheet.active.append(["index"])
+    sheet.active.append([7])
+    sheet.save(tmp_path / "a.xlsx")
+    with zipfile.ZipFile(tmp_path / "a.xlsx", "a", zipfile.ZIP_DEFLATED) as parts:
+        parts.writestr("xl/big.xml", bytes(2**20))
+    assert len(list(read_rows(tmp_path / "a.xlsx"))) == 1
+    monkeypatch.setattr(tables, "_LARGEST_SHEET", 2**20)
+    assert (tmp_path / "a.xlsx").stat().st_size < 2**14
+    with pytest.raises(ScoringError, match=r"a\.xlsx unpacks to 1,0\d\d,\d{3} bytes; at most 1,048,576 are read"):
+        list(read_rows(tmp_path / "a.xlsx"))
 
 
 def test_shards_may_have_a_digest_behind_their_number(tmp_path):
