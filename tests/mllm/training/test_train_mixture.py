@@ -11,8 +11,11 @@ from safetensors.torch import load_file
 
 from pargo_cli.data_sets import DATA_SETS
 from pargo_mllm.cli import main
+from pargo_mllm.data.preparation.data_set import Options
+from pargo_mllm.data.preparation.run import Form, prepare
 from pargo_mllm.data.preparation.sets import find
 from pargo_mllm.data.scenes.corpus import Scenes
+from pargo_mllm.jobs import engine_of
 from pargo_mllm.training.inputs import open_data
 from pargo_mllm.training.recipes import RecipeError, load_recipe
 from tests.mllm.made.official import write
@@ -31,8 +34,8 @@ def prepared(tmp_path_factory):
     for name in DATA_SETS:
         (folder / "official" / name).mkdir(parents=True)
         write(name, folder / "official" / name)
-        form = ["--shards"] if name == "refcoco" else []
-        assert run("data", "prepare", name, "--src", folder / "official" / name, "--out", folder / name, *form, "--json") == 0
+        form = Form(per_shard=100 if name == "refcoco" else None, fetch=True)
+        prepare(find(name), folder / "official" / name, folder / name, Options(), form, engine_of("local", 1))
     assert run("data", "mixture", *(folder / name for name in DATA_SETS), "--out", folder / "mixture.yaml") == 0
     return folder
 
