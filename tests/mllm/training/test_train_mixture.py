@@ -113,7 +113,7 @@ def test_a_file_of_parts_holds_what_the_key_takes(tmp_path):
         (b"- &a [*a]", "cannot be read as YAML"),
         (b"- " + b"[" * 1200, "cannot be read as YAML"),
         (b"- !!python/object/apply:os.system [ls]", "cannot be read as YAML"),
-        (b"#" * 2**20 + b"#", "larger than"),
+        (b"#" * 2**17 + b"#", "larger than"),
     ],
 )
 def test_a_file_that_is_no_mixture_is_named(content, message, tmp_path):
