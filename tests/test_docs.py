@@ -23,6 +23,9 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 # how a command of the documentation is tried without its hour: what is put behind it
 SHORTER = {
     "pargo demo": "--scale tiny --out {out} --cache {out}/cache",
+    "pargo data list": "",
+    "pargo data prepare": "--help",
+    "pargo data mixture": "--help",
     "pargo train": "--dry-run",
     "pargo merge": "--help",
     "pargo chat": "--help",

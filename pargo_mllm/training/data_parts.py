@@ -13,7 +13,7 @@ from pargo_mllm.model_files import told
 from pargo_mllm.training.recipe_values import RecipeError, plain_yaml, typed
 
 # bytes of a file of parts
-MAX_FILE = 2**20
+MAX_FILE = 2**17
 
 
 @dataclass(frozen=True)

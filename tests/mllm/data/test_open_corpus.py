@@ -154,3 +154,35 @@ def test_impossible_options_say_why(tmp_path):
         open_corpus(folder, 3)
     with pytest.raises(ValueError, match="split='dev' is unknown"):
         open_corpus(folder, 1, "dev")
+
+
+@pytest.mark.parametrize("about", [True, False])
+def test_a_prepared_folder_is_a_list_with_its_pictures(tmp_path, about):
+    folder = tmp_path / "prepared"
+    (folder / "images").mkdir(parents=True)
+    for number in range(3):
+        Image.new("RGB", (8, 6 + number)).save(folder / "images" / f"{number}.png")
+    (folder / "data.json").write_text(records())
+    if about:
+        (folder / "about.json").write_text("{}")
+    corpus = open_corpus(folder, 2)
+    assert isinstance(corpus, LlavaCorpus)
+    assert [corpus[number].pictures[0]().size for number in range(3)] == [(8, 6), (8, 7), (8, 8)]
+    # a copy elsewhere is the same content
+    assert corpus.settings() == open_corpus(folder / "data.json", 2).settings()
+    with pytest.raises(CorpusError, match="is none: leave it out"):
+        open_corpus(folder, 2, image_root=tmp_path)
+
+
+def test_a_folder_that_is_half_made_is_not_trained_on(tmp_path):
+    folder = tmp_path / "prepared"
+    picture = tmp_path / "0.png"
+    Image.new("RGB", (8, 6)).save(picture)
+    write_shards([("0", {"png": picture.read_bytes(), "txt": b"a cat"})], folder)
+    assert len(open_corpus(folder, 1)) == 1
+    (folder / ".work").mkdir()
+    with pytest.raises(CorpusError, match="is half made: run the command that makes it again"):
+        open_corpus(folder, 1)
+    # what is left of a finished job is in nobody's way
+    (folder / "about.json").write_text("{}")
+    assert len(open_corpus(folder, 1)) == 1

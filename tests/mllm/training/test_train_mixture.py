@@ -11,8 +11,11 @@ from safetensors.torch import load_file
 
 from pargo_cli.data_sets import DATA_SETS
 from pargo_mllm.cli import main
+from pargo_mllm.data.preparation.data_set import Options
+from pargo_mllm.data.preparation.run import Form, prepare
 from pargo_mllm.data.preparation.sets import find
 from pargo_mllm.data.scenes.corpus import Scenes
+from pargo_mllm.jobs import engine_of
 from pargo_mllm.training.inputs import open_data
 from pargo_mllm.training.recipes import RecipeError, load_recipe
 from tests.mllm.made.official import write
@@ -31,8 +34,8 @@ def prepared(tmp_path_factory):
     for name in DATA_SETS:
         (folder / "official" / name).mkdir(parents=True)
         write(name, folder / "official" / name)
-        form = ["--shards"] if name == "refcoco" else []
-        assert run("data", "prepare", name, "--src", folder / "official" / name, "--out", folder / name, *form, "--json") == 0
+        form = Form(per_shard=100 if name == "refcoco" else None, fetch=True)
+        prepare(find(name), folder / "official" / name, folder / name, Options(), form, engine_of("local", 1))
     assert run("data", "mixture", *(folder / name for name in DATA_SETS), "--out", folder / "mixture.yaml") == 0
     return folder
 
@@ -110,7 +113,7 @@ def test_a_file_of_parts_holds_what_the_key_takes(tmp_path):
         (b"- &a [*a]", "cannot be read as YAML"),
         (b"- " + b"[" * 1200, "cannot be read as YAML"),
         (b"- !!python/object/apply:os.system [ls]", "cannot be read as YAML"),
-        (b"#" * 2**20 + b"#", "larger than"),
+        (b"#" * 2**17 + b"#", "larger than"),
     ],
 )
 def test_a_file_that_is_no_mixture_is_named(content, message, tmp_path):
