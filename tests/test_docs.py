@@ -25,6 +25,7 @@ SHORTER = {
     "pargo demo": "--scale tiny --out {out} --cache {out}/cache",
     "pargo train": "--dry-run",
     "pargo merge": "--help",
+    "pargo caption": "--help",
     "pargo chat": "--help",
     "pargo assemble": "--help",
     "pargo convert-release": "--help",
