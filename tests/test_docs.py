@@ -28,6 +28,7 @@ SHORTER = {
     "pargo data mixture": "--help",
     "pargo train": "--dry-run",
     "pargo merge": "--help",
+    "pargo caption": "--help",
     "pargo chat": "--help",
     "pargo assemble": "--help",
     "pargo convert-release": "--help",

@@ -10,7 +10,7 @@ from typing import Any
 
 from pargo_mllm.captioning.captions.asked import Asked, CaptionError, read_parameters, read_prompt
 from pargo_mllm.captioning.captions.finding import find_pictures
-from pargo_mllm.captioning.captions.job import Job, remaining, told
+from pargo_mllm.captioning.captions.job import Job, how_on, remaining, told
 from pargo_mllm.captioning.captions.run import describe, ledger_of
 from pargo_mllm.data.corpus import shown
 from pargo_mllm.endpoint import Endpoint
@@ -115,5 +115,5 @@ def _say(options: argparse.Namespace, written: dict[str, Any]) -> None:
             f"{asked['requests']:,} requests, {asked['retries']:,} of them to be asked again; "
             f"{asked['tokens']['input']:,} tokens of prompts, {asked['tokens']['output']:,} of answers{cost}"
         )
-    if rest := remaining(written):
-        print(f"{rest:,} pictures may still get a caption: run the same command again", file=sys.stderr)
+    if advice := how_on(written):
+        print(advice, file=sys.stderr)

@@ -21,6 +21,7 @@ from pargo_mllm.data.preparation.entries import Entry, Skipped, to_line, turns
 from pargo_mllm.data.preparation.finishing import UNREADABLE, finish
 from pargo_mllm.data.preparation.pieces import NONE, Counts, Piece, plan
 from pargo_mllm.data.preparation.run import FORMAT, LIST, join
+from pargo_mllm.data.sources.llava_records import MARK
 from pargo_mllm.data.sources.photographs_folder import CAPTION_PROMPT
 from pargo_mllm.data.sources.shards import ABOUT
 from pargo_mllm.endpoint import Answer, Failure
@@ -32,10 +33,13 @@ from pargo_mllm.jobs import Engine, WorkFolder
 FAILURES, ASKED = "failures.jsonl", "asked.json"
 PER_PIECE = 500
 NOT_ASKED = "pictures that were not asked about yet"
+WITH_MARK = f"captions that hold {MARK}, where nothing but a picture may stand"
 IN_A_BATCH = "pictures in a batch whose results were not read yet"
+# failures of the model, which are kept
+PAID_FOR = ("length", "content_filter", "refusal", "empty")
 # of failures by their kind
 REASONS = {
-    "length": "captions that were cut off (--max-tokens, --retry-failed)",
+    "length": "captions that were cut off",
     "content_filter": "captions that a content filter stopped",
     "refusal": "captions that the model refused",
     "empty": "captions that say nothing",
@@ -69,7 +73,7 @@ class Job:
     def __init__(self, out: Path, found: Found, asked: Asked, images: Path, copy: bool = False):
         self.out, self.found, self.asked, self.copy = out, found, asked, copy
         source = found.files.root.resolve()
-        if source in (out.resolve(), *out.resolve().parents):
+        if images.is_dir() and source in (out.resolve(), *out.resolve().parents):
             raise CaptionError(f"--out {out} lies among the pictures in {source}; give a folder outside.")
         if (out / ABOUT).exists() and not (out / ".work").is_dir():
             raise CaptionError(f"{out} is finished ({ABOUT} stands in it); remove it to make it anew.")
@@ -171,6 +175,8 @@ class Job:
         said = said_of(self.asked.key(seen.digest), kept)
         if isinstance(said, Answer):
             caption = said.text.strip()
+            if MARK in caption:
+                return Skipped(entry.id, WITH_MARK), "", said.usage or NOTHING
             return replace(entry, conversations=turns([(CAPTION_PROMPT, caption)])), "", said.usage or NOTHING
         if said is None:
             return Skipped(entry.id, NOT_ASKED), "", NOTHING
@@ -216,6 +222,21 @@ def told(about: dict[str, Any], out: Path) -> str:
 
 def remaining(about: dict[str, Any]) -> int:
     """How many pictures another run may get a caption of."""
-    skipped: Counter[str] = Counter(about["skipped"])
+    return sum(_left(about).values())
+
+
+def how_on(about: dict[str, Any]) -> str:
+    """What a person may do about pictures without a caption; empty where nothing helps."""
+    left = _left(about)
+    failed = sum(count for reason, count in left.items() if reason in {REASONS[kind] for kind in PAID_FOR})
+    lines = [f"{failed:,} pictures are asked about again with --retry-failed"] if failed else []
+    if waiting := left[IN_A_BATCH]:
+        lines.append(f"{waiting:,} pictures lie in batches: --batch read takes their results")
+    if rest := left.total() - failed - waiting:
+        lines.append(f"{rest:,} pictures may still get a caption: run the same command again")
+    return "\n".join(lines)
+
+
+def _left(about: dict[str, Any]) -> Counter[str]:
     again = {NOT_ASKED, *(reason for kind, reason in REASONS.items() if kind != "picture")}
-    return sum(count for reason, count in skipped.items() if reason in again)
+    return Counter({reason: count for reason, count in about["skipped"].items() if reason in again})

@@ -33,7 +33,7 @@ def test_killed_three_times_every_picture_has_one_caption_and_no_window_is_excee
             run.kill()
         runs[3].start(server)
         first = runs[3].written()
-        cut_off = first["skipped"].get("captions that were cut off (--max-tokens, --retry-failed)", 0)
+        cut_off = first["skipped"].get("captions that were cut off", 0)
         assert 0 < cut_off == count - first["records"]
         asked_before = len(server.asked)
         faulty.rate = 0.0
