@@ -8,6 +8,7 @@ import posixpath
 from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,21 @@ from pargo_mllm.data.pictures import load_picture
 from pargo_mllm.data.sources.json_rows import AS_LIST, DAMAGED, begins_list, json_lines, json_rows, parse_json
 from pargo_mllm.data.sources.llava_records import ID, NO_TURNS, UnusableRecord, picture_names, record_messages
 from pargo_mllm.data.sources.opening import leads_inside, named_file, open_regular
+from pargo_mllm.data.sources.record_forms import as_llava
 
 LINES = "lines that are no JSON"
 ABSOLUTE = "records whose image names are absolute paths (image_root says where they may lead)"
 OUTSIDE = "records whose image names are none or lead out of the images"
 _WANTED = "a record is {id, image, conversations: [{from: human or gpt, value}]}."
+
+
+@dataclass(frozen=True)
+class RawRecord:
+    """A record's bytes, what they say as LLaVA says it, and the names of its pictures."""
+
+    text: bytes
+    value: dict[str, Any]
+    names: list[str]
 
 
 class LlavaCorpus:
@@ -135,17 +146,19 @@ class LlavaCorpus:
         name = f"{self.file.name}: {shown(str(record['id']))}" if "id" in record else f"{self.file.name}, byte {start:,}"
         return Example(name, (conversation,), tuple(partial(self._picture, picture) for picture in names))
 
-    def raw(self, index: int) -> tuple[bytes, list[str]]:
-        """The bytes of a record as they stand in the file, and the names of its pictures.
+    def raw(self, index: int) -> RawRecord:
+        """A record as it stands in the file.
 
         Raises:
             CorpusError: if the file has changed since it was opened.
         """
-        text = _read(self.file, self._starts[index], self._sizes[index])
+        start = self._starts[index]
+        text = _read(self.file, start, self._sizes[index])
+        record = as_llava(parse_json(text, f"{self.file}, byte {start:,}"))
         try:
-            return text, _names(parse_json(text, f"{self.file}, byte {self._starts[index]:,}"), self._root)
+            return RawRecord(text, record, _names(record, self._root))
         except UnusableRecord as error:
-            raise CorpusError(f"{self.file} has changed since it was opened: {error}.") from error
+            raise CorpusError(f"{self.file} has changed since it was opened: byte {start:,}: {error}.") from error
 
     def length_hint(self, index: int) -> int:
         """See :class:`pargo_mllm.data.corpus.Corpus`: bytes of the record, a picture taken for :data:`PICTURE_LENGTH`."""
