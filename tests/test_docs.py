@@ -31,6 +31,7 @@ SHORTER = {
     "pargo eval": "--help",
     "pargo score": "--help",
     "pargo report": "--help",
+    "pargo filter": "--help",
     "python bench/run.py": "--dry-run --out {out}",
     "python bench/micro.py": "--rounds 2 --shapes 10",
     "python bench/train.py": "",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,7 @@ def filter_pairs(settings: Settings, engine: Engine) -> Outcome:
         outcome = Outcome(_about(settings, records, scores, discernments), notes)
         choice = None
         if rules is not None:
+            _refuse_unjudged(scores)
             _refuse(discernments, settings.even_so, notes)
             choice = choose(scores, rules, settings.by, settings.keep_unjudged)
             _keep(settings, records, scores, rules, choice, outcome)
@@ -111,7 +113,8 @@ def _names(sources: Sequence[str]) -> dict[str, str]:
     """Each model's name in files and messages: the last of its path."""
     names: dict[str, str] = {}
     for source in sources:
-        name = Path(source).name or Path(source).resolve().name
+        path = Path(source)
+        name = path.resolve().name if path.name in ("", "..") else path.name
         if name in names:
             raise FilterError(
                 f"--model {names[name]} and --model {source} would both be called {name!r}; give one by a link of another name."
@@ -150,7 +153,7 @@ def _scored(
         if there["identity"].get("data") != records.content:
             raise ScoresError(f"{file} holds scores of other data; remove it, or give another --out.")
         notes.append(f"{name}: {source} is not there; its scores in {file} are used")
-        return read_scores(file)
+        return read_scores(file, len(records))
     folder = find_folder(source)
     opened = look_at(folder, settings.measure)
     identity = Identity(folder_digest(folder), opened.kind, opened.measure, settings.dtype, settings.language, records.content)
@@ -159,12 +162,20 @@ def _scored(
             raise ScoresError(
                 f"{file} holds scores of another {', '.join(differs)}; remove it to score anew, or give another --out."
             )
-        return read_scores(file)
+        return read_scores(file, len(records))
     pieces = work / f"{file.stem}-{identity.model[:12]}-{opened.measure}-{settings.dtype}-{settings.language}"
     job = Job(settings.data, settings.image_root, opened, identity, settings.device, settings.batch, pieces)
     score(job, len(records), engine, file, {"source": source})
     shutil.rmtree(pieces)
-    return read_scores(file)
+    return read_scores(file, len(records))
+
+
+def _refuse_unjudged(scores: Mapping[str, Scores]) -> None:
+    """Refuse data of which no record can be judged: there is nothing to choose."""
+    scored = next(iter(scores.values()))
+    if not scored.judged.any():
+        why = "".join(f"; {count:,}: {reason}" for reason, count in sorted(Counter(scored.unjudged).items()))
+        raise FilterError(f"none of the records can be judged{why}.")
 
 
 def _refuse(discernments: Mapping[str, Discernment], even_so: bool, notes: list[str]) -> None:
