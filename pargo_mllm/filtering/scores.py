@@ -195,6 +195,13 @@ def read_scores(file: Path, count: int) -> Scores:
     )
 
 
+def tried_pairs(pieces: Sequence[Path], by: str) -> tuple[np.ndarray, np.ndarray]:
+    """Of all texts of some pieces that were tried beside another picture, the scores beside their own and beside that one."""
+    columns = [by, f"other_{by}"]
+    table = pyarrow.concat_tables(parquet.read_table(piece, columns=columns) for piece in pieces).drop_null()
+    return table[by].to_numpy(), table[f"other_{by}"].to_numpy()
+
+
 def rows_of(file: Path) -> Iterator[dict[str, Any]]:
     """All rows, one at a time."""
     with parquet.ParquetFile(file) as opened:

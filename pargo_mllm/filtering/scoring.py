@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -75,12 +75,23 @@ class Piece:
         return self.job.work / f"{self.number:06d}.parquet"
 
 
-def score(job: Job, count: int, engine: Engine, file: Path, about: dict[str, Any]) -> None:
-    """Write the scores of a job's records into a file, unless they are there. What a killed run did is kept."""
+def score(
+    job: Job, count: int, engine: Engine, file: Path, about: dict[str, Any], watch: Callable[[Sequence[Path]], None]
+) -> None:
+    """Write the scores of a job's records into a file. What a killed run did is kept.
+
+    Args:
+        count: of the records.
+        about: what the file says beside whose scores it holds.
+        watch: is shown the pieces that are done, in their order, each time that there is one more; what it raises ends it.
+    """
     job.work.mkdir(parents=True, exist_ok=True)
     starts = range(0, count, PER_PIECE)
     pieces = [Piece(job, number, start, min(start + PER_PIECE, count)) for number, start in enumerate(starts)]
-    done = list(engine.map(score_piece, pieces, f"scoring with {file.stem.removeprefix('scores-')}"))
+    done: list[Path] = []
+    for piece in engine.map(score_piece, pieces, f"scoring with {file.stem.removeprefix('scores-')}"):
+        done.append(piece)
+        watch(done)
     join(done, file, {"identity": asdict(job.identity), **about})
 
 

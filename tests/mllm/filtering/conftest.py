@@ -8,7 +8,7 @@ from tests.mllm.made.similarity_pairs import unseen, write_swapped
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """A CLIP that knows scenes well enough."""
-    return trained_clip(tmp_path_factory.mktemp("models") / "clip", count=800, steps=80)
+    return trained_clip(tmp_path_factory.mktemp("models") / "clip", count=600, steps=70)
 
 
 @pytest.fixture(scope="session")

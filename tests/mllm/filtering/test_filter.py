@@ -11,6 +11,7 @@ import pytest
 from pyarrow import parquet
 
 from pargo_mllm.data.open_corpus import open_corpus
+from pargo_mllm.filtering import run, scoring
 from pargo_mllm.filtering.models import look_at, open_scorer
 from tests.mllm.made.command_line import ended
 from tests.mllm.made.similarity_models import trained_clip
@@ -46,7 +47,7 @@ def auc_of(out, right):
 
 
 def test_a_model_tells_swapped_captions(filtered, swapped):
-    assert auc_of(filtered, swapped[1]) > 0.85
+    assert auc_of(filtered, swapped[1]) > 0.9
 
 
 @pytest.mark.long
@@ -124,7 +125,7 @@ def test_few_pairs_do_not_tell_whether_a_model_can_judge(trained, held_out, tmp_
 def test_a_false_sentence_at_the_end_of_a_long_caption_lowers_its_score(trained, held_out, tmp_path, capsys):
     """Of 300 tokens, where CLIP reads 77."""
     pairs = []
-    for index in range(30):
+    for index in range(20):
         picture, caption = held_out[index]
         false = next(other for _, other in held_out[index + 1 :] if not set(other.split()) & (set(caption.split()) - COMMON))
         # nine tokens or so a sentence, four where there is nothing but a photograph
@@ -142,10 +143,21 @@ def test_a_false_sentence_at_the_end_of_a_long_caption_lowers_its_score(trained,
     both = list(zip(rows[::2], rows[1::2], strict=True))
     below = [false["minimum"] < true["minimum"] and false["mean"] < true["mean"] for true, false in both]
     print(f"a false last sentence scores below the true one in {sum(below)} of {len(below)} captions")
-    assert sum(below) >= 27
+    assert sum(below) >= 18
     # of the first 77 tokens, which is all that a cut leaves, both captions are the same
     for (_, true), (_, false) in zip(pairs[::2], pairs[1::2], strict=True):
         assert scorer.tokens([true]).ids.tolist() == scorer.tokens([false]).ids.tolist()
 
 
 COMMON = {"big", "and", "photograph", "of"}
+
+
+def test_a_blind_model_is_stopped_early(untrained, swapped, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(scoring, "PER_PIECE", 50)
+    # of 200 pairs
+    monkeypatch.setattr(run, "EARLY", 100)
+    words = ("filter", swapped[0], "--model", untrained, "--out", tmp_path / "out", "--quantile", "0.3", *ONE)
+    stopped = ended(capsys, *words)
+    assert (stopped.status, "100 pairs" in stopped.said and "the first records" in stopped.said) == (2, True), stopped.said
+    assert len(list((tmp_path / "out").glob(".work/scores-*/*.parquet"))) == 2
+    assert ended(capsys, *words, "--even-so").status == 0
