@@ -38,6 +38,7 @@ SHORTER = {
     "pargo validate": "--help",
     "pargo data list": "",
     "pargo data prepare": "--help",
+    "pargo filter": "--help",
     "python bench/run.py": "--dry-run --out {out}",
     "python bench/micro.py": "--rounds 2 --shapes 10",
     "python bench/train.py": "",

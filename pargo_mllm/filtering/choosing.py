@@ -27,9 +27,9 @@ class Rule:
     value: float
 
     def threshold(self, scores: np.ndarray) -> float:
-        """The lowest score that is kept, among those of the judged records, [records]."""
-        if self.kind == THRESHOLD or not len(scores):
-            return self.value if self.kind == THRESHOLD else float("nan")
+        """The lowest score that is kept, of those of the judged records, [records], of which there is one at least."""
+        if self.kind == THRESHOLD:
+            return self.value
         return float(np.sort(scores)[int(self.value * len(scores))])
 
 

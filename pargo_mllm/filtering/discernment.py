@@ -16,6 +16,8 @@ from pargo_mllm.filtering.scores import Scores
 # above it a model tells pairs apart; random weights reach 0.53, where long texts happen to go with bright pictures
 LEAST = 0.55
 FEWEST = 20
+# pairs after which it is looked whether it is worth to go on
+EARLY = 1000
 _95 = 1.959964
 
 
@@ -39,6 +41,11 @@ class Discernment:
         """Whether it certainly does."""
         return self.pairs >= FEWEST and self.low > LEAST
 
+    @property
+    def is_blind(self) -> bool:
+        """Whether it certainly does not."""
+        return self.pairs >= FEWEST and self.high <= LEAST
+
     def told(self) -> str:
         """In one sentence."""
         if not self.pairs:
@@ -46,7 +53,7 @@ class Discernment:
         figures = f"AUC {self.auc:.3f} (95 % {self.low:.3f} to {self.high:.3f}, {self.pairs:,} pairs beside others)"
         if self.judges:
             return f"tells the data's pairs from others: {figures}"
-        if self.pairs < FEWEST or self.high > LEAST:
+        if not self.is_blind:
             return f"too few pairs to tell whether the model can judge: {figures}, where more than {LEAST} is asked for"
         return f"cannot judge: it tells the data's pairs from others little better than chance: {figures}"
 

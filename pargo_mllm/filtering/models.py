@@ -278,7 +278,8 @@ def open_scorer(opened: Opened, dtype: str, device: str, batch: int) -> Scorer:
     with told(f"the image processor of {folder}", SimilarityModelError):
         image_processor = AutoImageProcessor.from_pretrained(folder, **_HERE)
     model = load_whole(family.load, folder, SimilarityModelError, use_safetensors=True, dtype=dtype).eval().to(device)
-    tokens = TextTokens(tokenizer, _longest(model), family.fills, str(folder))
+    with told(f"the tokenizer of {folder}", SimilarityModelError):
+        tokens = TextTokens(tokenizer, _longest(model), family.fills, str(folder))
     _check_fit(model, tokens, family, folder)
     scorer = family.scorer[opened.measure](model, image_processor, tokens, batch)
     with told(folder, SimilarityModelError), torch.inference_mode():

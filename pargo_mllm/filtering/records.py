@@ -7,6 +7,7 @@ import io
 import json
 import tarfile
 from abc import ABC, abstractmethod
+from codecs import BOM_UTF8
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from PIL import Image
 from pargo_mllm.data.corpus import Conversation, Corpus, shown
 from pargo_mllm.data.open_corpus import is_list, open_corpus
 from pargo_mllm.data.pictures import load_picture
+from pargo_mllm.data.pixels import BROKEN
 from pargo_mllm.data.preparation.entries import turns
 from pargo_mllm.data.preparation.laying import add_member
 from pargo_mllm.data.preparation.picture_places import suffix_of
@@ -90,27 +92,30 @@ class LlavaRecords(ListRecords):
 
     def __getitem__(self, index: int) -> Record:
         example = self.corpus[index]
-        _, names = self.corpus.raw(index)
-        id = example.name.removeprefix(f"{self.corpus.file.name}: ")
-        return Record(id, tuple(names), _answers(example.conversations[0]), next(iter(example.pictures), None))
+        raw = self.corpus.raw(index)
+        id = str(raw.value.get("id", index))
+        return Record(id, tuple(raw.names), _answers(example.conversations[0]), next(iter(example.pictures), None))
 
     def line(self, index: int) -> bytes:
         """See :class:`ListRecords`."""
-        text, names = self.corpus.raw(index)
-        if any(name.startswith("/") for name in names):
-            record = json.loads(text.decode("utf-8-sig"))
-            for key in ("image", "images"):
-                if isinstance(record.get(key), str):
-                    record[key] = self._below(record[key])
-                elif isinstance(record.get(key), list):
-                    record[key] = list(map(self._below, record[key]))
-            return json.dumps(record).encode()
+        raw = self.corpus.raw(index)
+        text = raw.text.removeprefix(BOM_UTF8)
+        if any(name.startswith("/") for name in raw.names):
+            return self._relative(json.loads(text))
         # inside of texts JSON has no line's end as it is
-        return text.removeprefix(b"\xef\xbb\xbf").strip().replace(b"\r", b" ").replace(b"\n", b" ")
+        return text.strip().replace(b"\r", b" ").replace(b"\n", b" ")
 
     def contents(self, index: int) -> list[tuple[str, Path | bytes]]:
         """See :class:`ListRecords`."""
-        return [(self._below(name), named_file(self.corpus.images, name)) for name in self.corpus.raw(index)[1]]
+        return [(self._below(name), named_file(self.corpus.images, name)) for name in self.corpus.raw(index).names]
+
+    def _relative(self, record: dict[str, Any]) -> bytes:
+        for key in ("image", "images"):
+            if isinstance(record.get(key), str):
+                record[key] = self._below(record[key])
+            elif isinstance(record.get(key), list):
+                record[key] = list(map(self._below, record[key]))
+        return json.dumps(record).encode()
 
     def _below(self, name: str) -> str:
         return str(Path(name).relative_to(self.corpus.images.absolute())) if name.startswith("/") else name
@@ -232,9 +237,17 @@ def _answers(conversation: Conversation) -> str:
 def _write_sample(tar: tarfile.TarFile, sample: RawSample) -> None:
     for number, content in enumerate(sample.pictures):
         middle = f".{number}" if len(sample.pictures) > 1 else ""
-        add_member(tar, f"{sample.key}{middle}.{suffix_of(content)}", content)
+        add_member(tar, f"{sample.key}{middle}.{_suffix(content)}", content)
     for suffix, content in sample.texts.items():
         add_member(tar, f"{sample.key}.{suffix}", content)
+
+
+def _suffix(content: bytes) -> str:
+    # of several pictures nobody looked whether they can be read
+    try:
+        return suffix_of(content)
+    except BROKEN:
+        return "jpg"
 
 
 def _png(picture: Image.Image) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,12 @@ from pargo_mllm.data.preparation.run import LIST
 from pargo_mllm.data.sources.shards import ABOUT
 from pargo_mllm.errors import UserError
 from pargo_mllm.filtering.choosing import Choice, Rule, choose, rules_of
-from pargo_mllm.filtering.discernment import Discernment, discern
+from pargo_mllm.filtering.discernment import EARLY, Discernment, area, discern
 from pargo_mllm.filtering.laying import DROPPED, lay_kept, replaced, write_about, write_dropped
 from pargo_mllm.filtering.models import find_folder, is_hub_name, look_at
 from pargo_mllm.filtering.page import can_draw, draw_histogram, write_filter_page
 from pargo_mllm.filtering.records import Records, ShardRecords, open_records
-from pargo_mllm.filtering.scores import MINIMUM, Identity, Scores, ScoresError, about_of, read_scores
+from pargo_mllm.filtering.scores import MINIMUM, Identity, Scores, ScoresError, about_of, read_scores, tried_pairs
 from pargo_mllm.filtering.scoring import Job, score
 from pargo_mllm.filtering.sentences import check_language
 from pargo_mllm.jobs import Engine, WorkFolder
@@ -81,6 +82,9 @@ def filter_pairs(settings: Settings, engine: Engine) -> Outcome:
         UserError: for data or models that cannot be used, a model that cannot judge, a folder that holds something else.
     """
     check_language(settings.language)
+    if settings.html is not None and settings.html.is_dir():
+        raise FilterError(f"--html {settings.html} is a folder; give a file.")
+    before = _said_before(Path(settings.data))
     names = _names(settings.models)
     rules = rules_of(list(names), settings.given) if settings.given else None
     _check_out(settings)
@@ -92,9 +96,10 @@ def filter_pairs(settings: Settings, engine: Engine) -> Outcome:
         notes: list[str] = []
         scores = {name: _scored(name, source, settings, records, engine, work, notes) for name, source in names.items()}
         discernments = {name: discern(scored, settings.by) for name, scored in scores.items()}
-        outcome = Outcome(_about(settings, records, scores, discernments), notes)
+        outcome = Outcome({**before, **_about(settings, scores, discernments)}, notes)
         choice = None
         if rules is not None:
+            _refuse_unjudged(scores)
             _refuse(discernments, settings.even_so, notes)
             choice = choose(scores, rules, settings.by, settings.keep_unjudged)
             _keep(settings, records, scores, rules, choice, outcome)
@@ -111,7 +116,8 @@ def _names(sources: Sequence[str]) -> dict[str, str]:
     """Each model's name in files and messages: the last of its path."""
     names: dict[str, str] = {}
     for source in sources:
-        name = Path(source).name or Path(source).resolve().name
+        path = Path(source)
+        name = path.resolve().name if path.name in ("", "..") else path.name
         if name in names:
             raise FilterError(
                 f"--model {names[name]} and --model {source} would both be called {name!r}; give one by a link of another name."
@@ -150,7 +156,7 @@ def _scored(
         if there["identity"].get("data") != records.content:
             raise ScoresError(f"{file} holds scores of other data; remove it, or give another --out.")
         notes.append(f"{name}: {source} is not there; its scores in {file} are used")
-        return read_scores(file)
+        return read_scores(file, len(records))
     folder = find_folder(source)
     opened = look_at(folder, settings.measure)
     identity = Identity(folder_digest(folder), opened.kind, opened.measure, settings.dtype, settings.language, records.content)
@@ -159,12 +165,42 @@ def _scored(
             raise ScoresError(
                 f"{file} holds scores of another {', '.join(differs)}; remove it to score anew, or give another --out."
             )
-        return read_scores(file)
+        return read_scores(file, len(records))
     pieces = work / f"{file.stem}-{identity.model[:12]}-{opened.measure}-{settings.dtype}-{settings.language}"
     job = Job(settings.data, settings.image_root, opened, identity, settings.device, settings.batch, pieces)
-    score(job, len(records), engine, file, {"source": source})
+    early = bool(settings.given) and not settings.even_so
+    score(job, len(records), engine, file, {"source": source}, _Watch(name, settings.by) if early else lambda done: None)
     shutil.rmtree(pieces)
-    return read_scores(file)
+    return read_scores(file, len(records))
+
+
+class _Watch:
+    """Ends the work where the first pieces show already that a model cannot judge."""
+
+    def __init__(self, name: str, by: str):
+        self.name, self.by, self._decided = name, by, False
+
+    def __call__(self, done: Sequence[Path]) -> None:
+        if self._decided:
+            return
+        pairs = tried_pairs(done, self.by)
+        if len(pairs[0]) < EARLY:
+            return
+        self._decided = True
+        found = area(*pairs)
+        if found.is_blind:
+            raise FilterError(
+                f"nothing is dropped: {self.name} {found.told()}. These are the first records; their scores are kept, and "
+                "--even-so goes on nevertheless."
+            )
+
+
+def _refuse_unjudged(scores: Mapping[str, Scores]) -> None:
+    """Refuse data of which no record can be judged: there is nothing to choose."""
+    scored = next(iter(scores.values()))
+    if not scored.judged.any():
+        why = "".join(f"; {count:,}: {reason}" for reason, count in sorted(Counter(scored.unjudged).items()))
+        raise FilterError(f"none of the records can be judged{why}.")
 
 
 def _refuse(discernments: Mapping[str, Discernment], even_so: bool, notes: list[str]) -> None:
@@ -208,13 +244,15 @@ def _keep(
     )
 
 
-def _about(
-    settings: Settings, records: Records, scores: Mapping[str, Scores], discernments: Mapping[str, Discernment]
-) -> dict[str, Any]:
-    """What the data said of themselves, and who judged them."""
-    data = Path(settings.data)
+def _said_before(data: Path) -> dict[str, Any]:
+    """What the data say of themselves: set, licence…; not what will be another."""
     beside = (data if data.is_dir() else data.parent) / ABOUT
-    before = read_object(beside, FilterError) if beside.is_file() else {}
+    said = read_object(beside, FilterError) if beside.is_file() else {}
+    return {key: value for key, value in said.items() if key != "mean_characters"}
+
+
+def _about(settings: Settings, scores: Mapping[str, Scores], discernments: Mapping[str, Discernment]) -> dict[str, Any]:
+    """Who judged the records."""
     models = [
         {
             "name": name,
@@ -230,8 +268,7 @@ def _about(
         }
         for (name, scored), found in zip(scores.items(), discernments.values(), strict=True)
     ]
-    of_data = {key: value for key, value in before.items() if key != "mean_characters"}
-    return {**of_data, "filter": {"data": settings.data, "by": settings.by, "models": models}}
+    return {"filter": {"data": settings.data, "by": settings.by, "models": models}}
 
 
 def _show(

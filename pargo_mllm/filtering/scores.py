@@ -175,22 +175,31 @@ def about_of(file: Path) -> dict[str, Any]:
         raise ScoresError(f"{file} holds no scores of pargo filter ({reason(error)}); remove it.") from error
 
 
-def read_scores(file: Path) -> Scores:
+def read_scores(file: Path, count: int) -> Scores:
     """A file's numbers.
 
     Raises:
-        ScoresError: if it is damaged.
+        ScoresError: if it is damaged, or does not hold those of ``count`` records.
     """
     about = about_of(file)
     try:
         table = parquet.read_table(file, columns=[name for name in SCHEMA.names if name not in ("id", "picture", "sentences")])
     except (OSError, pyarrow.ArrowException) as error:
         raise ScoresError(f"{file} cannot be read: {reason(error)}; remove it, and it is computed again.") from error
+    if len(table) != count:
+        raise ScoresError(f"{file} holds scores of {len(table):,} records, and there are {count:,}; remove it.")
     names = (MINIMUM, MEAN, f"other_{MINIMUM}", f"other_{MEAN}")
     numbers = {name: table[name].cast("float64").to_numpy(zero_copy_only=False).astype(np.float64) for name in names}
     return Scores(
         file, about, numbers, np.array(table["unjudged"].to_pylist(), dtype=object), np.array(table["cut"].to_pylist())
     )
+
+
+def tried_pairs(pieces: Sequence[Path], by: str) -> tuple[np.ndarray, np.ndarray]:
+    """Of all texts of some pieces that were tried beside another picture, the scores beside their own and beside that one."""
+    columns = [by, f"other_{by}"]
+    table = pyarrow.concat_tables(parquet.read_table(piece, columns=columns) for piece in pieces).drop_null()
+    return table[by].to_numpy(), table[f"other_{by}"].to_numpy()
 
 
 def rows_of(file: Path) -> Iterator[dict[str, Any]]:

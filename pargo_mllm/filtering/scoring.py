@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from pargo_mllm.data.corpus import CorpusError
 from pargo_mllm.data.pictures import PictureError
@@ -34,7 +35,9 @@ OTHERS_THAT_COST = 16
 UNREADABLE = "pictures that are missing or cannot be read"
 NO_PICTURE = "records without a picture"
 SEVERAL = "records with several pictures"
+NARROW = "pictures more than 100 times as long as wide"
 SILENT = "answers without a sentence"
+_NARROWEST = 100
 LONG = f"answers of more than {MOST_SENTENCES} sentences"
 
 
@@ -72,12 +75,23 @@ class Piece:
         return self.job.work / f"{self.number:06d}.parquet"
 
 
-def score(job: Job, count: int, engine: Engine, file: Path, about: dict[str, Any]) -> None:
-    """Write the scores of a job's records into a file, unless they are there. What a killed run did is kept."""
+def score(
+    job: Job, count: int, engine: Engine, file: Path, about: dict[str, Any], watch: Callable[[Sequence[Path]], None]
+) -> None:
+    """Write the scores of a job's records into a file. What a killed run did is kept.
+
+    Args:
+        count: of the records.
+        about: what the file says beside whose scores it holds.
+        watch: is shown the pieces that are done, in their order, each time that there is one more; what it raises ends it.
+    """
     job.work.mkdir(parents=True, exist_ok=True)
     starts = range(0, count, PER_PIECE)
     pieces = [Piece(job, number, start, min(start + PER_PIECE, count)) for number, start in enumerate(starts)]
-    done = list(engine.map(score_piece, pieces, f"scoring with {file.stem.removeprefix('scores-')}"))
+    done: list[Path] = []
+    for piece in engine.map(score_piece, pieces, f"scoring with {file.stem.removeprefix('scores-')}"):
+        done.append(piece)
+        watch(done)
     join(done, file, {"identity": asdict(job.identity), **about})
 
 
@@ -105,8 +119,7 @@ def score_block(records: Sequence[Record], scorer: Scorer, job: Job) -> list[Sco
         found = sentence_spans(record.text, job.identity.language)
         reason, detail = _unjudged(record, found), None
         if reason is None:
-            detail = pictures.open(record)
-            reason = None if detail is None else UNREADABLE
+            reason, detail = pictures.open(record)
         if reason is None:
             spans[n] = found
         else:
@@ -142,26 +155,34 @@ class _Pictures:
         self._scorer = scorer
         self.seen: list[dict[str, torch.Tensor]] = []
         self.digests: list[bytes] = []
-        self._opened: dict[tuple[str, ...], int | str] = {}
+        self._opened: dict[tuple[str, ...], int | tuple[str, str]] = {}
 
-    def open(self, record: Record) -> str | None:
-        """What is wrong with a record's picture; None for a good one."""
+    def open(self, record: Record) -> tuple[str | None, str | None]:
+        """Why a record's picture cannot be judged, and what is wrong with it; None for a good one."""
         if record.pictures not in self._opened:
             try:
                 assert record.open is not None
                 picture = record.open()
             except PictureError as error:
-                self._opened[record.pictures] = str(error)
+                self._opened[record.pictures] = UNREADABLE, str(error)
             else:
-                self._opened[record.pictures] = len(self.seen)
-                self.seen.append(self._scorer.see(picture))
-                self.digests.append(hashlib.sha256(b"%d %d " % picture.size + picture.tobytes()).digest())
+                self._opened[record.pictures] = self._see(picture)
         opened = self._opened[record.pictures]
-        return opened if isinstance(opened, str) else None
+        return opened if isinstance(opened, tuple) else (None, None)
 
     def number(self, record: Record) -> int:
         """Where a record's good picture is among those that were seen."""
-        return int(self._opened[record.pictures])
+        number = self._opened[record.pictures]
+        assert isinstance(number, int)
+        return number
+
+    def _see(self, picture: Image.Image) -> int | tuple[str, str]:
+        # the shorter side becomes the model's, and the other one grows with it
+        if max(picture.size) > _NARROWEST * min(picture.size):
+            return NARROW, f"it has {picture.width} x {picture.height} pixels"
+        self.seen.append(self._scorer.see(picture))
+        self.digests.append(hashlib.sha256(b"%d %d " % picture.size + picture.tobytes()).digest())
+        return len(self.seen) - 1
 
 
 def _unjudged(record: Record, spans: Sequence[Any]) -> str | None:

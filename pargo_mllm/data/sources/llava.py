@@ -8,6 +8,7 @@ import posixpath
 from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,15 @@ DATA = "data:"
 _WANTED = (
     "a record is {id, image, conversations: [{from: human or gpt, value}]}, or messages with images, or another known form."
 )
+
+
+@dataclass(frozen=True)
+class RawRecord:
+    """A record's bytes, what they say as LLaVA says it, and the names of its pictures."""
+
+    text: bytes
+    value: dict[str, Any]
+    names: list[str]
 
 
 class LlavaCorpus:
@@ -148,17 +158,19 @@ class LlavaCorpus:
         name = f"{self.file.name}: {shown(str(record['id']))}" if "id" in record else f"{self.file.name}, byte {start:,}"
         return Example(name, (conversation,), tuple(partial(self._picture, picture, name) for picture in names))
 
-    def raw(self, index: int) -> tuple[bytes, list[str]]:
-        """The bytes of a record as they stand in the file, and the names of its pictures.
+    def raw(self, index: int) -> RawRecord:
+        """A record as it stands in the file.
 
         Raises:
             CorpusError: if the file has changed since it was opened.
         """
-        text = _read(self.file, self._starts[index], self._sizes[index])
+        start = self._starts[index]
+        text = _read(self.file, start, self._sizes[index])
+        record = as_llava(parse_json(text, f"{self.file}, byte {start:,}"))
         try:
-            return text, _names(parse_json(text, f"{self.file}, byte {self._starts[index]:,}"), self._root)
+            return RawRecord(text, record, _names(record, self._root))
         except UnusableRecord as error:
-            raise CorpusError(f"{self.file} has changed since it was opened: {error}.") from error
+            raise CorpusError(f"{self.file} has changed since it was opened: byte {start:,}: {error}.") from error
 
     def length_hint(self, index: int) -> int:
         """See :class:`pargo_mllm.data.corpus.Corpus`: bytes of the record, a picture taken for :data:`PICTURE_LENGTH`."""

@@ -84,11 +84,11 @@ def test_captions_of_a_coco_folder_are_records_of_their_own(clip, tmp_path, caps
 
 
 def test_generated_scenes_are_data_too(clip, tmp_path, capsys):
-    done = filter(capsys, "scenes:train=4,held_out=1", clip, tmp_path / "out", "--quantile", "0.5")
+    done = filter(capsys, "scenes:train=4,held_out=1", clip, tmp_path / "out", "--threshold", "-1")
     assert done.status == 0, done.said
     # a coarse and a detailed caption each
-    assert about_of(tmp_path / "out")["records"] == 4
-    assert len(open_corpus(tmp_path / "out" / "data.json", 1)) == 4
+    assert about_of(tmp_path / "out")["records"] == 8
+    assert len(open_corpus(tmp_path / "out" / "data.json", 1)) == 8
 
 
 def test_a_list_as_strangers_leave_it(clip, tmp_path, capsys):

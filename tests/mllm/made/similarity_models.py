@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import re
 
 import torch
 import transformers
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.nn.functional import cross_entropy
 from transformers import (
     BertTokenizer,
@@ -26,19 +26,20 @@ _TEXT = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "nu
 _VISION = {**_TEXT, "image_size": SIDE, "patch_size": PATCH}
 
 
-def clip_tokenizer(texts, size=600, longest=77):
-    """CLIP's BPE over bytes, of a small vocabulary of its own; like CLIP's it holds every byte."""
+def clip_tokenizer(texts, longest=77):
+    """CLIP's BPE over bytes; it holds every byte, as CLIP's does, and merges that spell the words of ``texts``.
+
+    The trainer of tokenizers breaks ties at random, and tests would be another's each time.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    words = pre_tokenizers.Split(Regex(r"[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"), "removed", invert=True)
-    bpe.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False)
-    bpe.train_from_iterator(texts, trainer)
-    made = json.loads(bpe.to_str())["model"]
-    vocabulary = dict(made["vocab"])
-    for token in (*(f"{byte}</w>" for byte in alphabet), "<|startoftext|>", "<|endoftext|>"):
-        vocabulary.setdefault(token, len(vocabulary))
-    return CLIPTokenizer(vocab=vocabulary, merges=[tuple(pair) for pair in made["merges"]], model_max_length=longest)
+    merges = {}
+    for word in sorted({word for text in texts for word in re.findall(r"[a-z]+", text.lower())}):
+        pieces = [*word[:-1], f"{word[-1]}</w>"]
+        for end in range(1, len(pieces)):
+            merges["".join(pieces[:end]), pieces[end]] = None
+    tokens = [*alphabet, *(f"{byte}</w>" for byte in alphabet), *map("".join, merges), "<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
+    return CLIPTokenizer(vocab=vocabulary, merges=list(merges), model_max_length=longest)
 
 
 def bert_tokenizer(texts=WORDS, longest=40):

@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+
+from pargo_mllm.filtering.discernment import area
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_area_is_the_share_of_comparisons_that_are_won(seed):
+    rng = np.random.default_rng(seed)
+    # coarse numbers, so that many are the same
+    own, other = rng.integers(0, 9, 70) + 2.0, rng.integers(0, 9, 70) * 1.0
+    won = [float(a > b) + 0.5 * (a == b) for a in own for b in other]
+    assert area(own, other).auc == pytest.approx(np.mean(won))
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says():
+    """Scores of a text with two pictures depend on the text; the true area of two normals a spread apart is known."""
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(400):
+        of_text = rng.normal(size=120)
+        own, other = of_text + rng.normal(size=120) + 0.8, of_text + rng.normal(size=120)
+        found = area(own, other)
+        # P(N(0.8, 2) > N(0, 2)) of two different texts
+        inside += found.low <= 0.6554 <= found.high
+    assert 0.92 <= inside / 400 <= 0.98
+
+
+def test_without_a_loss_the_interval_still_has_a_width():
+    few, many = (area(np.arange(count) + 100.0, np.arange(count) * 1.0) for count in (5, 40))
+    assert few.auc == many.auc == 1
+    assert not few.judges
+    assert "too few pairs" in few.told()
+    assert many.judges
+    assert many.low < 1
+
+
+def test_no_pairs_are_no_evidence():
+    none = area(np.zeros(0), np.zeros(0))
+    assert not none.judges
+    assert "cannot tell" in none.told()
+
+
+def test_a_model_that_is_surely_at_chance_cannot_judge():
+    rng = np.random.default_rng(1)
+    found = area(rng.normal(size=2000), rng.normal(size=2000))
+    assert not found.judges
+    assert "cannot judge" in found.told()
