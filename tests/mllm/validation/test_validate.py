@@ -199,6 +199,14 @@ def test_statuses(tmp_path, capsys):
     assert ended(capsys, "validate", tmp_path / "none.json").status == 2
 
 
+def test_several_sets_are_validated_each_by_itself(tmp_path, capsys):
+    for name, more in (("a", {}), ("b", {"image": 4})):
+        (tmp_path / f"{name}.json").write_text(json.dumps([one_record(**more)]))
+    done = ended(capsys, "validate", f"[{tmp_path}/a.json, {tmp_path}/b.json, scenes]", "--json", "--processes", 1)
+    told = json.loads(done.printed)
+    assert ([part["status"] for part in told["parts"]], told["status"], done.status) == ([0, 1], 1, 1)
+
+
 def test_absolute_names_lead_where_they_may(tmp_path):
     made = clean_set(tmp_path / "clean", 6)
     for record in made.records:
@@ -225,7 +233,7 @@ def test_every_finding_is_written_and_the_page_shows_no_stranger(faulty, tmp_pat
     assert "<b>" not in html
     assert "&lt;script&gt;" in html
     # of a link that leads out nothing is shown, of the box outside its picture is
-    cards = {kind: html.split(KINDS[kind].what)[-1].split("<h2>")[0] for kind in ("link_leads_out", "box_outside")}
+    cards = {kind: html.split(KINDS[kind].what)[-1].split("<h3>")[0] for kind in ("link_leads_out", "box_outside")}
     assert "data:image/jpeg" not in cards["link_leads_out"]
     assert "data:image/jpeg" in cards["box_outside"]
 
