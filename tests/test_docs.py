@@ -36,8 +36,6 @@ SHORTER = {
     "pargo score": "--help",
     "pargo report": "--help",
     "pargo validate": "--help",
-    "pargo data list": "",
-    "pargo data prepare": "--help",
     "pargo filter": "--help",
     "python bench/run.py": "--dry-run --out {out}",
     "python bench/micro.py": "--rounds 2 --shapes 10",
