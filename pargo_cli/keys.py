@@ -78,8 +78,9 @@ class RecipeKeys(TrainingKeys):
         tuple | None,
         Means(
             "PATH",
-            "a COCO-style folder, a LLaVA JSON file, webdataset shards, scenes (scenes:seed=1,train=5000,held_out=400); or "
-            "several, '[A, B]' or '[{path: A, weight: 0.7}, …]', all with a weight or none",
+            "a COCO-style folder, a LLaVA JSON file, webdataset shards, what pargo data prepare made, scenes "
+            "(scenes:seed=1,train=5000,held_out=400); FILE.yaml of pargo data mixture; or several, "
+            "'[A, B]' or '[{path: A, weight: 0.7}, …]', all with a weight or none",
         ),
     ] = None
     image_root: Annotated[

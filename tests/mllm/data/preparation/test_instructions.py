@@ -29,6 +29,8 @@ def entries_of(name, folder, **options):
         # "is" in other words is no verb
         ("The dish is at the left side of the iris.", "Is the dish at the left side of the iris?"),
         ("The potted plant is in the middle of the hot dog", "Is the potted plant in the middle of the hot dog?"),
+        # the first one is the sentence's
+        ("The cup is on the table that is behind the cat.", "Is the cup on the table that is behind the cat?"),
         ("The TV is on the Desk.", "Is the TV on the Desk?"),
         ("The skis are under the person .", "Are the skis under the person?"),
         ("the person is facing away from an umbrella.", "Is the person facing away from an umbrella?"),
