@@ -19,6 +19,7 @@ from pargo_mllm.jobs import engine_of
 from pargo_mllm.training.inputs import open_data
 from pargo_mllm.training.recipes import RecipeError, load_recipe
 from tests.mllm.made.official import write
+from tests.mllm.made.official.serving import anywhere
 
 STAGE2 = "extends: mini-stage2\nattention: sdpa\nviews: 0\nwarmup: 0.0\ncache_features: false\n"
 
@@ -35,7 +36,7 @@ def prepared(tmp_path_factory):
         (folder / "official" / name).mkdir(parents=True)
         write(name, folder / "official" / name)
         form = Form(per_shard=100 if name == "refcoco" else None, fetch=True)
-        prepare(find(name), folder / "official" / name, folder / name, Options(), form, engine_of("local", 1))
+        prepare(find(name), folder / "official" / name, folder / name, Options(), form, engine_of("local", 1), anywhere)
     assert run("data", "mixture", *(folder / name for name in DATA_SETS), "--out", folder / "mixture.yaml") == 0
     return folder
 
