@@ -32,6 +32,8 @@ SHORTER = {
     "pargo eval": "--help",
     "pargo score": "--help",
     "pargo report": "--help",
+    "pargo data list": "",
+    "pargo data prepare": "--help",
     "python bench/run.py": "--dry-run --out {out}",
     "python bench/micro.py": "--rounds 2 --shapes 10",
     "python bench/train.py": "",

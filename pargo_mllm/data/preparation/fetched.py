@@ -43,8 +43,8 @@ def fetch_all(addresses: Iterable[str], folder: Path, may_connect: Callable[[Add
                 in_a_row = in_a_row + 1 if found in TRANSIENT else 0
                 if in_a_row >= IN_A_ROW:
                     raise UserError(
-                        f"{IN_A_ROW} pictures in a row could not be fetched; the last are {found}. What was fetched is kept: run "
-                        "the same command again, later, to go on."
+                        f"{IN_A_ROW} pictures in a row could not be fetched; the last are {found}. What was fetched is kept: "
+                        "run the same command again, later, to go on."
                     )
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

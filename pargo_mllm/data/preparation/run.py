@@ -15,8 +15,9 @@ from pargo_mllm.data.fetching import Address, is_public
 from pargo_mllm.data.preparation.data_set import DataSet, Options, PreparationError
 from pargo_mllm.data.preparation.finishing import finish
 from pargo_mllm.data.preparation.official_files import OfficialFiles
-from pargo_mllm.data.preparation.pieces import NONE, Counts, Piece, Plan, plan
+from pargo_mllm.data.preparation.pieces import NONE, PLANNED, Counts, Piece, Plan, plan
 from pargo_mllm.data.sources.shards import ABOUT
+from pargo_mllm.errors import UserError
 from pargo_mllm.files import sync, whole_file, write_whole
 from pargo_mllm.jobs import Engine, WorkFolder
 
@@ -104,8 +105,15 @@ def _make(
     engine: Engine,
     may_connect: Callable[[Address], bool],
 ) -> None:
-    entries = data_set.entries(files, options)
-    planned = plan(entries, files, work, form.per_shard or PER_PIECE, f"reading {data_set.name}")
+    is_begun = (work / PLANNED).exists()
+    try:
+        entries = data_set.entries(files, options)
+        planned = plan(entries, files, work, form.per_shard or PER_PIECE, f"reading {data_set.name}")
+    except UserError:
+        # with another --src it may be read
+        if not is_begun:
+            _leave(out, [])
+        raise
     pieces = [
         Piece(
             number,

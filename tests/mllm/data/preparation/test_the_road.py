@@ -284,6 +284,14 @@ def test_of_nothing_comes_an_error_with_the_reasons_and_no_folder(source, tmp_pa
         made(source, tmp_path / "out", data_set=listed([], source))
 
 
+def test_a_wrong_folder_is_no_beginning(source, tmp_path):
+    (tmp_path / "wrong").mkdir()
+    (tmp_path / "out").mkdir()
+    with pytest.raises(MissingFile):
+        made(tmp_path / "wrong", tmp_path / "out")
+    made(source, tmp_path / "out")
+
+
 def test_nothing_is_made_among_the_official_files_or_beside_something_else(source, tmp_path):
     before = tree(source)
     for out in (source, source / "deep" / "out"):
