@@ -27,7 +27,7 @@ class Faulty:
     longest: int
     burst: int = 40
     refills: float = 0.25
-    stalls: float = 0.6
+    stalls: float = 1.3
     # (when, requests, tokens of the prompt, tokens of the answer), as they are counted
     log: list = field(default_factory=list)
     # pictures by how often they were answered well, and whole

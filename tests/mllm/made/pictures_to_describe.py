@@ -44,7 +44,7 @@ def describe_pictures(
     """What ``pargo caption`` does, with windows of a test's length."""
     asked = asked or Asked("what is it?", "m", max_tokens=64)
     engine = engine_of("local", processes)
-    endpoint = Endpoint(url, "m", cache, back_off=0.02, timeout=0.4, attempts=8)
+    endpoint = Endpoint(url, "m", cache, back_off=0.02, timeout=1.0, attempts=8)
     with Job(out, find_pictures(images), asked, images).begun(engine) as job:
         spending = Spending(limits or Limits(), ledger_of(job), price or Price(2.0, 8.0))
         try:
