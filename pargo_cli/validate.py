@@ -18,7 +18,7 @@ def add_parser(commands) -> None:
         "for errors, 2 where it cannot be validated.",
     )
     validate.add_argument(
-        "data", metavar="DATA", help="what pargo train --data takes: a LLaVA list, shards, a COCO-style folder"
+        "data", metavar="DATA", help="what pargo train --data takes: a LLaVA list, shards, a COCO-style folder, or several"
     )
     validate.add_argument("--image-root", type=Path, metavar="DIR", help="where a LLaVA list has its pictures, as in training")
     validate.add_argument("--decode", action="store_true", help="decode every picture, not only its head")

@@ -13,6 +13,7 @@ from pargo_mllm.data.open_corpus import FORMS, is_list, open_corpus
 from pargo_mllm.data.scenes.corpus import Scenes
 from pargo_mllm.data.sources.coco import FolderError, read_coco_folder
 from pargo_mllm.data.sources.json_rows import MAX_ROW
+from pargo_mllm.data.sources.llava import picture_folder
 from pargo_mllm.data.sources.opening import open_regular
 from pargo_mllm.data.sources.shards import ABOUT, is_shard
 from pargo_mllm.errors import UserError
@@ -80,11 +81,10 @@ def part_of(source: str | os.PathLike, image_root: Path | None = None) -> DataPa
 def _part_of(path: Path, image_root: Path | None) -> DataPart:
     listed = path / LIST if path.is_dir() and os.path.lexists(path / LIST) and os.path.lexists(path / ABOUT) else path
     if is_list(listed) and os.path.lexists(listed):
-        images = listed.parent / "images"
         if image_root is not None and not image_root.is_dir():
             raise ValidationError(f"--image-root {image_root} is no folder; give the one that the names in {path} lead from.")
         root = None if image_root is None else os.path.abspath(image_root)
-        return _list_part(listed, image_root or (images if images.is_dir() else listed.parent), root)
+        return _list_part(listed, image_root or picture_folder(listed), root)
     if image_root is not None:
         raise ValidationError(f"--image-root says where a LLaVA list has its pictures; {path} is none: leave it out.")
     shards = [file for file in path.iterdir() if is_shard(file)] if path.is_dir() else []

@@ -68,13 +68,14 @@ _KINDS = {
     # image names
     "image_null": Kind(NOTE, "images that are null or an empty list: the record is of text alone", ""),
     "images_text": Kind(NOTE, "images (in the plural) that are one name", "other trainers count its characters: write [name]"),
-    "image_empty": Kind(ERROR, "image names that are empty", "name the picture, or leave the key out"),
+    "image_empty": Kind(WARNING, "image names that are empty: none is shown", "name the picture, or leave the key out"),
     "image_type": Kind(ERROR, "images that are neither a name nor a list of names", "write a name, or a list of names"),
     "image_both": Kind(ERROR, "records with both image and images", "keep one"),
     "too_many_pictures": Kind(ERROR, "records with more than 255 pictures", ""),
     "name_leads_out": Kind(ERROR, "image names that lead out of the folder, or that no file can have", "name files below it"),
     "name_absolute": Kind(ERROR, "image names that are absolute paths", "--image-root DIR says where they may lead"),
     "link_leads_out": Kind(WARNING, "pictures that are links out of the folder; training follows them", "copy the files"),
+    "image_address": Kind(ERROR, "images that are addresses on the web; none is fetched", "download them, and name the files"),
     # pictures
     "picture_missing": Kind(ERROR, "pictures that are not there", "--image-root DIR says where a list has them"),
     "picture_special": Kind(ERROR, "pictures that are folders, pipes or devices", ""),

@@ -15,7 +15,7 @@ from pargo_mllm.validation.box_checks import check_boxes
 from pargo_mllm.validation.findings import ERROR, KINDS, Finding
 from pargo_mllm.validation.leaks import check_leaks
 from pargo_mllm.validation.lengths import lengths_of
-from pargo_mllm.validation.picture_checks import Look, leads_out, look_at
+from pargo_mllm.validation.picture_checks import Look, links_out, look_at
 from pargo_mllm.validation.pieces import Piece, Reading
 from pargo_mllm.validation.samples import Sample, SamplePicture
 from pargo_mllm.validation.settings import Settings
@@ -85,7 +85,7 @@ def look(piece: Piece, settings: Settings) -> Seen:
         seen.places.append(-1 if sample.byte is None else sample.byte)
         seen.lines.append(-1 if sample.line is None else sample.line)
         seen.names.append(sample.id)
-        seen.found += sample.found
+        seen.found += sample.finish() if sample.found else []
     seen.found += reading.found
     seen.records, seen.ids = bytes(records), bytes(ids)
     seen.line_ends, seen.ended = reading.lines, reading.ended
@@ -116,11 +116,9 @@ class _Looker:
 
 
 def _look_at_sample(sample: Sample, settings: Settings, seen: Seen, looker: _Looker) -> None:
-    record = sample.record or {}
     seen.forms[sample.form] += 1
-    for key in ("image", "images"):
-        if isinstance(record.get(key), (str, list)):
-            seen.images["a list" if isinstance(record[key], list) else "a name"] += 1
+    if sample.image is not None:
+        seen.images[sample.image] += 1
     sizes: list[Size] = []
     unreadable: str | None = None
     for picture in sample.pictures:
@@ -132,7 +130,7 @@ def _look_at_sample(sample: Sample, settings: Settings, seen: Seen, looker: _Loo
                 unreadable = unreadable or kind
         if look.header is not None:
             sizes.append(look.header.size)
-        if picture.place is None and leads_out(picture.folder, picture.file):
+        if picture.is_file and links_out(picture.folder, picture.file):
             sample.add("link_leads_out", picture.name, picture)
     if unreadable is not None and sample.conversation is not None:
         seen.unreadable[unreadable] += 1
@@ -156,7 +154,8 @@ def _upright(sample: Sample, stored: Size | None, settings: Settings) -> Size | 
     if picture.place is not None:
         return stored
     try:
-        (width, height), turn = stored_size(picture.file, picture.name)
+        source = picture.file if picture.content is None else picture.content
+        (width, height), turn = stored_size(source, picture.name)
     except PictureError:
         return stored
     return (height, width) if turn >= 5 else (width, height)

@@ -23,6 +23,7 @@ from pargo_mllm.data.pictures import (
     load_picture,
     read_header,
 )
+from pargo_mllm.data.sources.opening import leads_out
 from pargo_mllm.validation.samples import SamplePicture
 
 # Pillow's names of what goes by the same endings
@@ -128,7 +129,7 @@ def _decoded(picture: SamplePicture, file: IO[bytes], name: str) -> list[tuple[s
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FirstFrameWarning)
-            if picture.place is None:
+            if picture.is_file:
                 load_picture(picture.file, name)
             else:
                 file.seek(0)
@@ -139,16 +140,13 @@ def _decoded(picture: SamplePicture, file: IO[bytes], name: str) -> list[tuple[s
     return []
 
 
-@lru_cache(maxsize=65536)
-def _real(folder: str) -> str:
-    return os.path.realpath(folder)
-
-
-def leads_out(folder: Path, file: Path) -> bool:
-    """Whether links lead from a file in a folder to one outside of it; a link that the folder itself is does not count."""
+def links_out(folder: Path, file: Path) -> bool:
+    """:func:`pargo_mllm.data.sources.opening.leads_out`, asked once of all files of a folder that are no links."""
     if os.path.islink(file):
-        real = os.path.realpath(file)
-    else:
-        real = os.path.join(_real(os.path.dirname(file)), "")
-    inside = os.path.join(_real(os.fspath(folder)), "")
-    return not os.path.join(real, "").startswith(inside)
+        return leads_out(folder, file)
+    return _folder_leads_out(os.fspath(folder), os.path.dirname(file))
+
+
+@lru_cache(maxsize=65536)
+def _folder_leads_out(folder: str, inside: str) -> bool:
+    return leads_out(folder, inside)

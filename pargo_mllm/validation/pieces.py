@@ -17,6 +17,7 @@ from pargo_mllm.data.sources.json_rows import MAX_ROW
 from pargo_mllm.data.sources.llava_records import MARK, TURNS, UnusableRecord, check_media
 from pargo_mllm.data.sources.opening import open_regular
 from pargo_mllm.data.sources.photographs_folder import CAPTION_PROMPT
+from pargo_mllm.data.sources.record_forms import as_llava
 from pargo_mllm.data.sources.shard_index import find_index, left_out, num_samples, scan_shard
 from pargo_mllm.data.sources.shards import MAX_TEXT
 from pargo_mllm.validation.findings import Finding
@@ -159,30 +160,21 @@ class ShardPiece:
         value: Any = {}
         if row["json"][0]:
             value = self._parsed(content, sample)
-        caption = None
-        if isinstance(value, dict) and not any(one in value for one in (*TURNS, "messages")):
-            caption = value.get("caption")
-            if caption is None and row["txt"][0]:
-                content = os.pread(descriptor, min(int(row["txt"][1]), MAX_TEXT), int(row["txt"][0]))
-                try:
-                    caption = content.decode("utf-8-sig")
-                except UnicodeDecodeError:
-                    sample.add("invalid_utf8", "its caption is no UTF-8")
-                    return sample
-            if caption is not None or not value:
-                self._caption(caption, value, sample)
-                sample.record = value
+        if value is BROKEN:
+            return sample
+        if not isinstance(value, dict) or _has_turns(value):
+            check_record(value, sample, self.file.parent, None, beside=len(pictures))
+            return sample
+        caption = value.get("caption")
+        if caption is None and row["txt"][0]:
+            content = os.pread(descriptor, min(int(row["txt"][1]), MAX_TEXT), int(row["txt"][0]))
+            try:
+                caption = content.decode("utf-8-sig")
+            except UnicodeDecodeError:
+                sample.add("invalid_utf8", "its caption is no UTF-8")
                 return sample
-        if value is not BROKEN:
-            # in a shard a picture is what stands beside the record
-            told = value
-            if isinstance(value, dict):
-                told = {one: said for one, said in value.items() if one != "images"}
-                told["image"] = [str(at) for at in range(len(pictures))]
-            sample.pictures = []
-            check_record(told, sample, self.file.parent, None)
-            sample.pictures, sample.id = pictures, key
-            sample.found = [one for one in sample.found if one.kind not in _OF_NAMES]
+        self._caption(caption, value, sample)
+        sample.record = value
         return sample
 
     def _parsed(self, content: bytes, sample: Sample) -> Any:
@@ -221,10 +213,6 @@ class ShardPiece:
             sample.conversation = about_image(CAPTION_PROMPT, caption.strip())
 
 
-# of a shard's picture the name is ours
-_OF_NAMES = ("image_null", "images_text")
-
-
 @dataclass(frozen=True)
 class PhotographPiece:
     """Some photographs of a COCO-style folder.
@@ -246,6 +234,15 @@ class PhotographPiece:
 
 
 Piece = ListPiece | ShardPiece | PhotographPiece
+
+
+def _has_turns(value: dict[str, Any]) -> bool:
+    """Whether a shard's object is a record, in any form, and no caption."""
+    try:
+        record = as_llava(value)
+    except UnusableRecord:
+        return True
+    return any(key in record for key in TURNS)
 
 
 def _left(rows: Any, name: str) -> list[Finding]:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from pargo_mllm.data.corpus import shown
+from pargo_mllm.data.pictures import PictureError, content_of_url
 from pargo_mllm.data.sources import llava_records
+from pargo_mllm.data.sources.llava import DATA
 from pargo_mllm.data.sources.llava_records import MARK, TURNS, UnusableRecord, picture_names, record_messages
 from pargo_mllm.data.sources.opening import leads_inside, named_file
 from pargo_mllm.data.sources.record_forms import as_llava
@@ -31,8 +33,13 @@ _REASONS: Mapping[str, str] = {
     llava_records.OPEN: "no_answer",
 }
 # keys that mean something, in this form or in that of another trainer, by what holds them
-_OF_RECORDS = ("id", "image", "images", "conversations", "messages", "frame", "width", "height", "system")
-_OF_TURNS = ("from", "value", "role", "content")
+_LISTS = (*TURNS, "conversation", "messages", "texts")
+_PAIRS = ("query", "instruction")
+_OF_RECORDS = (
+    *("id", "image", "images", "conversations", "conversation", "messages", "texts", "frame", "width", "height", "system"),
+    *("query", "response", "instruction", "input", "output", "history", "objects"),
+)
+_OF_TURNS = ("from", "value", "role", "content", "user", "assistant")
 # what records often say of themselves: known, and not read
 _SAID_BESIDE = (
     "source",
@@ -55,12 +62,13 @@ _ALIKE = 0.75
 _FEW = 5
 
 
-def check_record(value: Any, sample: Sample, folder: Path, root: str | None) -> None:
+def check_record(value: Any, sample: Sample, folder: Path, root: str | None, beside: int | None = None) -> None:
     """Note what is wrong with a record, and give the sample its conversation and pictures.
 
     Args:
         folder: that pictures are named from.
         root: where absolute names may lead, as an absolute path; nowhere when None.
+        beside: in a shard, how many pictures stand beside the record: what it names itself is nothing, and its key is its id.
     """
     if not isinstance(value, dict):
         sample.add("not_an_object", f"it is {_kind(value)}")
@@ -68,6 +76,8 @@ def check_record(value: Any, sample: Sample, folder: Path, root: str | None) -> 
     sample.form = _form(value)
     for kind, detail in _keys(tuple(value), tuple(dict.fromkeys(map(tuple, turns_of(value))))):
         sample.add(kind, detail)
+    if beside is None:
+        _check_written(value, sample)
     try:
         record = as_llava(value)
     except UnusableRecord as problem:
@@ -77,23 +87,24 @@ def check_record(value: Any, sample: Sample, folder: Path, root: str | None) -> 
         sample.add("not_an_object", f"it is {_kind(record)}")
         return
     sample.record = record
+    if beside is not None:
+        sample.conversation = _check_turns(record, sample, beside)
+        return
     is_usable = _check_id(record, sample)
     names = _check_names(record, sample, folder, root)
-    conversation = _check_turns(record, sample, names)
+    conversation = _check_turns(record, sample, None if names is None else len(names))
     if is_usable and names is not None and len(sample.pictures) == len(names):
         sample.conversation = conversation
 
 
 def _form(value: dict[str, Any]) -> str:
     """What a form is called: by its turns, and by how they are written."""
-    key = next((key for key in (*TURNS, "messages") if key in value), None)
-    if key is None:
-        return "other"
-    turns = value[key]
-    if not isinstance(turns, list) or not turns or not isinstance(turns[0], dict):
-        return "other"
-    written = "role" if "role" in turns[0] else "from"
-    return f"{'messages' if key == 'messages' else 'conversations'} of {written}"
+    for key in _LISTS:
+        turns = value.get(key)
+        if isinstance(turns, list) and turns and isinstance(turns[0], dict):
+            written = next((one for one in ("from", "role", "user") if one in turns[0]), "other turns")
+            return f"{'conversations' if key in TURNS else key} of {written}"
+    return next((key for key in _PAIRS if key in value), "other")
 
 
 # files have few shapes of records; a stranger may give each its own
@@ -130,6 +141,22 @@ def _check_id(record: dict[str, Any], sample: Sample) -> bool:
     return True
 
 
+def _check_written(value: dict[str, Any], sample: Sample) -> None:
+    """Images as they are written: what training takes for none, and what others take for something else."""
+    for key in ("image", "images"):
+        if key not in value:
+            continue
+        written = value[key]
+        if written and isinstance(written, (str, list)):
+            sample.image = "a name" if isinstance(written, str) else "a list"
+        if written is None or written == []:
+            sample.add("image_null", f"{key} is {'null' if written is None else 'an empty list'}")
+        elif isinstance(written, str) and not written.strip():
+            sample.add("image_empty", f"{key} is {written!r}")
+        elif key == "images" and isinstance(written, str):
+            sample.add("images_text", f"images is {shown(written, 80)!r}")
+
+
 def _check_names(record: dict[str, Any], sample: Sample, folder: Path, root: str | None) -> list[str] | None:
     """The names of its pictures; None where it cannot be told how many there are."""
     try:
@@ -137,17 +164,14 @@ def _check_names(record: dict[str, Any], sample: Sample, folder: Path, root: str
     except UnusableRecord as problem:
         sample.add(_REASONS.get(problem.reason, "unusable"), f"{problem}")
         return None
-    for key in ("image", "images"):
-        if key in record and record[key] in (None, []) and not names:
-            sample.add("image_null", f"{key} is {'null' if record[key] is None else 'an empty list'}")
-    if record.get("image") is None and isinstance(record.get("images"), str):
-        sample.add("images_text", f"images is {shown(record['images'], 80)!r}")
     for name in names:
         below = name
         if root is not None and name.startswith(os.path.join(root, "")):
             below = name[len(os.path.join(root, "")) :]
-        if not name.strip():
-            sample.add("image_empty", f"it is {name!r}")
+        if name.startswith(DATA):
+            sample.pictures.append(SamplePicture(f"{name[:40]}…", Path(), folder, content=_held(name)))
+        elif name.startswith(("http://", "https://")):
+            sample.add("image_address", shown(name))
         elif below.startswith("/") and root is None:
             sample.add("name_absolute", shown(name))
         elif not leads_inside(below):
@@ -157,9 +181,17 @@ def _check_names(record: dict[str, Any], sample: Sample, folder: Path, root: str
     return names
 
 
-def _check_turns(record: dict[str, Any], sample: Sample, names: list[str] | None) -> Any:
+def _held(url: str) -> bytes:
+    """What a ``data:`` URL holds; nothing, where it holds no file."""
+    try:
+        return content_of_url(url)
+    except PictureError:
+        return b""
+
+
+def _check_turns(record: dict[str, Any], sample: Sample, pictures: int | None) -> Any:
     """Its conversation, or None with what is wrong noted; where pictures and their marks do not match, what else is, too."""
-    count, is_usable = (_marks(record), False) if names is None else (len(names), True)
+    count, is_usable = (_marks(record), False) if pictures is None else (pictures, True)
     for _ in range(2):
         try:
             conversation = record_messages(record, count)

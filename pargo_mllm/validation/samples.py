@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -57,12 +57,19 @@ class SamplePicture:
         file: its file, or the shard.
         folder: what it should lie in.
         place: of a shard, (offset, bytes).
+        content: its bytes, where the record itself holds them.
     """
 
     name: str
     file: Path
     folder: Path
     place: tuple[int, int] | None = None
+    content: bytes | None = None
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a file of its own."""
+        return self.place is None and self.content is None
 
     @contextmanager
     def opened(self) -> Iterator[tuple[IO[bytes], int]]:
@@ -72,15 +79,18 @@ class SamplePicture:
             OSError: if it cannot be opened, or is no regular file.
             ValueError: if no file can have that name.
         """
+        if self.content is not None:
+            yield io.BytesIO(self.content), len(self.content)
+            return
         with open_regular(self.file) as raw:
             if self.place is None:
                 yield io.BufferedReader(raw), os.fstat(raw.fileno()).st_size
             else:
                 yield io.BufferedReader(Part(raw.fileno(), *self.place)), self.place[1]
 
-    def shown(self) -> PicturePlace:
+    def shown(self) -> PicturePlace | None:
         """Where a report finds it."""
-        return PicturePlace(str(self.folder), str(self.file), self.place)
+        return None if self.content is not None else PicturePlace(str(self.folder), str(self.file), self.place)
 
 
 @dataclass
@@ -93,6 +103,7 @@ class Sample:
         id: the record's, as text.
         record: what it says, as LLaVA has it; None where it is no record.
         form: that it is written in.
+        image: how its images are written, "a name" or "a list"; None where there are none.
         conversation: as training reads it; None where training skips it.
         pictures: those whose names can lead to one.
         found: what is wrong.
@@ -105,6 +116,7 @@ class Sample:
     id: str | None = None
     record: dict[str, Any] | None = None
     form: str = "other"
+    image: str | None = None
     conversation: Conversation | None = None
     pictures: list[SamplePicture] = field(default_factory=list)
     found: list[Finding] = field(default_factory=list)
@@ -114,6 +126,14 @@ class Sample:
         shown = picture or (self.pictures[0] if self.pictures else None)
         place = None if shown is None else shown.shown()
         self.found.append(Finding(kind, detail, self.file, self.number, self.line, self.byte, self.id, place))
+
+    def finish(self) -> list[Finding]:
+        """What was found, each finding once, with the id and a picture where they were not known yet."""
+        shown = self.pictures[0].shown() if self.pictures else None
+        return [
+            replace(one, id=self.id if one.id is None else one.id, picture=one.picture or shown)
+            for one in dict.fromkeys(self.found)
+        ]
 
     def answers(self) -> list[str]:
         """What the assistant says, turn by turn."""

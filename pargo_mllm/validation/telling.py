@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 from pargo_mllm.data.corpus import shown
 from pargo_mllm.data.pictures import FirstFrameWarning, PictureError, decode_picture, load_picture
-from pargo_mllm.data.sources.opening import open_regular
+from pargo_mllm.data.sources.opening import leads_out, open_regular
 from pargo_mllm.reports.page import definitions, picture, table, text, write_page
-from pargo_mllm.validation.findings import KINDS, SEVERITIES, Finding, PicturePlace
-from pargo_mllm.validation.picture_checks import leads_out
+from pargo_mllm.validation.findings import KINDS, NOTE, SEVERITIES, Finding, PicturePlace
 from pargo_mllm.validation.run import Report
 
 _SIDE = 320
+_FIGURES = ("data", "samples", "mean characters of an answer")
 _ADVICE = {
     "error": "errors: the record is skipped, or teaches something wrong",
     "warning": "warnings: probably not what was meant",
@@ -33,17 +34,23 @@ def lines(report: Report) -> str:
             said += ["", _ADVICE[severity]]
         for kind in kinds:
             said.append(f"  {report.counts[kind]:,} {KINDS[kind].what}" + (f": {KINDS[kind].do}" if KINDS[kind].do else ""))
-            if severity == "note":
-                continue
-            said += [f"      {_one_line(one)}" for one in report.examples[kind]]
+            # of notes one
+            said += [f"      {_one_line(one)}" for one in report.examples[kind][: 1 if severity == NOTE else None]]
     if not report.counts:
         said.append("nothing was found")
     return "\n".join(said)
 
 
-def page(report: Report, file: Path) -> None:
-    """Write the page: counts, and of each kind three examples with their pictures."""
-    parts = [f"<h1>{text(report.data)}</h1>", f"<p class='lead'>{text(_summary(report))}</p>", _figures(report)]
+def page(reports: Sequence[Report], file: Path) -> None:
+    """Write the page: the sets in a table, and of each its counts and three examples of each kind with their pictures."""
+    parts = ["<h1>Validation of training data</h1>", table(_FIGURES, map(_figures, reports))]
+    for report in reports:
+        parts += _of_report(report)
+    write_page(file, "Validation of training data", parts)
+
+
+def _of_report(report: Report) -> list[str]:
+    parts = [f"<h2>{text(report.data)}</h2>", f"<p class='lead'>{text(_summary(report))}</p>"]
     rows = [
         f"<tr><th scope='row'>{text(KINDS[kind].what)}</th><td>{text(KINDS[kind].severity)}</td>"
         f"<td>{report.counts[kind]:,}</td></tr>"
@@ -51,15 +58,14 @@ def page(report: Report, file: Path) -> None:
         for kind in KINDS
         if KINDS[kind].severity == severity and report.counts[kind]
     ]
-    parts.append("<h2>What was found</h2>")
     parts.append(table(("", "severity", "findings"), rows) if rows else "<p>Nothing.</p>")
     for severity in SEVERITIES:
         for kind in KINDS:
             if KINDS[kind].severity == severity and report.counts[kind]:
                 cards = "".join(_card(one) for one in report.examples[kind])
                 do = f"<p>{text(KINDS[kind].do)}</p>" if KINDS[kind].do else ""
-                parts.append(f"<h2>{text(KINDS[kind].what)} ({report.counts[kind]:,})</h2>{do}<div class='cards'>{cards}</div>")
-    write_page(file, f"Validation of {report.data}", parts)
+                parts.append(f"<h3>{text(KINDS[kind].what)} ({report.counts[kind]:,})</h3>{do}<div class='cards'>{cards}</div>")
+    return parts
 
 
 def _summary(report: Report) -> str:
@@ -73,8 +79,7 @@ def _summary(report: Report) -> str:
 
 def _figures(report: Report) -> str:
     mean = "" if report.mean_characters is None else f"{report.mean_characters:.1f}"
-    row = f"<tr><th scope='row'>{text(Path(report.data).name)}</th><td>{report.usable:,}</td><td>{mean}</td></tr>"
-    return table(("data", "samples", "mean characters of an answer"), [row])
+    return f"<tr><th scope='row'>{text(report.data)}</th><td>{report.usable:,}</td><td>{mean}</td></tr>"
 
 
 def _one_line(finding: Finding) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -131,7 +132,7 @@ def faulty_set(folder: Path) -> FaultySet:
         return change
 
     plant("misspelt_read", renames("conversations", "conversatons"))
-    plant("misspelt_key", renames("conversations", "conversation"), "no_turns")
+    plant("misspelt_key", renames("conversations", "convrsations"), "no_turns")
     plant("misspelt_key", renames("image", "imgae"), "image_marks")
     plant(
         "misspelt_key",
@@ -140,10 +141,11 @@ def faulty_set(folder: Path) -> FaultySet:
     )
     plant("unknown_key", sets(zebra=1))
     plant("id_number", lambda record, number: record.update(id=number))
+    plant("id_number", sets(id=10**30))
     plant("id_wrong", sets(id=1.5))
     plant("id_wrong", sets(id=[1]))
     plant("role_order", lambda record, number: record["conversations"].reverse())
-    plant("role_unknown", turn(0, **{"from": "user"}))
+    plant("role_unknown", turn(0, **{"from": "narrator"}))
     plant("no_answer", lambda record, number: record["conversations"].append({"from": "human", "value": "And?"}))
     plant("image_marks", turn(0, value="<image> <image> what?"))
     plant("image_marks", turn(0, value="what?"))
@@ -161,8 +163,9 @@ def faulty_set(folder: Path) -> FaultySet:
     # pictures by their names
     plant("image_null", lambda record, number: (record.update(image=None), turn(0, value="what?")(record, number)))
     plant("image_null", lambda record, number: (record.update(image=[]), turn(0, value="what else?")(record, number)))
-    plant("image_empty", sets(image=""))
-    plant("image_type", sets(image={"path": "a.jpg"}))
+    plant("image_empty", sets(image=""), "image_marks")
+    plant("image_empty", lambda record, number: (record.update(image=""), turn(0, value="what now?")(record, number)))
+    plant("image_type", sets(image=["a.jpg", 3]))
     plant("image_type", sets(image=7))
     plant("image_both", lambda record, number: record.update(images=[record["image"]]))
     plant("images_text", renames("image", "images"))
@@ -170,6 +173,9 @@ def faulty_set(folder: Path) -> FaultySet:
     plant("too_many_pictures", lambda record, number: record.update(image=[record["image"]] * 300))
     plant("name_leads_out", sets(image="../list.json"))
     plant("name_leads_out", sets(image="a\0b.jpg"))
+    plant("image_address", sets(image="https://example.org/a.jpg"))
+    plant("picture_empty", sets(image="data:image/png;base64,?"))
+    plant(None, lambda record, number: record.update(image=held(made.picture(number))))
     plant("name_absolute", sets(image="/etc/hostname"))
 
     def link(record, number):
@@ -235,6 +241,10 @@ def faulty_set(folder: Path) -> FaultySet:
     # of the file: some images are lists
     made.planted.add(("image_forms", None))
     return made
+
+
+def held(file: Path) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(file.read_bytes()).decode()}"
 
 
 def blank(width: int, height: int) -> bytes:

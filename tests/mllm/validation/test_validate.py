@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import random
 import re
 import shutil
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pargo_mllm.data.corpus import CorpusError
 from pargo_mllm.data.sources.llava import LlavaCorpus
@@ -37,10 +38,10 @@ def faulty(tmp_path_factory):
     return made
 
 
-def found_in(file, settings=None, **part):
+def found_in(file, asked=None, **part):
     """Every finding, and the report."""
     found = []
-    report = validate(part_of(file, **part), settings or Settings(), engine_of("local", 1), found.append, None)
+    report = validate(part_of(file, **part), asked or Settings(), engine_of("local", 1), found.append, None)
     return found, report
 
 
@@ -199,6 +200,14 @@ def test_statuses(tmp_path, capsys):
     assert ended(capsys, "validate", tmp_path / "none.json").status == 2
 
 
+def test_several_sets_are_validated_each_by_itself(tmp_path, capsys):
+    for name, more in (("a", {}), ("b", {"image": 4})):
+        (tmp_path / f"{name}.json").write_text(json.dumps([one_record(**more)]))
+    done = ended(capsys, "validate", f"[{tmp_path}/a.json, {tmp_path}/b.json, scenes]", "--json", "--processes", 1)
+    told = json.loads(done.printed)
+    assert ([part["status"] for part in told["parts"]], told["status"], done.status) == ([0, 1], 1, 1)
+
+
 def test_absolute_names_lead_where_they_may(tmp_path):
     made = clean_set(tmp_path / "clean", 6)
     for record in made.records:
@@ -225,7 +234,7 @@ def test_every_finding_is_written_and_the_page_shows_no_stranger(faulty, tmp_pat
     assert "<b>" not in html
     assert "&lt;script&gt;" in html
     # of a link that leads out nothing is shown, of the box outside its picture is
-    cards = {kind: html.split(KINDS[kind].what)[-1].split("<h2>")[0] for kind in ("link_leads_out", "box_outside")}
+    cards = {kind: html.split(KINDS[kind].what)[-1].split("<h3>")[0] for kind in ("link_leads_out", "box_outside")}
     assert "data:image/jpeg" not in cards["link_leads_out"]
     assert "data:image/jpeg" in cards["box_outside"]
 
@@ -246,14 +255,14 @@ def small(tmp_path_factory):
     return made.folder
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_damaged_files_give_a_status_and_no_traceback(seed, small, tmp_path, capsys):
-    chance = random.Random(seed)
-    shutil.copytree(small, tmp_path / "set")
-    name = ("list.json", "lines.jsonl")[seed % 2]
-    file = tmp_path / "set" / (name if seed % 3 else f"images/{chance.randrange(1, 7):06d}.{'png' if seed % 4 == 0 else 'jpg'}")
-    if file.exists():
-        damage(file, chance)
-    done = ended(capsys, "validate", tmp_path / "set" / name, "--json", "--processes", 1)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(chance=st.randoms(use_true_random=False), name=st.sampled_from(["list.json", "lines.jsonl"]), in_picture=st.booleans())
+def test_damaged_files_give_a_status_and_no_traceback(chance, name, in_picture, small, tmp_path, capsys):
+    folder = tmp_path / "set"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(small, folder)
+    pictures = sorted((folder / "images").iterdir())
+    damage(chance.choice(pictures) if in_picture else folder / name, chance)
+    done = ended(capsys, "validate", folder / name, "--json", "--processes", 1)
     assert done.status in (0, 1, 3), done.said
     json.loads(done.printed)
