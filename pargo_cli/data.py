@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import re
 from pathlib import Path
 
 from pargo_cli.data_sets import DATA_SETS
@@ -13,7 +15,7 @@ def add_parser(commands) -> None:
     """Add the command with its actions."""
     data = commands.add_parser("data", help="prepare, convert, mix and describe training data")
     actions = data.add_subparsers(metavar="action", dest="action", required=True)
-    for add in (_list, _prepare, _mixture, _convert):
+    for add in (_list, _prepare, _mixture, _convert, _card):
         add(actions)
 
 
@@ -107,3 +109,33 @@ def _convert(actions) -> None:
     )
     convert.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     convert.set_defaults(module="pargo_mllm.commands.data.convert")
+
+
+def _card(actions) -> None:
+    card = actions.add_parser(
+        "card",
+        allow_abbrev=False,
+        help="tell what training data hold: a page with samples, and a card as the hub shows it",
+        description="Tell what training data hold: the paper's Table 1 with them in it, lengths, pictures, what answers speak "
+        "of and samples, as card.html and as README.md in the hub's form.",
+    )
+    card.add_argument("data", metavar="DATA", help="a LLaVA list, a prepared folder, shards or a COCO-style folder")
+    card.add_argument("--out", type=Path, metavar="DIR", help="where the card goes (default: DATA-card, beside the data)")
+    card.add_argument("--image-root", type=Path, metavar="DIR", help="where a LLaVA list has its pictures, as in training")
+    card.add_argument("--title", metavar="TEXT", help="its name (default: what its preparation wrote, or the file's)")
+    card.add_argument(
+        "--licence", metavar="TEXT", help="as the hub spells it (cc-by-4.0), or in words (default: what its preparation wrote)"
+    )
+    card.add_argument("--source", metavar="TEXT", help="where it comes from (default: what its preparation wrote)")
+    card.add_argument("--language", type=_language, metavar="CODE", help="of its answers, as the hub spells it: en")
+    card.add_argument("--samples", type=at_least_zero, default=24, metavar="N", help="samples to show (default: %(default)s)")
+    card.add_argument("--seed", type=at_least_zero, default=0, metavar="N", help="of the samples that are shown (default: 0)")
+    card.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    add_engine_options(card)
+    card.set_defaults(module="pargo_mllm.commands.data.card")
+
+
+def _language(text: str) -> str:
+    if not re.fullmatch(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*", text):
+        raise argparse.ArgumentTypeError(f"{text} must be a code like en, de or zh-Hans")
+    return text

@@ -97,7 +97,7 @@ def named(index: int, pieces: int, piece: object) -> str:
 
 def _packed(error: Exception) -> bytes:
     """Pickle calls an error's constructor with the message alone, whatever it takes: where that fails it is made without."""
-    ways: tuple[Any, ...] = (error, (type(error), error.args, error.__dict__), (type(error), (str(error),), {}))
+    ways: tuple[object, ...] = (error, (type(error), error.args, error.__dict__), (type(error), (str(error),), {}))
     for way in ways:
         try:
             packed = pickle.dumps(way)
