@@ -21,7 +21,7 @@ from pargo_mllm.data.preparation.pieces import Counts, Piece
 from pargo_mllm.data.sources.llava_records import HALF, UnusableRecord, record_messages
 from pargo_mllm.data.sources.opening import leads_inside
 from pargo_mllm.data.sources.shard_samples import PICTURES
-from pargo_mllm.files import whole_file
+from pargo_mllm.files import sync, whole_file
 
 UNREADABLE = "pictures that are missing or cannot be read"
 ANOTHER_SIZE = "pictures of another size than the set says"
@@ -115,7 +115,7 @@ def _unusable(entry: Entry) -> str | None:
 
 
 def _write_list(piece: Piece, records: Iterator[Laid]) -> None:
-    with whole_file(piece.records) as aside, open(aside, "w", encoding="utf-8") as file:
+    with whole_file(piece.records, shared=True) as aside, open(aside, "w", encoding="utf-8") as file:
         for record, name, content in records:
             if name is not None and content is not None:
                 _lay(content, piece.out / "images" / name, piece)
@@ -138,7 +138,7 @@ def _lay(content: Path | bytes, file: Path, piece: Piece) -> None:
             pass
     # in the folder of the job, so that a kill leaves nothing among the pictures; what a machine's fault leaves half written is
     # found by validation
-    aside = piece.work / f"picture-{piece.number:06d}"
+    aside = piece.work / f"picture-{piece.number:06d}-{os.getpid()}"
     if isinstance(content, bytes):
         aside.write_bytes(content)
     else:
@@ -148,7 +148,9 @@ def _lay(content: Path | bytes, file: Path, piece: Piece) -> None:
 
 def _write_shard(piece: Piece, records: Iterator[Laid]) -> None:
     """Keys are numbers over all pieces; ids stand in the records."""
-    with whole_file(piece.records) as aside, tarfile.TarFile(aside, "w", format=tarfile.GNU_FORMAT) as tar:
+    # in the folder of the job, too, and under a name of its own: a worker that its killed parent left behind may still write
+    aside = piece.work / f"shard-{piece.number:06d}-{os.getpid()}"
+    with tarfile.TarFile(aside, "w", format=tarfile.GNU_FORMAT) as tar:
         for number, (record, name, content) in enumerate(records):
             key = f"{piece.number:06d}{number:06d}"
             if name is not None and content is not None:
@@ -159,6 +161,9 @@ def _write_shard(piece: Piece, records: Iterator[Laid]) -> None:
                 # it is decoded by its content; under another suffix it would not be looked for
                 _add(tar, f"{key}.{suffix if suffix in PICTURES else 'jpg'}", content)
             _add(tar, f"{key}.json", json.dumps(record, ensure_ascii=False).encode())
+    sync(aside)
+    os.replace(aside, piece.records)
+    sync(piece.out)
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
