@@ -19,6 +19,7 @@ REQUIRED_PACKAGES = {
     "yaml": "pyyaml",
     "tensorboard": "tensorboard",
     "tqdm": "tqdm",
+    "orjson": "orjson",
 }
 # looked for, not imported: an ImportError inside a package that is there stays what it is
 _missing = [name for name in REQUIRED_PACKAGES if find_spec(name) is None]

@@ -101,9 +101,9 @@ def test_the_wheel_asks_for_torch_and_triton_alone(wheel):
     assert names(requirements(wheel)) == {"torch", "triton"}
     # what pargo_mllm names where it is missing is what its extra installs
     assert names(requirements(wheel, "mllm")) == set(REQUIRED_PACKAGES.values())
-    for extra in ("demo", "eval", "flash", "deepspeed", "timm"):
+    for extra in ("demo", "eval", "data", "flash", "deepspeed", "timm"):
         assert [one.extras for one in requirements(wheel, extra) if one.name == "pargo"] == [{"mllm"}]
-    assert [one.extras for one in requirements(wheel, "dev") if one.name == "pargo"] == [{"demo", "eval"}]
+    assert [one.extras for one in requirements(wheel, "dev") if one.name == "pargo"] == [{"demo", "eval", "data"}]
 
 
 def test_the_oldest_constraints_are_the_declared_lower_bounds(wheel):

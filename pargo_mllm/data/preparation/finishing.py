@@ -19,7 +19,7 @@ from pargo_mllm.data.preparation.pieces import Counts, Piece
 from pargo_mllm.data.sources.llava_records import HALF, UnusableRecord, record_messages
 from pargo_mllm.data.sources.opening import leads_inside
 from pargo_mllm.data.sources.shard_samples import PICTURES
-from pargo_mllm.files import whole_file
+from pargo_mllm.files import sync, whole_file
 
 UNREADABLE = "pictures that are missing or cannot be read"
 ANOTHER_SIZE = "pictures of another size than the set says"
@@ -113,16 +113,45 @@ def _unusable(entry: Entry) -> str | None:
 
 
 def _write_list(piece: Piece, records: Iterator[Laid]) -> None:
-    with whole_file(piece.records) as aside, open(aside, "w", encoding="utf-8") as file:
+    with whole_file(piece.records, shared=True) as aside, open(aside, "w", encoding="utf-8") as file:
         for record, name, content in records:
             if name is not None and content is not None:
                 lay(content, piece.out / "images" / name, piece.work / f"picture-{piece.number:06d}", piece.copy)
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
+<<<<<<< HEAD
+=======
+def _lay(content: Path | bytes, file: Path, piece: Piece) -> None:
+    """A picture beside its record. One that several records, or another process, laid there is the same one."""
+    if file.exists():
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, Path) and not piece.copy:
+        try:
+            os.link(os.path.realpath(content), file)
+            return
+        except FileExistsError:
+            return
+        # another disk, or one without links
+        except OSError:
+            pass
+    # in the folder of the job, so that a kill leaves nothing among the pictures; what a machine's fault leaves half written is
+    # found by validation
+    aside = piece.work / f"picture-{piece.number:06d}-{os.getpid()}"
+    if isinstance(content, bytes):
+        aside.write_bytes(content)
+    else:
+        shutil.copyfile(content, aside)
+    os.replace(aside, file)
+
+
+>>>>>>> 36d9cc836e8c940199dc001cd151073be42222a5
 def _write_shard(piece: Piece, records: Iterator[Laid]) -> None:
     """Keys are numbers over all pieces; ids stand in the records."""
-    with whole_file(piece.records) as aside, tarfile.TarFile(aside, "w", format=tarfile.GNU_FORMAT) as tar:
+    # in the folder of the job, too, and under a name of its own: a worker that its killed parent left behind may still write
+    aside = piece.work / f"shard-{piece.number:06d}-{os.getpid()}"
+    with tarfile.TarFile(aside, "w", format=tarfile.GNU_FORMAT) as tar:
         for number, (record, name, content) in enumerate(records):
             key = f"{piece.number:06d}{number:06d}"
             if name is not None and content is not None:
@@ -131,5 +160,19 @@ def _write_shard(piece: Piece, records: Iterator[Laid]) -> None:
                 suffix = name.rpartition(".")[2].lower()
                 content = content if isinstance(content, bytes) else content.read_bytes()
                 # it is decoded by its content; under another suffix it would not be looked for
+<<<<<<< HEAD
                 add_member(tar, f"{key}.{suffix if suffix in PICTURES else 'jpg'}", content)
             add_member(tar, f"{key}.json", json.dumps(record, ensure_ascii=False).encode())
+=======
+                _add(tar, f"{key}.{suffix if suffix in PICTURES else 'jpg'}", content)
+            _add(tar, f"{key}.json", json.dumps(record, ensure_ascii=False).encode())
+    sync(aside)
+    os.replace(aside, piece.records)
+    sync(piece.out)
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
+>>>>>>> 36d9cc836e8c940199dc001cd151073be42222a5

@@ -93,7 +93,8 @@ class Counts:
 
     def write(self, file: Path) -> None:
         """As JSON."""
-        write_whole(file, json.dumps(self.__dict__))
+        with whole_file(file, shared=True) as aside:
+            aside.write_text(json.dumps(self.__dict__), encoding="utf-8")
 
     @classmethod
     def read(cls, file: Path) -> Counts:
