@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
@@ -116,37 +117,10 @@ def _write_list(piece: Piece, records: Iterator[Laid]) -> None:
     with whole_file(piece.records, shared=True) as aside, open(aside, "w", encoding="utf-8") as file:
         for record, name, content in records:
             if name is not None and content is not None:
-                lay(content, piece.out / "images" / name, piece.work / f"picture-{piece.number:06d}", piece.copy)
+                lay(content, piece.out / "images" / name, piece.work / f"picture-{piece.number:06d}-{os.getpid()}", piece.copy)
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
-<<<<<<< HEAD
-=======
-def _lay(content: Path | bytes, file: Path, piece: Piece) -> None:
-    """A picture beside its record. One that several records, or another process, laid there is the same one."""
-    if file.exists():
-        return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(content, Path) and not piece.copy:
-        try:
-            os.link(os.path.realpath(content), file)
-            return
-        except FileExistsError:
-            return
-        # another disk, or one without links
-        except OSError:
-            pass
-    # in the folder of the job, so that a kill leaves nothing among the pictures; what a machine's fault leaves half written is
-    # found by validation
-    aside = piece.work / f"picture-{piece.number:06d}-{os.getpid()}"
-    if isinstance(content, bytes):
-        aside.write_bytes(content)
-    else:
-        shutil.copyfile(content, aside)
-    os.replace(aside, file)
-
-
->>>>>>> 36d9cc836e8c940199dc001cd151073be42222a5
 def _write_shard(piece: Piece, records: Iterator[Laid]) -> None:
     """Keys are numbers over all pieces; ids stand in the records."""
     # in the folder of the job, too, and under a name of its own: a worker that its killed parent left behind may still write
@@ -160,19 +134,8 @@ def _write_shard(piece: Piece, records: Iterator[Laid]) -> None:
                 suffix = name.rpartition(".")[2].lower()
                 content = content if isinstance(content, bytes) else content.read_bytes()
                 # it is decoded by its content; under another suffix it would not be looked for
-<<<<<<< HEAD
                 add_member(tar, f"{key}.{suffix if suffix in PICTURES else 'jpg'}", content)
             add_member(tar, f"{key}.json", json.dumps(record, ensure_ascii=False).encode())
-=======
-                _add(tar, f"{key}.{suffix if suffix in PICTURES else 'jpg'}", content)
-            _add(tar, f"{key}.json", json.dumps(record, ensure_ascii=False).encode())
     sync(aside)
     os.replace(aside, piece.records)
     sync(piece.out)
-
-
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(content)
-    tar.addfile(member, io.BytesIO(content))
->>>>>>> 36d9cc836e8c940199dc001cd151073be42222a5
