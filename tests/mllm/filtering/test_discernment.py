@@ -13,16 +13,17 @@ def test_the_area_is_the_share_of_comparisons_that_are_won(seed):
     assert area(own, other).auc == pytest.approx(np.mean(won))
 
 
-def test_the_interval_holds_the_truth_as_often_as_it_says():
-    """Scores of a text with two pictures depend on the text; the true area of two normals a spread apart is known."""
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
+def test_the_interval_holds_the_truth_as_often_as_it_says(share):
+    """Scores of a text with two pictures depend on the text, by a share of their variance; the area of two normals is known."""
     rng = np.random.default_rng(0)
     inside = 0
     for _ in range(400):
-        of_text = rng.normal(size=120)
-        own, other = of_text + rng.normal(size=120) + 0.8, of_text + rng.normal(size=120)
-        found = area(own, other)
-        # P(N(0.8, 2) > N(0, 2)) of two different texts
-        inside += found.low <= 0.6554 <= found.high
+        of_text = share**0.5 * rng.normal(size=120)
+        own, other = (of_text + (1 - share) ** 0.5 * rng.normal(size=120) for _ in range(2))
+        found = area(own + 0.5, other)
+        # P(N(0.5, 1) > N(0, 1)) of two different texts
+        inside += found.low <= 0.63816 <= found.high
     assert 0.92 <= inside / 400 <= 0.98
 
 

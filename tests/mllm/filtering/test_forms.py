@@ -195,6 +195,15 @@ def test_scores_of_another_model_or_of_other_data_are_never_taken(clip, tmp_path
     assert (out / "scores-clip.parquet").read_bytes() == scores
 
 
+@pytest.mark.parametrize(("pictures", "texts"), [(1, 8), (8, 1)])
+def test_a_text_is_never_tried_beside_a_picture_that_it_may_fit(pictures, texts, clip, tmp_path, capsys):
+    pairs = [(noise_picture(30, 30, n % pictures), f"a red dog {n % texts}.") for n in range(8)]
+    write_list(tmp_path / "data", pairs)
+    done = filter(capsys, tmp_path / "data", clip, tmp_path / "out", "--quantile", "0")
+    assert "no two records show different pictures and say different things" in done.printed
+    assert about_of(tmp_path / "out")["filter"]["models"][0]["auc_pairs"] == 0
+
+
 def test_folders_that_hold_something_else_are_left_alone(clip, tmp_path, capsys):
     write_list(tmp_path / "data", [(noise_picture(30, 30, n), f"a red dog {n}.") for n in range(6)])
     before = {path: path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()}

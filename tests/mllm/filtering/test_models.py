@@ -40,6 +40,11 @@ def test_a_score_is_what_the_model_itself_says(kind, measure, tmp_path):
     # pictures and texts are told apart, or the comparison would say nothing
     assert found.std(0).min() > 1e-5
     assert found.std(1).min() > 1e-5
+    # the longest text that it has positions for
+    long = scorer.tokens(["dog " * 300])
+    assert long.cut == [True]
+    with torch.inference_mode():
+        assert np.isfinite(scorer.compare(looked, scorer.read(long), [(0, 0)])).all()
 
 
 def own_scores(model, tokenizer, folder, pictures, measure):
