@@ -29,7 +29,7 @@ from bench.contest.records import environment, slug
 from bench.contest.timing import caveats, meter_for, quantiles
 from pargo_mllm.files import write_whole
 from pargo_mllm.jobs import engine_of
-from pargo_mllm.validation.data_parts import part_of
+from pargo_mllm.validation.division import part_of
 from pargo_mllm.validation.run import Report, validate
 from pargo_mllm.validation.settings import Settings
 

@@ -143,7 +143,7 @@ def test_without_the_extra_the_kernels_run_and_the_model_says_what_is_missing(wh
     assert kernels.returncode == 0, kernels.stderr
     assert re.search(r"^transformers +not installed$", kernels.stdout, re.M), kernels.stdout
     # torch brings jinja2
-    missing = MISSING.format("transformers, peft, accelerate, safetensors, numpy, pillow, pyyaml, tensorboard, tqdm")
+    missing = MISSING.format("transformers, peft, accelerate, safetensors, numpy, pillow, pyyaml, tensorboard, tqdm, orjson")
     imported = python("-c", "import pargo_mllm", path=path, cwd=tmp_path)
     assert (imported.returncode, imported.stderr.splitlines()[-1]) == (1, f"ModuleNotFoundError: {missing}")
     # what pip writes for a console script

@@ -13,7 +13,7 @@ from pargo_mllm.data.open_corpus import is_list
 from pargo_mllm.files import whole_file
 from pargo_mllm.jobs import engine_of
 from pargo_mllm.training.recipes import load_recipe
-from pargo_mllm.validation.data_parts import DataPart, ValidationError, part_of
+from pargo_mllm.validation.division import DataPart, ValidationError, part_of
 from pargo_mllm.validation.findings import Finding
 from pargo_mllm.validation.leaks import read_evaluated
 from pargo_mllm.validation.run import CLEAN, ERRORS, WARNINGS, validate

@@ -14,7 +14,7 @@ from typing import Any
 from pargo_mllm.errors import UserError
 from pargo_mllm.files import whole_file
 from pargo_mllm.jobs import engine_of
-from pargo_mllm.validation.data_parts import DataPart, part_of
+from pargo_mllm.validation.division import DataPart, part_of
 from pargo_mllm.validation.findings import KINDS
 from pargo_mllm.validation.pieces import ListPiece, ShardPiece
 from pargo_mllm.validation.run import validate

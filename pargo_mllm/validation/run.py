@@ -15,7 +15,7 @@ import numpy as np
 from pargo_mllm.jobs import Engine
 from pargo_mllm.validation import repeats
 from pargo_mllm.validation.box_checks import verdicts
-from pargo_mllm.validation.data_parts import DataPart
+from pargo_mllm.validation.division import DataPart
 from pargo_mllm.validation.findings import ERROR, KINDS, SEVERITIES, WARNING, Finding
 from pargo_mllm.validation.lengths import lengths_of
 from pargo_mllm.validation.looking import Seen, look
@@ -34,7 +34,7 @@ class Report:
 
     Args:
         data: as it was asked for.
-        form: of :class:`pargo_mllm.validation.data_parts.DataPart`.
+        form: of :class:`pargo_mllm.validation.division.DataPart`.
         counts: findings by kind.
         examples: the first of each kind.
         tokens: (samples measured, their sum, the most); None where no model was given.

@@ -9,7 +9,7 @@ from pathlib import Path
 from pargo_mllm.jobs import engine_of
 from pargo_mllm.validation.card.about import about_of
 from pargo_mllm.validation.card.run import MARK, CardError, make_card
-from pargo_mllm.validation.data_parts import part_of
+from pargo_mllm.validation.division import part_of
 
 README, PAGE = "README.md", "card.html"
 

@@ -10,7 +10,7 @@ from typing import Any
 from pargo_mllm.data.corpus import is_text, shown
 from pargo_mllm.data.sources.opening import open_regular
 from pargo_mllm.data.sources.shards import ABOUT
-from pargo_mllm.validation.data_parts import DataPart
+from pargo_mllm.validation.division import DataPart
 
 # bytes of the file, characters of a text in it
 _MOST, _LONGEST = 2**20, 2000

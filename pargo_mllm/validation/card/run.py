@@ -15,7 +15,7 @@ from pargo_mllm.errors import UserError
 from pargo_mllm.jobs import Engine
 from pargo_mllm.validation.card.about import About
 from pargo_mllm.validation.card.facts import QUESTIONS, Facts, gather
-from pargo_mllm.validation.data_parts import DataPart
+from pargo_mllm.validation.division import DataPart
 from pargo_mllm.validation.findings import KINDS
 
 #: stands in the README.md of a card, and in no other

@@ -13,7 +13,7 @@ from pargo_mllm.data.sources.llava import LlavaCorpus
 from pargo_mllm.jobs import engine_of
 from pargo_mllm.loading import save_model
 from pargo_mllm.validation.box_checks import verdicts
-from pargo_mllm.validation.data_parts import part_of
+from pargo_mllm.validation.division import part_of
 from pargo_mllm.validation.leaks import read_evaluated
 from pargo_mllm.validation.lengths import lengths_of
 from pargo_mllm.validation.run import validate

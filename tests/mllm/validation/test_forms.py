@@ -8,7 +8,7 @@ import pytest
 
 from pargo_mllm.data.sources.shards import ShardCorpus, write_shards
 from pargo_mllm.jobs import engine_of
-from pargo_mllm.validation.data_parts import part_of
+from pargo_mllm.validation.division import part_of
 from pargo_mllm.validation.run import validate
 from pargo_mllm.validation.settings import Settings
 from tests.mllm.made.command_line import ended

@@ -14,7 +14,7 @@ from pargo_mllm.data.corpus import CorpusError
 from pargo_mllm.data.sources.llava import LlavaCorpus
 from pargo_mllm.jobs import engine_of
 from pargo_mllm.validation import json_structure
-from pargo_mllm.validation.data_parts import part_of
+from pargo_mllm.validation.division import part_of
 from pargo_mllm.validation.findings import KINDS
 from pargo_mllm.validation.run import validate
 from pargo_mllm.validation.settings import Settings

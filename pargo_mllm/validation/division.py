@@ -13,7 +13,7 @@ from pargo_mllm.data.open_corpus import FORMS, is_list, open_corpus
 from pargo_mllm.data.scenes.corpus import Scenes
 from pargo_mllm.data.sources.coco import FolderError, read_coco_folder
 from pargo_mllm.data.sources.json_rows import MAX_ROW
-from pargo_mllm.data.sources.llava import picture_folder
+from pargo_mllm.data.sources.llava import LIST, picture_folder
 from pargo_mllm.data.sources.opening import open_regular
 from pargo_mllm.data.sources.shards import ABOUT, is_shard
 from pargo_mllm.errors import UserError
@@ -21,8 +21,6 @@ from pargo_mllm.validation.findings import Finding
 from pargo_mllm.validation.json_structure import Borders, blank_behind, line_borders, list_borders
 from pargo_mllm.validation.pieces import ListPiece, PhotographPiece, Piece, ShardPiece
 
-#: what a preparation calls its list
-LIST = "data.json"
 _BEGINNING = 2**16
 _PHOTOGRAPHS = 2000
 # what is no text in UTF-8
