@@ -32,6 +32,7 @@ SHORTER = {
     "pargo score": "--help",
     "pargo report": "--help",
     "pargo validate": "--help",
+    "pargo data card": "--help",
     "python bench/run.py": "--dry-run --out {out}",
     "python bench/micro.py": "--rounds 2 --shapes 10",
     "python bench/train.py": "",
