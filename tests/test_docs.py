@@ -37,6 +37,7 @@ SHORTER = {
     "pargo report": "--help",
     "pargo validate": "--help",
     "pargo filter": "--help",
+    "pargo data card": "--help",
     "python bench/run.py": "--dry-run --out {out}",
     "python bench/micro.py": "--rounds 2 --shapes 10",
     "python bench/train.py": "",

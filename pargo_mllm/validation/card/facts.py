@@ -186,10 +186,12 @@ def _add_picture(seen: _Picture | None, facts: Facts) -> None:
 def _shown(sample: Sample, seed: int) -> Shown:
     where = f"{sample.file}, byte {sample.byte:,}" if sample.byte is not None else sample.file
     key = hashlib.sha256(f"{seed}/{sample.file}/{sample.byte}/{sample.id}".encode("utf-8", "surrogatepass")).hexdigest()
-    turns = []
+    turns: list[tuple[str, str]] = []
+    before = ""
     for asked, answer in sample.pairs():
-        turns += [("asked", asked), ("answered", answer)]
-    turns = [(who, _cut(what)) for who, what in turns if what]
+        # captions are asked for again and again
+        turns += [("asked", _cut(asked))] * (asked not in ("", before)) + [("answered", _cut(answer))]
+        before = asked
     places = tuple(place for picture in sample.pictures[:PICTURES] if (place := picture.shown()) is not None)
     called = f" ({shown(sample.id)})" if sample.id is not None else ""
     return Shown(key, where + called, tuple(turns[:TURNS]), max(0, len(turns) - TURNS), places)

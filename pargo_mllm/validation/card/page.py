@@ -34,11 +34,12 @@ def write_card_page(card: Card, drawings: Sequence[Path], file: Path) -> Path:
         parts += ["<h2>Pictures</h2>", _table(*rows.pictures(facts))]
     parts += ["<h2>What answers speak of</h2>", f"<p>{text(METHOD)}{text(_missed(card))}</p>"]
     for name, tops in zip(("words", "pairs of words", "things named"), facts.spoken.all(), strict=True):
-        if tops.counts:
-            parts.append(_table(*rows.spoken(tops, facts.samples, name)))
+        header, told = rows.spoken(tops, facts.samples, name)
+        if told:
+            parts.append(_table(header, told))
     if card.categories:
-        told: rows.Rows = [(name, f"{photographs:,}", f"{objects:,}") for name, photographs, objects in card.categories]
-        parts += ["<h2>Annotated objects</h2>", _table(("category", "photographs", "objects"), told[:_CATEGORIES])]
+        seen: rows.Rows = [(name, f"{photographs:,}", f"{objects:,}") for name, photographs, objects in card.categories]
+        parts += ["<h2>Annotated objects</h2>", _table(("category", "photographs", "objects"), seen[:_CATEGORIES])]
     parts += ["<h2>Samples</h2>", "<p>Chosen by a hash, whatever they show.</p>", _samples(facts.chosen)]
     return write_page(file, f"{card.about.title}: data card", parts)
 

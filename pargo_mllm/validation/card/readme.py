@@ -18,54 +18,11 @@ from pargo_mllm.validation.card.run import MARK, Card
 from pargo_mllm.validation.card.words import METHOD
 
 # as the hub spells them; any other text is of a licence that it does not know
-_LICENCES = frozenset(
-    [
-        "afl-3.0",
-        "apache-2.0",
-        "artistic-2.0",
-        "bsd",
-        "bsd-2-clause",
-        "bsd-3-clause",
-        "bsl-1.0",
-        "c-uda",
-        "cc",
-        "cc-by-2.0",
-        "cc-by-2.5",
-        "cc-by-3.0",
-        "cc-by-4.0",
-        "cc-by-nc-2.0",
-        "cc-by-nc-3.0",
-        "cc-by-nc-4.0",
-        "cc-by-nc-nd-3.0",
-        "cc-by-nc-nd-4.0",
-        "cc-by-nc-sa-2.0",
-        "cc-by-nc-sa-3.0",
-        "cc-by-nc-sa-4.0",
-        "cc-by-nd-4.0",
-        "cc-by-sa-3.0",
-        "cc-by-sa-4.0",
-        "cc0-1.0",
-        "cdla-permissive-1.0",
-        "cdla-permissive-2.0",
-        "cdla-sharing-1.0",
-        "gfdl",
-        "gpl",
-        "gpl-2.0",
-        "gpl-3.0",
-        "lgpl",
-        "lgpl-3.0",
-        "llama2",
-        "llama3",
-        "mit",
-        "mpl-2.0",
-        "odbl",
-        "odc-by",
-        "openrail",
-        "pddl",
-        "unknown",
-        "unlicense",
-        "wtfpl",
-    ]
+_LICENCES = (
+    "afl-3.0 apache-2.0 artistic-2.0 bsd bsd-2-clause bsd-3-clause bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 "
+    "cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 "
+    "cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0 cdla-permissive-2.0 cdla-sharing-1.0 gfdl gpl "
+    "gpl-2.0 gpl-3.0 lgpl lgpl-3.0 llama2 llama3 mit mpl-2.0 odbl odc-by openrail pddl unknown unlicense wtfpl"
 )
 _SIZES = (
     (1_000, "n<1K"),
@@ -93,7 +50,7 @@ def write_readme(card: Card, drawings: Sequence[Path], file: Path) -> None:
         parts += ["## Pictures", _table(*rows.pictures(facts))]
     parts += ["## What answers speak of", _text(METHOD)]
     for name, tops in zip(("Words", "Pairs of words", "Things named"), facts.spoken.all(), strict=True):
-        said = ", ".join(f"{_text(word)} ({count:,})" for word, count in tops.first(_SHORT))
+        said = ", ".join(f"{_text(word)} ({count:,})" for word, count in tops.first(_SHORT, least=2))
         if said:
             parts.append(f"{name}, with the samples that hold them: {said}.")
     if card.categories:
@@ -110,7 +67,7 @@ def front_matter(card: Card) -> dict[str, Any]:
     told: dict[str, Any] = {"pretty_name": about.title}
     if about.licence is None:
         told["license"] = "unknown"
-    elif about.licence.lower() in _LICENCES:
+    elif about.licence.lower() in _LICENCES.split():
         told["license"] = about.licence.lower()
     else:
         # its text stands below

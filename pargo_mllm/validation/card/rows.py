@@ -60,7 +60,7 @@ def pictures(facts: Facts) -> tuple[Sequence[str], Rows]:
 
 def spoken(tops: Tops, samples: int, name: str) -> tuple[Sequence[str], Rows]:
     """The most frequent words of a kind."""
-    rows: Rows = [(word, f"{count:,}", f"{count / samples:.1%}") for word, count in tops.first(WORDS)]
+    rows: Rows = [(word, f"{count:,}", f"{count / samples:.1%}") for word, count in tops.first(WORDS, least=2)]
     return (name, "samples", "share"), rows
 
 

@@ -17,7 +17,8 @@ METHOD = (
     "Counted are samples whose answers hold a word, once each, in small letters; numbers, function words and words that every "
     "description has (image, picture, visible) are left out. Pairs are two such words side by side. Things named are words "
     "that stand where English names a thing: the last word behind a, the, his, two, … and in front of a function word, a form "
-    "in -ing or -ed, or a mark. No tagger was asked: some are none, and plurals are counted apart."
+    "in -ing or -ed, or a mark. No tagger was asked: some are none, and plurals are counted apart. What one "
+    "sample alone holds is not listed."
 )
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|[^\w\s]|\d[\d.,]*")
@@ -76,9 +77,10 @@ class Tops:
         """Keep what another process is told."""
         self._cut(KEPT)
 
-    def first(self, number: int) -> list[tuple[str, int]]:
-        """The most frequent; of equally frequent ones those first in the alphabet."""
-        return sorted(self.counts.items(), key=lambda told: (-told[1], told[0]))[:number]
+    def first(self, number: int, least: int = 1) -> list[tuple[str, int]]:
+        """The most frequent, ``least`` times at least; of equally frequent ones those first in the alphabet."""
+        frequent = (told for told in self.counts.items() if told[1] >= least)
+        return sorted(frequent, key=lambda told: (-told[1], told[0]))[:number]
 
     def _cut(self, most: int) -> None:
         if len(self.counts) > most:
