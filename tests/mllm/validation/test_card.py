@@ -15,7 +15,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pargo_mllm.validation.data_parts import part_of
+from pargo_mllm.validation.division import part_of
 from PIL import Image
 
 from pargo_cli.main import main
