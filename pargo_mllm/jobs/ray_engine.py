@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -97,7 +98,12 @@ class RayEngine:
         here = os.getcwd()
         calls = [{"index": index, "folder": here, "call": pickle.dumps((work, piece))} for index, piece in enumerate(pieces)]
         one_a_task = ray.data.from_items(calls, override_num_blocks=len(calls))
-        return iter(one_a_task.map(_row, num_cpus=1, concurrency=self.workers, ray_remote_args_fn=_remote).iter_rows())
+        workers = min(self.workers, len(calls))
+        with warnings.catch_warnings():
+            # Ray 2.64 will limit tries in another way, which those before it do not have
+            warnings.simplefilter("ignore", DeprecationWarning)
+            done = one_a_task.map(_row, num_cpus=1, concurrency=workers, ray_remote_args_fn=_remote)
+        return iter(done.iter_rows())
 
     @contextmanager
     def _cluster(self) -> Iterator[None]:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from pargo_mllm.data.corpus import shown
-from pargo_mllm.data.pictures import FirstFrameWarning, PictureError, decode_picture, load_picture
-from pargo_mllm.data.sources.opening import leads_out, open_regular
 from pargo_mllm.reports.page import definitions, picture, table, text, write_page
-from pargo_mllm.validation.findings import KINDS, NOTE, SEVERITIES, Finding, PicturePlace
+from pargo_mllm.validation.findings import KINDS, NOTE, SEVERITIES, Finding
 from pargo_mllm.validation.run import Report
+from pargo_mllm.validation.thumbnails import thumbnail
 
-_SIDE = 320
 _FIGURES = ("data", "samples", "mean characters of an answer")
 _ADVICE = {
     "error": "errors: the record is skipped, or teaches something wrong",
@@ -91,29 +87,6 @@ def _one_line(finding: Finding) -> str:
 def _card(finding: Finding) -> str:
     entries = {key: value for key, value in finding.told().items() if key not in ("kind", "severity", "count") or value != 1}
     entries = {key: value for key, value in entries.items() if key not in ("kind", "severity")}
-    thumbnail = None if finding.picture is None else _thumbnail(finding.picture)
-    seen = "" if thumbnail is None else picture(thumbnail, finding.id or "")
+    small = None if finding.picture is None else thumbnail(finding.picture)
+    seen = "" if small is None else picture(small, finding.id or "")
     return f"<div class='card'>{seen}{definitions(entries)}</div>"
-
-
-def _thumbnail(place: PicturePlace) -> bytes | None:
-    """A small JPEG; None for what cannot be read, or lies outside of the data."""
-    file, folder = Path(place.file), Path(place.folder)
-    try:
-        if leads_out(folder, file):
-            return None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FirstFrameWarning)
-            if place.place is None:
-                shown_picture = load_picture(file)
-            else:
-                offset, size = place.place
-                with open_regular(file) as opened:
-                    opened.seek(offset)
-                    shown_picture = decode_picture(opened.read(size), file.name)
-        shown_picture.thumbnail((_SIDE, _SIDE))
-        buffer = io.BytesIO()
-        shown_picture.save(buffer, "JPEG", quality=80)
-    except (OSError, ValueError, PictureError):
-        return None
-    return buffer.getvalue()

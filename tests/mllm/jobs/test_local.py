@@ -16,7 +16,9 @@ import torch
 
 from pargo_mllm.errors import UserError
 from pargo_mllm.jobs import JobError, engine_of
+from pargo_mllm.jobs.ledger import AHEAD, Ledger
 from pargo_mllm.jobs.local import LocalEngine
+from pargo_mllm.jobs.outcomes import Done
 from tests.mllm.made import piecework
 
 
@@ -52,21 +54,40 @@ def all_elsewhere(monkeypatch):
 
 
 def test_small_work_is_done_here_and_in_order():
+    torch.set_num_threads(2)
     before = torch.get_num_threads(), dict(os.environ)
     results = list(LocalEngine(3).map(piecework.told, range(50)))
     assert [piece for piece, *_ in results] == list(range(50))
     assert {process for _, process, *_ in results} == {os.getpid()}
     assert {threads for *_, threads, _ in results} == {1}
     assert (torch.get_num_threads(), dict(os.environ)) == before
+    torch.set_num_threads(1)
 
 
 def test_large_work_is_done_by_processes_of_one_thread_each_in_order():
-    results = list(LocalEngine(2).map(piecework.slowly, range(10_000)[:80], title="pieces"))
-    assert [piece for piece, *_ in results] == list(range(80))
-    elsewhere = [result for result in results if result[1] != os.getpid()]
-    assert len({process for _, process, *_ in elsewhere}) == 2
-    assert {tuple(result[2:]) for result in elsewhere} == {(1, "1")}
-    wait_for(lambda: not any(alive(process) for _, process, *_ in elsewhere))
+    results, seen, others = LocalEngine(2).map(piecework.slowly, range(1000), title="pieces"), [], set()
+    for result in results:
+        seen.append(result)
+        others = {process for _, process, *_ in seen} - {os.getpid()}
+        if len(others) == 2 and result[1] != os.getpid():
+            break
+    results.close()
+    assert [piece for piece, *_ in seen] == list(range(len(seen)))
+    assert {tuple(result[2:]) for result in seen if result[1] in others} == {(1, "1")}
+    wait_for(lambda: not any(map(alive, others)))
+
+
+def test_no_more_is_begun_than_may_wait_for_its_turn():
+    ledger = Ledger(100, 2)
+    slow, others = ledger.take_now(), 0
+    while (index := ledger.take_now()) is not None:
+        ledger.put(index, Done(index))
+        others += 1
+    assert others == 2 * AHEAD - 1
+    ledger.put(slow, Done(slow))
+    assert ledger.take_now() is None
+    assert ledger.get(0) == Done(0)
+    assert ledger.take_now() == 2 * AHEAD
 
 
 def test_nothing_is_left_when_nobody_asks_for_more():
@@ -82,6 +103,7 @@ def test_nothing_is_left_when_nobody_asks_for_more():
     ("how", "kind", "text"),
     [
         ("damaged", piecework.DamagedLine, "data.json, line 5: damaged"),
+        ("renamed", piecework.RenamedLine, r"data.json, line 5$"),
         ("unspeakable", UserError, "told in words alone"),
         ("bug", KeyError, "no such key"),
         ("disk", JobError, "piece 6 of 9"),
@@ -113,6 +135,15 @@ def test_a_worker_that_is_killed_is_told_with_its_piece(tmp_path, monkeypatch):
         next(results)
     # the other one was let finish
     assert {"0", "1", "2", "begun", "4"} == {file.name for file in tmp_path.iterdir()}
+
+
+def test_after_a_failure_nothing_is_begun(tmp_path, monkeypatch):
+    all_elsewhere(monkeypatch)
+    pieces = [(str(tmp_path), number, 0.05, "damaged" if number == 0 else "") for number in range(40)]
+    with pytest.raises(piecework.DamagedLine):
+        list(LocalEngine(2).map(piecework.failing, pieces))
+    # what the other one was at
+    assert len(list(tmp_path.iterdir())) <= 2
 
 
 def test_a_result_that_cannot_be_sent_is_an_error_of_its_piece(tmp_path, monkeypatch):

@@ -18,6 +18,13 @@ class DamagedLine(UserError):
         self.file, self.line = file, line
 
 
+class RenamedLine(UserError):
+    """An error that takes another message than it gives: made anew of that one, it would say another thing."""
+
+    def __init__(self, file, line=1):
+        super().__init__(f"{file}, line {line}")
+
+
 class Unspeakable(UserError):
     """An error that cannot be sent: it holds what no other process can have."""
 
@@ -59,6 +66,8 @@ def failing(piece):
     time.sleep(seconds)
     if how == "damaged":
         raise DamagedLine("data.json", number)
+    if how == "renamed":
+        raise RenamedLine("data.json", number)
     if how == "unspeakable":
         raise Unspeakable("told in words alone")
     if how == "bug":

@@ -107,7 +107,7 @@ def test_all_forms_of_a_set_have_one_card(tmp_path, capsys, monkeypatch):
     page, *_ = card(data, "--json", "--processes", "1")
     first = json.loads(capsys.readouterr().out)
     # in many pieces
-    monkeypatch.setattr("pargo_mllm.validation.json_structure._CHUNK", 1000)
+    monkeypatch.setattr("pargo_mllm.validation.json_structure.PIECE_RECORDS", 7)
     assert len(part_of(str(data)).pieces) > 4
     before = {file.name: file.read_bytes() for file in (tmp_path / "card").iterdir()}
     card(data, "--processes", "2")
