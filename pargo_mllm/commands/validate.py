@@ -13,7 +13,7 @@ from pargo_mllm.data.open_corpus import is_list
 from pargo_mllm.files import whole_file
 from pargo_mllm.jobs import engine_of
 from pargo_mllm.training.recipes import load_recipe
-from pargo_mllm.validation.division import DataPart, ValidationError, part_of
+from pargo_mllm.validation.division import DividedSet, ValidationError, part_of
 from pargo_mllm.validation.findings import Finding
 from pargo_mllm.validation.leaks import read_evaluated
 from pargo_mllm.validation.run import CLEAN, ERRORS, WARNINGS, validate
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     return status
 
 
-def _parts(data: str, image_root: Path | None) -> list[DataPart]:
+def _parts(data: str, image_root: Path | None) -> list[DividedSet]:
     """What training takes: a path, or several, as a recipe says them. What is generated is left out of several."""
     asked = load_recipe("mini-stage2", {"data": data}).data or ()
     if len(asked) > 1:

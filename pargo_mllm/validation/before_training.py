@@ -14,7 +14,7 @@ from typing import Any
 from pargo_mllm.errors import UserError
 from pargo_mllm.files import whole_file
 from pargo_mllm.jobs import engine_of
-from pargo_mllm.validation.division import DataPart, part_of
+from pargo_mllm.validation.division import DividedSet, part_of
 from pargo_mllm.validation.findings import KINDS
 from pargo_mllm.validation.pieces import ListPiece, ShardPiece
 from pargo_mllm.validation.run import validate
@@ -77,17 +77,17 @@ def unreadable_pictures(
     return seen
 
 
-def _looked(part: DataPart, processes: int | None, title: str | None) -> Unreadable:
+def _looked(part: DividedSet, processes: int | None, title: str | None) -> Unreadable:
     report = validate(part, Settings(), engine_of("local", processes), title=title)
     return Unreadable(report.usable, dict(Counter(report.unreadable)))
 
 
-def _is_small(part: DataPart) -> bool:
+def _is_small(part: DividedSet) -> bool:
     sizes = [os.path.getsize(piece.file) for piece in part.pieces if isinstance(piece, ShardPiece)]
     return len(part.pieces) <= _FEW and sum(sizes) <= _SMALL
 
 
-def _key(part: DataPart, content: Mapping[str, Any]) -> str:
+def _key(part: DividedSet, content: Mapping[str, Any]) -> str:
     images = {str(piece.images) for piece in part.pieces if isinstance(piece, ListPiece)} or {str(part.path / "images")}
     # a picture that is laid into the folder is looked for again
     changed = sorted((os.path.abspath(one), os.stat(one).st_mtime_ns) for one in images if os.path.isdir(one))

@@ -37,7 +37,7 @@ class ValidationError(UserError):
 
 
 @dataclass
-class DataPart:
+class DividedSet:
     """A set in pieces.
 
     Args:
@@ -57,7 +57,7 @@ class DataPart:
     lines: int = 0
 
 
-def part_of(source: str | os.PathLike, image_root: Path | None = None) -> DataPart:
+def part_of(source: str | os.PathLike, image_root: Path | None = None) -> DividedSet:
     """What a path holds.
 
     Raises:
@@ -76,7 +76,7 @@ def part_of(source: str | os.PathLike, image_root: Path | None = None) -> DataPa
         raise ValidationError(f"{shown(str(path))} cannot be the name of a file.") from error
 
 
-def _part_of(path: Path, image_root: Path | None) -> DataPart:
+def _part_of(path: Path, image_root: Path | None) -> DividedSet:
     listed = path / LIST if path.is_dir() and os.path.lexists(path / LIST) and os.path.lexists(path / ABOUT) else path
     if is_list(listed) and os.path.lexists(listed):
         if image_root is not None and not image_root.is_dir():
@@ -91,7 +91,7 @@ def _part_of(path: Path, image_root: Path | None) -> DataPart:
     if is_shard(path) and os.path.lexists(path):
         shards = [path]
     if shards:
-        return DataPart(path, "shards", [ShardPiece(shard) for shard in sorted(shards)])
+        return DividedSet(path, "shards", [ShardPiece(shard) for shard in sorted(shards)])
     # it says what is there instead
     try:
         open_corpus(path, 2)
@@ -100,8 +100,8 @@ def _part_of(path: Path, image_root: Path | None) -> DataPart:
     raise ValidationError(f"{path} is of a form that is not validated; data must be {FORMS}.")
 
 
-def _list_part(file: Path, images: Path, root: str | None) -> DataPart:
-    part = DataPart(file, "list", [])
+def _list_part(file: Path, images: Path, root: str | None) -> DividedSet:
+    part = DividedSet(file, "list", [])
     with open_regular(file) as opened:
         head = opened.read(_BEGINNING)
     start = 0
@@ -165,11 +165,11 @@ def _is_line(file: Path, start: int) -> bool:
         return False
 
 
-def _photographs_part(path: Path) -> DataPart:
+def _photographs_part(path: Path) -> DividedSet:
     try:
         folder = read_coco_folder(path)
     except FolderError as error:
-        return DataPart(path, "photographs", [], [Finding("file_broken", shown(str(error), 400), "captions.json")])
+        return DividedSet(path, "photographs", [], [Finding("file_broken", shown(str(error), 400), "captions.json")])
     photographs = [(image.name, image.path, image.captions) for image in folder.images]
     pieces: list[Piece] = [
         PhotographPiece(path, tuple(photographs[at : at + _PHOTOGRAPHS])) for at in range(0, len(photographs), _PHOTOGRAPHS)
@@ -179,4 +179,4 @@ def _photographs_part(path: Path) -> DataPart:
         for kind, tally in folder.tallies.items()
         for reason, count in tally.skipped.items()
     ]
-    return DataPart(path, "photographs", pieces, found)
+    return DividedSet(path, "photographs", pieces, found)

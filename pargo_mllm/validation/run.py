@@ -15,7 +15,7 @@ import numpy as np
 from pargo_mllm.jobs import Engine
 from pargo_mllm.validation import repeats
 from pargo_mllm.validation.box_checks import verdicts
-from pargo_mllm.validation.division import DataPart
+from pargo_mllm.validation.division import DividedSet
 from pargo_mllm.validation.findings import ERROR, KINDS, SEVERITIES, WARNING, Finding
 from pargo_mllm.validation.lengths import lengths_of
 from pargo_mllm.validation.looking import Seen, look
@@ -34,7 +34,7 @@ class Report:
 
     Args:
         data: as it was asked for.
-        form: of :class:`pargo_mllm.validation.division.DataPart`.
+        form: of :class:`pargo_mllm.validation.division.DividedSet`.
         counts: findings by kind.
         examples: the first of each kind.
         tokens: (samples measured, their sum, the most); None where no model was given.
@@ -108,7 +108,7 @@ class Report:
 
 
 def validate(
-    part: DataPart,
+    part: DividedSet,
     settings: Settings,
     engine: Engine,
     note: Callable[[Finding], None] = lambda finding: None,
@@ -175,7 +175,7 @@ def _add_counts(report: Report, seen: Seen) -> None:
     report.decoding += seen.decoding
 
 
-def _of_the_set(part: DataPart, report: Report, images: Counter[str]) -> Iterable[Finding]:
+def _of_the_set(part: DividedSet, report: Report, images: Counter[str]) -> Iterable[Finding]:
     name = part.path.name
     for verdict in verdicts(report.boxes):
         yield Finding("set_frame", verdict, name)

@@ -10,7 +10,7 @@ from typing import Any
 from pargo_mllm.data.corpus import is_text, shown
 from pargo_mllm.data.sources.opening import open_regular
 from pargo_mllm.data.sources.shards import ABOUT
-from pargo_mllm.validation.division import DataPart
+from pargo_mllm.validation.division import DividedSet
 
 # bytes of the file, characters of a text in it
 _MOST, _LONGEST = 2**20, 2000
@@ -34,7 +34,7 @@ class About:
     skipped: tuple[tuple[str, int], ...] = ()
 
 
-def about_of(part: DataPart, licence: str | None, source: str | None, title: str | None, language: str | None) -> About:
+def about_of(part: DividedSet, licence: str | None, source: str | None, title: str | None, language: str | None) -> About:
     """What :file:`about.json` beside the data says, where a user does not say it; hostile until read."""
     told = _read(part.path if part.path.is_dir() and part.form != "list" else part.path.parent)
     homes = told.get("home")

@@ -15,7 +15,7 @@ from pargo_mllm.errors import UserError
 from pargo_mllm.jobs import Engine
 from pargo_mllm.validation.card.about import About
 from pargo_mllm.validation.card.facts import QUESTIONS, Facts, gather
-from pargo_mllm.validation.division import DataPart
+from pargo_mllm.validation.division import DividedSet
 from pargo_mllm.validation.findings import KINDS
 
 #: stands in the README.md of a card, and in no other
@@ -36,7 +36,7 @@ class Card:
         categories: of annotated objects: (name, photographs with one, objects); None where nothing is annotated.
     """
 
-    part: DataPart
+    part: DividedSet
     about: About
     facts: Facts
     files: int
@@ -86,7 +86,7 @@ class Card:
         }
 
 
-def make_card(part: DataPart, about: About, engine: Engine, seed: int = 0, samples: int = 24) -> Card:
+def make_card(part: DividedSet, about: About, engine: Engine, seed: int = 0, samples: int = 24) -> Card:
     """Read all of a set.
 
     Args:
@@ -114,11 +114,11 @@ def make_card(part: DataPart, about: About, engine: Engine, seed: int = 0, sampl
     return Card(part, about, facts, files, _categories(part))
 
 
-def _refusal(part: DataPart, why: str) -> str:
+def _refusal(part: DividedSet, why: str) -> str:
     return f"{part.path}: {why}; pargo validate says what is wrong and where."
 
 
-def _categories(part: DataPart) -> tuple[tuple[str, int, int], ...] | None:
+def _categories(part: DividedSet) -> tuple[tuple[str, int, int], ...] | None:
     if part.form != "photographs":
         return None
     folder = read_coco_folder(Path(part.path))

@@ -15,7 +15,6 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pargo_mllm.validation.division import part_of
 from PIL import Image
 
 from pargo_cli.main import main
@@ -24,6 +23,7 @@ from pargo_mllm.pictures.lengths import quantile
 from pargo_mllm.validation.card.about import about_of
 from pargo_mllm.validation.card.run import CardError, make_card
 from pargo_mllm.validation.card.words import Spoken, Tops
+from pargo_mllm.validation.division import part_of
 from tests.mllm.made import official
 from tests.mllm.made.photographs import noise_picture
 
