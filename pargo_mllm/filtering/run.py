@@ -108,7 +108,7 @@ def filter_pairs(settings: Settings, engine: Engine) -> Outcome:
         _show(settings, records, scores, discernments, choice, outcome)
         if choice is not None:
             write_about(settings.out, outcome.about)
-    work_folder.remove()
+        work_folder.remove()
     return outcome
 
 
