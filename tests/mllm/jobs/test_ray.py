@@ -16,7 +16,9 @@ import pytest
 from pargo_cli.main import main
 from pargo_mllm.errors import UserError
 from pargo_mllm.jobs import JobError, engine_of
-from tests.mllm.made import official, piecework
+from tests.mllm.made import official, piecework, similarity_models
+from tests.mllm.made.miniature_families import make_family
+from tests.mllm.made.photographs import noise_picture
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: `make test-ray` has it")
 
@@ -47,11 +49,37 @@ def of_shards(*words):
     return command
 
 
+def filtering(source, out):
+    """`pargo filter` by a model that was never trained, told to drop all the same."""
+    data = source.parent / "list"
+    if not data.exists():
+        assert main([*map(str, prepare()(source, data))]) == 0
+        similarity_models.random_clip(source.parent / "clip", ["caption of photograph 0 1 2 3 4 5"])
+    words = ("filter", data, "--model", source.parent / "clip", "--out", out, "--quantile", "0.5", "--even-so", "--json")
+    return [*words, "--device", "cpu", "--html", source.parent / "page.html"]
+
+
+def captioning(source, out):
+    """`pargo caption` by a miniature."""
+    if not any(source.iterdir()):
+        model, processor = make_family("qwen")
+        for part in (model, processor):
+            part.save_pretrained(source / "model")
+        (source / "pictures").mkdir()
+        for number in range(9):
+            noise_picture(20 + number, 30, seed=number).save(source / "pictures" / f"{number}.png")
+        (source / "prompt.txt").write_text("what is it?")
+    words = ("caption", source / "pictures", "--out", out, "--local", source / "model", "--prompt-file", source / "prompt.txt")
+    return [*words, "--max-tokens", "64", "--device", "cpu", "--json"]
+
+
 # of a command that takes --engine: given a folder for its sources and one for its outcome, which is not there, its words
 COMMANDS = {
     "prepare-list": prepare(),
     "prepare-shards": prepare("--shards", "--per-shard", "4"),
     "validate": of_shards("validate", "DATA", "--decode", "--html", "OUT/page.html", "--findings", "OUT/findings.jsonl"),
+    "filter": filtering,
+    "caption": captioning,
     "card": of_shards("data", "card", "DATA", "--out", "OUT", "--json"),
 }
 
