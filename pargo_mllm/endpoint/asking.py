@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from tqdm.auto import tqdm
 
@@ -54,26 +57,66 @@ class Asking:
         self.in_flight = self.given_up = self.not_taken = self.too_many = self.retries = 0
         # what is being asked: an equal question waits for the same answer
         self._asked: dict[str, asyncio.Future[Said]] = {}
+        # why nothing more is sent
+        self._why: BaseException | None = None
 
     async def all(self, waiting: Iterator[tuple[str, Made]], hear: Callable[[str, Said], None]) -> None:
-        """Ask everything; ``hear`` is told each key with what was said, in the order of the answers."""
+        """Ask everything; ``hear`` is told each key with what was said, in the order of the answers.
+
+        Whatever ends it, Ctrl-C too: nothing more is sent, and what is under way, which is paid for, is waited for (each as long
+        as any request may take), heard and kept. A second Ctrl-C leaves it.
+        """
         workers, self._making, self._sending = self.endpoint.concurrency, asyncio.Semaphore(_MAKING), asyncio.Lock()
+        self._stopped = asyncio.Event()
         async with _client(workers) as client:
 
             async def work() -> None:
-                for key, make in waiting:
-                    hear(key, self._kept(key) or await self._once_only(client, key, make))
-                    self.bar.update()
-                    # those who wait for answers have their turn, however many are kept
-                    await asyncio.sleep(0)
+                try:
+                    for key, make in waiting:
+                        hear(key, self._kept(key) or await self._once_only(client, key, make))
+                        self.bar.update()
+                        # those who wait for answers have their turn, however many are kept
+                        await self._sleep(0)
+                except _Stopped:
+                    return
+                except Exception as error:
+                    self._stop(error)
 
             tasks = [asyncio.create_task(work()) for _ in range(workers)]
             try:
-                await asyncio.gather(*tasks)
+                with _at_interrupt(self._interrupted):
+                    await asyncio.wait(tasks)
             finally:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+        if self._why is not None:
+            raise self._why
+
+    def _stop(self, why: BaseException) -> None:
+        """Nothing more is sent; of several reasons the first is told."""
+        self._why = self._why or why
+        self._stopped.set()
+
+    def _interrupted(self) -> None:
+        self._stop(KeyboardInterrupt())
+        if self.in_flight:
+            said = f"{self.in_flight} answers under way are waited for, at most {self.endpoint.timeout:g} s; Ctrl-C leaves them"
+            self.bar.write(said, file=sys.stderr)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Sleep, unless nothing more is sent.
+
+        Raises:
+            _Stopped: then.
+        """
+        if seconds and not self._stopped.is_set():
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), seconds)
+        else:
+            await asyncio.sleep(0)
+        if self._stopped.is_set():
+            raise _Stopped
 
     def _kept(self, key: str) -> Said | None:
         """What is kept; another process may have asked meanwhile."""
@@ -100,7 +143,7 @@ class Asking:
         for attempt in range(endpoint.attempts):
             spent = await self._turn(request.expected)
             try:
-                said = await self._once(client, request, spent)
+                return await self._once(client, key, request, spent)
             except Again as again:
                 reason = str(again)
                 self.retries += 1
@@ -114,9 +157,7 @@ class Asking:
                     wait *= random.uniform(0.5, 1)
                 self._bearable(wait)
                 if attempt + 1 < endpoint.attempts:
-                    await asyncio.sleep(wait)
-            else:
-                return self._noted(key, said)
+                    await self._sleep(wait)
         self.given_up += 1
         if self.given_up >= GIVEN_UP_IN_A_ROW:
             raise EndpointError(
@@ -151,11 +192,12 @@ class Asking:
         async with self._sending:
             while wait := max(self.pace.wait(time.monotonic(), expected), self.spending.wait(expected)):
                 if wait == float("inf"):
-                    await asyncio.sleep(_LOOK_AGAIN)
+                    await self._sleep(_LOOK_AGAIN)
                     continue
                 self._bearable(wait)
                 self._show(f"at the limit, {wait:.0f} s")
-                await asyncio.sleep(min(wait, 1.0))
+                await self._sleep(min(wait, 1.0))
+            await self._sleep(0)
             self.pace.sent(expected)
             return self.spending.begin(expected)
 
@@ -165,8 +207,8 @@ class Asking:
                 f"{self.endpoint.name} asks to wait {wait:.0f} s. What was answered is kept: run the same command again then."
             )
 
-    async def _once(self, client, request: Request, spent: Spent) -> Said:
-        """One request.
+    async def _once(self, client, key: str, request: Request, spent: Spent) -> Said:
+        """One request. Its answer is kept before it counts as paid: a kill between the two loses neither.
 
         Raises:
             Again: if it is worth another.
@@ -189,7 +231,7 @@ class Asking:
                 raise Again(endpoint.without_key(f"{type(error).__name__} ({error})")) from None
             finally:
                 self.in_flight -= 1
-            return self._read(response, over)
+            return self._noted(key, self._read(response, over))
         except Again as again:
             over.fault = _kind_of(str(again))
             raise
@@ -227,6 +269,34 @@ class Asking:
         parts = [f"{spending.paid():.4f} USD"] if spending.price is not None else []
         parts += [f"{self.retries} retries"] if self.retries else []
         self.bar.set_postfix_str(", ".join([*parts, reason[:60]] if reason else parts), refresh=False)
+
+
+class _Stopped(Exception):
+    """Nothing more is sent."""
+
+
+@contextmanager
+def _at_interrupt(call: Callable[[], None]) -> Iterator[None]:
+    """Have the first Ctrl-C call something; the second is as it was. In a thread, which hears of none, nothing changes."""
+    loop, before = asyncio.get_running_loop(), signal.getsignal(signal.SIGINT)
+
+    def restore() -> None:
+        if loop.remove_signal_handler(signal.SIGINT):
+            signal.signal(signal.SIGINT, before)
+
+    def first() -> None:
+        restore()
+        call()
+
+    try:
+        loop.add_signal_handler(signal.SIGINT, first)
+    except (NotImplementedError, ValueError, RuntimeError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        restore()
 
 
 class _Over:
