@@ -19,7 +19,7 @@ from pargo_mllm.endpoint.pace import Pace, retry_after
 from pargo_mllm.endpoint.reading import Again, answer_of, at, parsed, told
 from pargo_mllm.endpoint.request import KEY_VARIABLE, EndpointError, Request
 from pargo_mllm.endpoint.spending import Spending, Spent
-from pargo_mllm.endpoint.usage import Usage, usage_of
+from pargo_mllm.endpoint.usage import MOST, Usage, usage_of
 
 # worth asking again: timeout, conflict, too many requests; and all of a server's own faults, from 500 on
 TRANSIENT = (408, 409, 429)
@@ -245,7 +245,7 @@ class Asking:
         status, usage = response.status_code, usage_of(body)
         over.usage, over.is_free = usage, status != 200
         tokens = at(body, "usage", "total_tokens")
-        tokens = min(tokens, 10**9) if isinstance(tokens, int) else 0
+        tokens = tokens if isinstance(tokens, int) and 0 <= tokens <= MOST else 0
         self.pace.heard(response.headers, self.in_flight, tokens, time.monotonic(), usage, time.time())
         if status == 200:
             return answer_of(body, text)
@@ -266,7 +266,7 @@ class Asking:
     def _show(self, reason: str = "") -> None:
         """What stands behind the bar."""
         spending = self.spending
-        parts = [f"{spending.paid():.4f} USD"] if spending.price is not None else []
+        parts = [spending.told()] if spending.price is not None else []
         parts += [f"{self.retries} retries"] if self.retries else []
         self.bar.set_postfix_str(", ".join([*parts, reason[:60]] if reason else parts), refresh=False)
 

@@ -60,7 +60,7 @@ def describe(
             if batch == READ:
                 for kind, count in sorted(batches.read(results, kept, spending).items()):
                     say(f"{count:,} {kind}")
-            expected = estimate(job, kept, retry_failed, batches.holds)
+            expected = estimate(job, kept, spending, retry_failed, batches.holds)
             if spending.price is not None:
                 spending.set_aside = spending.price.batch * spending.price.of(expected.waiting_most)
             say(expected.told(spending.price, spending.share(batch is not None)))
@@ -107,6 +107,8 @@ def _how(spending: Spending) -> dict[str, Any]:
     requests, price = faults.pop("requests"), spending.price
     return {
         "requests": requests,
+        # answers that said nothing of their tokens that can be used; counted among what was perhaps paid
+        "without_usage": spending.ledger.untold(),
         "retries": sum(faults.values()),
         "faults": dict(sorted(faults.items())),
         "tokens": asdict(spending.tokens()),

@@ -119,3 +119,26 @@ def test_no_picture_is_taken_for_another_that_came_in_its_place(pictures, capsys
     assert [record["id"] for record in records] == ["00000.png", "00002.png", "00003.png"]
     (failure,) = [json.loads(line) for line in (pictures / "out" / "failures.jsonl").read_text().splitlines()]
     assert failure["id"] == "00001.png"
+
+
+def test_a_picture_that_is_thirty_times_dearer_than_the_rule_keeps_the_limit_and_the_estimate_learns_it(pictures, capsys):
+    used = {"prompt_tokens": 30_000, "completion_tokens": 1_500}
+    with serving(lambda asked, number: Reply(completion("a picture") | {"usage": used})) as server:
+        words = ("--endpoint", server.url, "--model", "m", "--prices", pictures / "prices.json", "--max-cost", 0.2)
+        stopped = caption(capsys, pictures, *words)
+        # 0.072 USD each: of a second it is not known that it fits, of a third it is known that it does not
+        assert (stopped.status, len(server.asked)) == (2, 2)
+        assert "0.1440 USD, and the next request may cost 0.0792: more than the limit of 0.2 USD" in stopped.said
+        estimated = caption(capsys, pictures, *words, "--estimate")
+    assert "2 to ask about: about 60,000 tokens of prompts (at most 66,000), 3,000 of answers (at most 3,300)" in estimated.said
+    assert "about 0.14 USD, at most 0.16" in estimated.said
+
+
+def test_an_absurd_number_of_tokens_is_not_booked(pictures, capsys):
+    absurd = {"prompt_tokens": 10**30, "completion_tokens": 10**30}
+    with serving(lambda asked, number: Reply(completion("a picture") | {"usage": absurd})) as server:
+        words = ("--endpoint", server.url, "--model", "m", "--prices", pictures / "prices.json", "--max-cost", 1)
+        done = caption(capsys, pictures, *words, "--json")
+    about = json.loads(done.printed)
+    assert (about["records"], about["asked"]["without_usage"], about["asked"]["paid_usd"]) == (4, 4, 0)
+    assert 0 < about["asked"]["perhaps_usd"] < 0.1
