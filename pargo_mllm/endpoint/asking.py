@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from tqdm.auto import tqdm
 
 from pargo_mllm.endpoint.addressed import Addressed
+from pargo_mllm.endpoint.claims import LEASE
 from pargo_mllm.endpoint.kept import Answer, Failure, KeptAnswers
 from pargo_mllm.endpoint.pace import Pace, retry_after
 from pargo_mllm.endpoint.reading import Again, answer_of, at, parsed, told
@@ -33,6 +34,8 @@ NOT_TAKEN_IN_A_ROW = 50
 _MAKING = 4
 # what else must have ended first is looked for so often; seconds
 _LOOK_AGAIN = 0.02
+# whether another process has ended asking is looked for so often; seconds
+_LOOK_AT_CLAIMS = 0.1
 
 Said = Answer | Failure
 # makes a request when its turn comes, or says why there is none
@@ -63,8 +66,8 @@ class Asking:
     async def all(self, waiting: Iterator[tuple[str, Made]], hear: Callable[[str, Said], None]) -> None:
         """Ask everything; ``hear`` is told each key with what was said, in the order of the answers.
 
-        Whatever ends it, Ctrl-C too: nothing more is sent, and what is under way, which is paid for, is waited for (each as long
-        as any request may take), heard and kept. A second Ctrl-C leaves it.
+        Whatever ends it, Ctrl-C too: nothing more is sent, and what is under way, which is paid for, is waited for (each as
+        long as any request may take), heard and kept. A second Ctrl-C leaves it.
         """
         workers, self._making, self._sending = self.endpoint.concurrency, asyncio.Semaphore(_MAKING), asyncio.Lock()
         self._stopped = asyncio.Event()
@@ -83,15 +86,23 @@ class Asking:
                     self._stop(error)
 
             tasks = [asyncio.create_task(work()) for _ in range(workers)]
+            renewing = asyncio.create_task(self._renew())
             try:
                 with _at_interrupt(self._interrupted):
                     await asyncio.wait(tasks)
             finally:
+                tasks.append(renewing)
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
         if self._why is not None:
             raise self._why
+
+    async def _renew(self) -> None:
+        """Other processes see that what is asked here is asked, however long it takes."""
+        while True:
+            await asyncio.sleep(LEASE / 4)
+            self.kept.claims.renew()
 
     def _stop(self, why: BaseException) -> None:
         """Nothing more is sent; of several reasons the first is told."""
@@ -118,9 +129,9 @@ class Asking:
         if self._stopped.is_set():
             raise _Stopped
 
-    def _kept(self, key: str) -> Said | None:
+    def _kept(self, key: str, has_waited: bool = False) -> Said | None:
         """What is kept; another process may have asked meanwhile."""
-        failed = self.keeps_failures and not self.retry_failed
+        failed = self.keeps_failures and (has_waited or not self.retry_failed)
         return self.kept.get(key) or (self.kept.failure(key) if failed else None)
 
     async def _once_only(self, client, key: str, make: Made) -> Said:
@@ -131,12 +142,23 @@ class Asking:
             async with self._making:
                 # pictures are opened while others are asked
                 request = await asyncio.to_thread(make)
-            said = request if isinstance(request, Failure) else await self._patiently(client, key, request)
+            said = request if isinstance(request, Failure) else await self._alone(client, key, request)
             future.set_result(said)
             return said
         finally:
             future.cancel()
             del self._asked[key]
+
+    async def _alone(self, client, key: str, request: Request) -> Said:
+        """Ask, while no other process with the same file asks the same; where one does, what it was told is taken."""
+        has_waited = False
+        while not self.kept.claims.take(key):
+            has_waited = True
+            await self._sleep(_LOOK_AT_CLAIMS)
+        try:
+            return self._kept(key, has_waited) or await self._patiently(client, key, request)
+        finally:
+            self.kept.claims.release(key)
 
     async def _patiently(self, client, key: str, request: Request) -> Said:
         endpoint, reason = self.endpoint, ""

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pargo_mllm.endpoint import claims
 from pargo_mllm.endpoint.usage import Usage
 from pargo_mllm.errors import UserError
 
@@ -47,7 +48,7 @@ class KeptAnswers:
     """Answers by a digest of what was asked.
 
     Several processes may use one file: a writer waits for another one, and of two answers to the same question the first is
-    kept and both are given it. An answer is on the disk before :meth:`keep` returns.
+    kept and both are given it. An answer is on the disk before :meth:`keep` returns. ``claims`` says who asks what.
     """
 
     def __init__(self, file: Path):
@@ -66,8 +67,10 @@ class KeptAnswers:
                 "answers (asked TEXT PRIMARY KEY, text TEXT NOT NULL, model TEXT NOT NULL)",
                 "failures (asked TEXT PRIMARY KEY, kind TEXT NOT NULL, reason TEXT NOT NULL)",
                 "usage (asked TEXT PRIMARY KEY, input INTEGER NOT NULL, output INTEGER NOT NULL, cached INTEGER NOT NULL)",
+                claims.TABLE,
             ):
                 self._database.execute(f"CREATE TABLE IF NOT EXISTS {table}")
+        self.claims = claims.Claims(self._database, self._at_once)
 
     def get(self, asked: str) -> Answer | None:
         """The answer that is kept, or None."""
@@ -81,6 +84,7 @@ class KeptAnswers:
             if done.rowcount:
                 self._database.execute("DELETE FROM failures WHERE asked = ?", (asked,))
                 self._keep_usage(asked, answer.usage)
+            self.claims.forget(asked)
         return self.get(asked) or answer
 
     def failure(self, asked: str) -> Failure | None:
@@ -95,6 +99,7 @@ class KeptAnswers:
                 row = (asked, failure.kind, failure.reason)
                 self._database.execute("INSERT OR REPLACE INTO failures VALUES (?, ?, ?)", row)
                 self._keep_usage(asked, failure.usage)
+            self.claims.forget(asked)
 
     def keep_failures(self, failures: Iterable[tuple[str, Failure]]) -> None:
         """Keep many at once, or none of them; without what they took."""

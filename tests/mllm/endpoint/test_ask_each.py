@@ -194,8 +194,8 @@ def test_an_interrupt_waits_for_what_is_under_way_and_the_second_does_not(tmp_pa
         with serving(lambda asked, number: time.sleep(0.6) or used("yes")) as server:
             endpoint = Endpoint(server.url, "m", tmp_path / f"{times}.sqlite", concurrency=4)
             threading.Thread(target=interrupt, args=(times,), daemon=True).start()
+            questions = [(f"k{n}", make(str(n))) for n in range(20)]
             with pytest.raises(KeyboardInterrupt):
-                questions = [(f"k{n}", make(str(n))) for n in range(20)]
                 endpoint.ask_each(questions, lambda key, said, heard=heard: heard.append(key), Spending())
             assert len(server.asked) == 4
         assert len(heard) == kept_of_them

@@ -267,12 +267,14 @@ def test_an_interrupted_run_asks_nothing_twice(tmp_path):
 def test_processes_share_what_is_kept(tmp_path):
     """Two at once give the same answers, though the server never says the same twice; a third asks nothing."""
     both = [Asker(tmp_path / "kept.sqlite", 40) for _ in range(2)]
-    with serving(lambda asked, number: f"answer {number}") as server:
+    with serving(lambda asked, number: time.sleep(0.02) or f"answer {number}") as server:
         for asker in both:
             asker.start(server)
         first, second = (asker.said() for asker in both)
         assert first == second
         assert len(set(first)) == 40
+        # and none of them is paid for twice
+        assert sorted(server.said()) == sorted(f"question {index}" for index in range(40))
         asked = len(server.asked)
         client(server, tmp_path).ask(questions(40))
         assert len(server.asked) == asked
