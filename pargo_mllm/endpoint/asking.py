@@ -51,11 +51,12 @@ class Asking:
         kept: KeptAnswers,
         bar: tqdm,
         spending: Spending,
+        check: Callable[[Answer], Said],
         keeps_failures: bool = False,
         retry_failed: bool = False,
     ):
         self.endpoint, self.kept, self.bar, self.spending = endpoint, kept, bar, spending
-        self.keeps_failures, self.retry_failed = keeps_failures, retry_failed
+        self.check, self.keeps_failures, self.retry_failed = check, keeps_failures, retry_failed
         self.pace = Pace()
         self.in_flight = self.given_up = self.not_taken = self.too_many = self.retries = 0
         # what is being asked: an equal question waits for the same answer
@@ -191,6 +192,7 @@ class Asking:
     def _noted(self, key: str, said: Said) -> Said:
         """What was said, on the disk where it is to be kept."""
         self.given_up = self.too_many = 0
+        said = self.check(said) if isinstance(said, Answer) else said
         if isinstance(said, Answer):
             self.not_taken = 0
             self._show()
@@ -226,7 +228,7 @@ class Asking:
     def _bearable(self, wait: float) -> None:
         if wait > PATIENCE:
             raise EndpointError(
-                f"{self.endpoint.name} asks to wait {wait:.0f} s. What was answered is kept: run the same command again then."
+                f"{self.endpoint.name} asks to wait {_shown(wait)}. What was answered is kept: run the same command again then."
             )
 
     async def _once(self, client, key: str, request: Request, spent: Spent) -> Said:
@@ -282,7 +284,9 @@ class Asking:
                 self.pace.pause(time.monotonic() + min(LONGEST_BACK_OFF, endpoint.back_off * 2 ** min(self.too_many - 1, 16)))
             raise Again(reason, wait)
         if status in (401, 404) or status < 400:
-            raise EndpointError(f"{endpoint.name}, model {endpoint.model}: {reason}. {_HELP[status if status >= 400 else 300]}")
+            raise EndpointError(
+                f"{endpoint.name}, model {endpoint.model}: {reason}. {_HELP.get(status) or _HELP[status // 100]}"
+            )
         return Failure(reason, kind="not taken")
 
     def _show(self, reason: str = "") -> None:
@@ -333,6 +337,10 @@ class _Over:
         self.spending.end(self.spent, self.expected, self.usage, self.fault, self.is_free)
 
 
+def _shown(wait: float) -> str:
+    return f"{wait:.0f} s" if wait < 1e6 else "more than ten days"
+
+
 def _kind_of(reason: str) -> str:
     """Of a reason to ask again what is the same for all of its kind."""
     return reason.partition(":")[0].partition(" (")[0]
@@ -351,5 +359,7 @@ def _client(connections: int):
 _HELP = {
     401: f"The API key is taken from the environment variable {KEY_VARIABLE}.",
     404: "Look at the address (it mostly ends in /v1) and at the model's name.",
-    300: "Give the address that answers itself.",
+    1: "That is no answer of a chat endpoint: look at the address.",
+    2: "That is no answer of a chat endpoint: look at the address.",
+    3: "Give the address that answers itself.",
 }

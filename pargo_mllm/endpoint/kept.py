@@ -33,8 +33,8 @@ class Failure:
 
     Args:
         by_model: whether the model itself gave none: it refused, or what it said is empty or cut off. Asked otherwise it may.
-        kind: the same for all of its kind: "length", "content_filter", "refusal", "empty"; of what the endpoint did not take
-            "not taken", and of what was asked too often in vain "given up".
+        kind: the same for all of its kind: "length", "content_filter", "refusal", "empty", "damaged"; of what the endpoint did
+            not take "not taken", and of what was asked too often in vain "given up".
         usage: tokens that it took; None where nobody said.
     """
 
@@ -112,10 +112,10 @@ class KeptAnswers:
         with self._told():
             self._database.execute("DELETE FROM failures WHERE asked = ?", (asked,))
 
-    def forget_failures(self) -> int:
-        """Keep no failure any longer. Returns how many there were."""
+    def forget_failures(self, kind: str) -> int:
+        """Keep no failure of a kind any longer. Returns how many there were."""
         with self._told():
-            return self._database.execute("DELETE FROM failures").rowcount
+            return self._database.execute("DELETE FROM failures WHERE kind = ?", (kind,)).rowcount
 
     def has_failure_of(self, reason: str) -> bool:
         """Whether one is kept with this reason."""

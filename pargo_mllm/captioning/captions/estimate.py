@@ -58,14 +58,19 @@ class Estimate:
 
 
 def estimate(
-    job: Job, kept: KeptAnswers, spending: Spending, retry_failed: bool, is_waiting: Callable[[str], bool] = lambda key: False
+    job: Job,
+    kept: KeptAnswers,
+    spending: Spending,
+    retry_failed: bool,
+    is_waiting: Callable[[str], bool] = lambda key: False,
+    is_refused: Callable[[str], bool] = lambda key: False,
 ) -> Estimate:
     """Of a job that was begun.
 
     Args:
         kept: what is answered.
         spending: learns from it.
-        is_waiting: whether a key is in a batch.
+        is_waiting, is_refused: whether a key is in a batch; whether a batch did not take it.
     """
     pictures = described = failed = waiting = to_ask = learned = 0
     expected, expected_waiting, expected_of_kept, took = NOTHING, NOTHING, NOTHING, NOTHING
@@ -76,7 +81,7 @@ def estimate(
         one = job.asked.expected(picture.seen.size)
         if isinstance(said, Answer):
             described += 1
-        elif isinstance(said, Failure) and not retry_failed:
+        elif (isinstance(said, Failure) or is_refused(picture.key)) and not retry_failed:
             failed += 1
         elif is_waiting(picture.key):
             waiting += 1

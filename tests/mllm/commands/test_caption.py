@@ -142,3 +142,43 @@ def test_an_absurd_number_of_tokens_is_not_booked(pictures, capsys):
     about = json.loads(done.printed)
     assert (about["records"], about["asked"]["without_usage"], about["asked"]["paid_usd"]) == (4, 4, 0)
     assert 0 < about["asked"]["perhaps_usd"] < 0.1
+
+
+def test_what_is_no_caption_is_paid_for_once_and_asked_for_again_with_retry_failed_alone(pictures, capsys):
+    said = ["a sign says <image>", "nul \0 inside", "\x1b[31mred", "bad \ufffd"]
+    with serving(lambda asked, number: Reply(completion(said[number]))) as server:
+        words = ("--endpoint", server.url, "--model", "m", "--json")
+        first = json.loads(caption(capsys, pictures, *words).printed)
+        assert first["skipped"] == {
+            "captions with characters that are none": 3,
+            "captions that hold <image>, where nothing but a picture may stand": 1,
+        }
+        assert caption(capsys, pictures, *words).status == 0
+        assert len(server.asked) == 4
+        server.respond = lambda asked, number: "whole\tand\n\ngood"
+        again = json.loads(caption(capsys, pictures, *words, "--retry-failed").printed)
+    assert (again["records"], len(server.asked)) == (4, 8)
+
+
+def test_what_is_written_is_clean_whatever_the_pictures_are(tmp_path, capsys, monkeypatch):
+    """Names that do not say what a picture is, pictures of several frames, and links that lead out."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_pictures(tmp_path / "pictures", 2)
+    write_pictures(tmp_path / "private", 3)
+    folder = tmp_path / "pictures"
+    (folder / "00001.png").rename(folder / "named.jpg")
+    (folder / "named.png").symlink_to("00000.png")
+    (folder / "secret.png").symlink_to(tmp_path / "private" / "00002.png")
+    frames = [Image.new("L", (40, 40), shade) for shade in (0, 99)]
+    frames[0].save(folder / "moves.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(folder / "still.gif")
+    with serving(lambda asked, number: "a good caption of it") as server:
+        done = caption(capsys, tmp_path, "--endpoint", server.url, "--model", "m", "--json")
+    about = json.loads(done.printed)
+    assert about["skipped"] == {"pictures of several frames": 1, "pictures that are links out of the folder": 1}
+    assert len(server.asked) == 3
+    names = [record["image"] for record in json.loads((tmp_path / "out" / "data.json").read_text())]
+    assert [name for name in names if "-" not in name] == ["00000.png", "named.png", "still.gif"]
+    assert [name[:6] + name[-4:] for name in names if "-" in name] == ["named-.png"]
+    checked = ended(capsys, "validate", tmp_path / "out", "--json")
+    assert (checked.status, json.loads(checked.printed)["findings"]) == (0, [])

@@ -47,8 +47,8 @@ def test_what_a_model_says(folder, capsys):
             content = [{"type": "image", "image": load_picture(file)}, {"type": "text", "text": "what is it?"}]
             conversation = [{"role": "user", "content": content}]
             one, more = (answer(model, processor, [conversation], max_new_tokens=most + k)[0] for k in (0, 1))
-            # one token more changes nothing: it has ended
-            if one == more and one:
+            # one token more changes nothing: it has ended; and it holds nothing but characters
+            if one == more and one and "\ufffd" not in one and one.replace("\n", " ").isprintable():
                 expected[most, file.name] = one
     short = {name: text for (most, name), text in expected.items() if most == 4}
     assert 0 < len(short) < 8, "the miniature does not show both kinds"
