@@ -44,7 +44,9 @@ def _add_question(caption: argparse.ArgumentParser) -> None:
         "--max-tokens", type=positive, default=1024, metavar="N", help="of a caption; a longer one is a failure (default: 1024)"
     )
     group.add_argument(
-        "--retry-failed", action="store_true", help="ask again about pictures whose caption was cut off, refused or empty"
+        "--retry-failed",
+        action="store_true",
+        help="ask again about pictures whose caption was cut off, refused, empty, or none",
     )
 
 
@@ -84,7 +86,12 @@ def _add_limits(caption: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="JSON or YAML: {MODEL: {input: USD, output: USD}} per million tokens; cached_input and batch (a share) may follow",
     )
-    group.add_argument("--max-cost", type=above_zero, metavar="USD", help="ask nothing that could cost more, all runs together")
+    group.add_argument(
+        "--max-cost",
+        type=above_zero,
+        metavar="USD",
+        help="ask nothing that could cost more, all runs together; see docs/captions.md",
+    )
     group.add_argument("--estimate", action="store_true", help="say what it will take, and ask nothing")
 
 

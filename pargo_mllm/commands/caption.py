@@ -115,5 +115,9 @@ def _say(options: argparse.Namespace, written: dict[str, Any]) -> None:
             f"{asked['requests']:,} requests, {asked['retries']:,} of them to be asked again; "
             f"{asked['tokens']['input']:,} tokens of prompts, {asked['tokens']['output']:,} of answers{cost}"
         )
+        if asked["without_usage"]:
+            print(
+                f"{asked['without_usage']:,} answers said nothing of their tokens that can be used: perhaps the most was paid"
+            )
     if advice := how_on(written):
         print(advice, file=sys.stderr)

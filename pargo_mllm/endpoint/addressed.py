@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,7 @@ class Addressed:
         self._key = os.environ.get(KEY_VARIABLE, "").strip()
         if not (self._key.isascii() and self._key.isprintable()):
             raise EndpointError(f"{KEY_VARIABLE} holds characters that no API key has; set it again.")
+        self._said_back = _pattern(self._key)
         self.model, self.cache = model, cache
         self.concurrency, self.attempts, self.timeout, self.back_off = concurrency, attempts, timeout, back_off
 
@@ -50,9 +53,23 @@ class Addressed:
         return {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
 
     def without_key(self, text: str) -> str:
-        """A text of the endpoint's, which may have the key in it. Short words that local servers are given, EMPTY, are none."""
-        return text.replace(self._key, "…") if len(self._key) >= 8 else text
+        """A text of the endpoint's, which may have the key in it: as it is, with escapes of JSON or of an address, or as
+        base64. Short words that local servers are given, EMPTY, are none.
+        """
+        return self._said_back.sub("…", text) if len(self._key) >= 8 else text
 
     def body(self, request: Request) -> dict[str, Any]:
         """What is sent."""
         return {"model": self.model, "messages": list(request.messages), **request.parameters}
+
+
+def _pattern(key: str) -> re.Pattern[str]:
+    """Every way in which a key may be said back."""
+
+    def spelled(one: str) -> str:
+        bare = rf"\\?{re.escape(one)}" if one in '"/\\' else re.escape(one)
+        return rf"(?:{bare}|\\+u00(?i:{ord(one):02x})|%(?i:{ord(one):02x}))"
+
+    plain = base64.b64encode(key.encode()).decode().rstrip("=")
+    others = {plain, plain.translate(str.maketrans("+/", "-_"))}
+    return re.compile("|".join(["".join(map(spelled, key)), *map(re.escape, sorted(others))]))

@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from tqdm.auto import tqdm
 
 from pargo_mllm.endpoint.addressed import Addressed
+from pargo_mllm.endpoint.claims import LEASE
 from pargo_mllm.endpoint.kept import Answer, Failure, KeptAnswers
 from pargo_mllm.endpoint.pace import Pace, retry_after
 from pargo_mllm.endpoint.reading import Again, answer_of, at, parsed, told
 from pargo_mllm.endpoint.request import KEY_VARIABLE, EndpointError, Request
 from pargo_mllm.endpoint.spending import Spending, Spent
-from pargo_mllm.endpoint.usage import Usage, usage_of
+from pargo_mllm.endpoint.usage import MOST, Usage, usage_of
 
 # worth asking again: timeout, conflict, too many requests; and all of a server's own faults, from 500 on
 TRANSIENT = (408, 409, 429)
@@ -30,6 +34,8 @@ NOT_TAKEN_IN_A_ROW = 50
 _MAKING = 4
 # what else must have ended first is looked for so often; seconds
 _LOOK_AGAIN = 0.02
+# whether another process has ended asking is looked for so often; seconds
+_LOOK_AT_CLAIMS = 0.1
 
 Said = Answer | Failure
 # makes a request when its turn comes, or says why there is none
@@ -45,39 +51,88 @@ class Asking:
         kept: KeptAnswers,
         bar: tqdm,
         spending: Spending,
+        check: Callable[[Answer], Said],
         keeps_failures: bool = False,
         retry_failed: bool = False,
     ):
         self.endpoint, self.kept, self.bar, self.spending = endpoint, kept, bar, spending
-        self.keeps_failures, self.retry_failed = keeps_failures, retry_failed
+        self.check, self.keeps_failures, self.retry_failed = check, keeps_failures, retry_failed
         self.pace = Pace()
         self.in_flight = self.given_up = self.not_taken = self.too_many = self.retries = 0
         # what is being asked: an equal question waits for the same answer
         self._asked: dict[str, asyncio.Future[Said]] = {}
+        # why nothing more is sent
+        self._why: BaseException | None = None
 
     async def all(self, waiting: Iterator[tuple[str, Made]], hear: Callable[[str, Said], None]) -> None:
-        """Ask everything; ``hear`` is told each key with what was said, in the order of the answers."""
+        """Ask everything; ``hear`` is told each key with what was said, in the order of the answers.
+
+        Whatever ends it, Ctrl-C too: nothing more is sent, and what is under way, which is paid for, is waited for (each as
+        long as any request may take), heard and kept. A second Ctrl-C leaves it.
+        """
         workers, self._making, self._sending = self.endpoint.concurrency, asyncio.Semaphore(_MAKING), asyncio.Lock()
+        self._stopped = asyncio.Event()
         async with _client(workers) as client:
 
             async def work() -> None:
-                for key, make in waiting:
-                    hear(key, self._kept(key) or await self._once_only(client, key, make))
-                    self.bar.update()
-                    # those who wait for answers have their turn, however many are kept
-                    await asyncio.sleep(0)
+                try:
+                    for key, make in waiting:
+                        hear(key, self._kept(key) or await self._once_only(client, key, make))
+                        self.bar.update()
+                        # those who wait for answers have their turn, however many are kept
+                        await self._sleep(0)
+                except _Stopped:
+                    return
+                except Exception as error:
+                    self._stop(error)
 
             tasks = [asyncio.create_task(work()) for _ in range(workers)]
+            renewing = asyncio.create_task(self._renew())
             try:
-                await asyncio.gather(*tasks)
+                with _at_interrupt(self._interrupted):
+                    await asyncio.wait(tasks)
             finally:
+                tasks.append(renewing)
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+        if self._why is not None:
+            raise self._why
 
-    def _kept(self, key: str) -> Said | None:
+    async def _renew(self) -> None:
+        """Other processes see that what is asked here is asked, however long it takes."""
+        while True:
+            await asyncio.sleep(LEASE / 4)
+            self.kept.claims.renew()
+
+    def _stop(self, why: BaseException) -> None:
+        """Nothing more is sent; of several reasons the first is told."""
+        self._why = self._why or why
+        self._stopped.set()
+
+    def _interrupted(self) -> None:
+        self._stop(KeyboardInterrupt())
+        if self.in_flight:
+            said = f"{self.in_flight} answers under way are waited for, at most {self.endpoint.timeout:g} s; Ctrl-C leaves them"
+            self.bar.write(said, file=sys.stderr)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Sleep, unless nothing more is sent.
+
+        Raises:
+            _Stopped: then.
+        """
+        if seconds and not self._stopped.is_set():
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), seconds)
+        else:
+            await asyncio.sleep(0)
+        if self._stopped.is_set():
+            raise _Stopped
+
+    def _kept(self, key: str, has_waited: bool = False) -> Said | None:
         """What is kept; another process may have asked meanwhile."""
-        failed = self.keeps_failures and not self.retry_failed
+        failed = self.keeps_failures and (has_waited or not self.retry_failed)
         return self.kept.get(key) or (self.kept.failure(key) if failed else None)
 
     async def _once_only(self, client, key: str, make: Made) -> Said:
@@ -88,19 +143,30 @@ class Asking:
             async with self._making:
                 # pictures are opened while others are asked
                 request = await asyncio.to_thread(make)
-            said = request if isinstance(request, Failure) else await self._patiently(client, key, request)
+            said = request if isinstance(request, Failure) else await self._alone(client, key, request)
             future.set_result(said)
             return said
         finally:
             future.cancel()
             del self._asked[key]
 
+    async def _alone(self, client, key: str, request: Request) -> Said:
+        """Ask, while no other process with the same file asks the same; where one does, what it was told is taken."""
+        has_waited = False
+        while not self.kept.claims.take(key):
+            has_waited = True
+            await self._sleep(_LOOK_AT_CLAIMS)
+        try:
+            return self._kept(key, has_waited) or await self._patiently(client, key, request)
+        finally:
+            self.kept.claims.release(key)
+
     async def _patiently(self, client, key: str, request: Request) -> Said:
         endpoint, reason = self.endpoint, ""
         for attempt in range(endpoint.attempts):
             spent = await self._turn(request.expected)
             try:
-                said = await self._once(client, request, spent)
+                return await self._once(client, key, request, spent)
             except Again as again:
                 reason = str(again)
                 self.retries += 1
@@ -114,9 +180,7 @@ class Asking:
                     wait *= random.uniform(0.5, 1)
                 self._bearable(wait)
                 if attempt + 1 < endpoint.attempts:
-                    await asyncio.sleep(wait)
-            else:
-                return self._noted(key, said)
+                    await self._sleep(wait)
         self.given_up += 1
         if self.given_up >= GIVEN_UP_IN_A_ROW:
             raise EndpointError(
@@ -128,6 +192,7 @@ class Asking:
     def _noted(self, key: str, said: Said) -> Said:
         """What was said, on the disk where it is to be kept."""
         self.given_up = self.too_many = 0
+        said = self.check(said) if isinstance(said, Answer) else said
         if isinstance(said, Answer):
             self.not_taken = 0
             self._show()
@@ -151,22 +216,23 @@ class Asking:
         async with self._sending:
             while wait := max(self.pace.wait(time.monotonic(), expected), self.spending.wait(expected)):
                 if wait == float("inf"):
-                    await asyncio.sleep(_LOOK_AGAIN)
+                    await self._sleep(_LOOK_AGAIN)
                     continue
                 self._bearable(wait)
                 self._show(f"at the limit, {wait:.0f} s")
-                await asyncio.sleep(min(wait, 1.0))
+                await self._sleep(min(wait, 1.0))
+            await self._sleep(0)
             self.pace.sent(expected)
             return self.spending.begin(expected)
 
     def _bearable(self, wait: float) -> None:
         if wait > PATIENCE:
             raise EndpointError(
-                f"{self.endpoint.name} asks to wait {wait:.0f} s. What was answered is kept: run the same command again then."
+                f"{self.endpoint.name} asks to wait {_shown(wait)}. What was answered is kept: run the same command again then."
             )
 
-    async def _once(self, client, request: Request, spent: Spent) -> Said:
-        """One request.
+    async def _once(self, client, key: str, request: Request, spent: Spent) -> Said:
+        """One request. Its answer is kept before it counts as paid: a kill between the two loses neither.
 
         Raises:
             Again: if it is worth another.
@@ -189,7 +255,7 @@ class Asking:
                 raise Again(endpoint.without_key(f"{type(error).__name__} ({error})")) from None
             finally:
                 self.in_flight -= 1
-            return self._read(response, over)
+            return self._noted(key, self._read(response, over))
         except Again as again:
             over.fault = _kind_of(str(again))
             raise
@@ -203,7 +269,7 @@ class Asking:
         status, usage = response.status_code, usage_of(body)
         over.usage, over.is_free = usage, status != 200
         tokens = at(body, "usage", "total_tokens")
-        tokens = min(tokens, 10**9) if isinstance(tokens, int) else 0
+        tokens = tokens if isinstance(tokens, int) and 0 <= tokens <= MOST else 0
         self.pace.heard(response.headers, self.in_flight, tokens, time.monotonic(), usage, time.time())
         if status == 200:
             return answer_of(body, text)
@@ -218,15 +284,45 @@ class Asking:
                 self.pace.pause(time.monotonic() + min(LONGEST_BACK_OFF, endpoint.back_off * 2 ** min(self.too_many - 1, 16)))
             raise Again(reason, wait)
         if status in (401, 404) or status < 400:
-            raise EndpointError(f"{endpoint.name}, model {endpoint.model}: {reason}. {_HELP[status if status >= 400 else 300]}")
+            raise EndpointError(
+                f"{endpoint.name}, model {endpoint.model}: {reason}. {_HELP.get(status) or _HELP[status // 100]}"
+            )
         return Failure(reason, kind="not taken")
 
     def _show(self, reason: str = "") -> None:
         """What stands behind the bar."""
         spending = self.spending
-        parts = [f"{spending.paid():.4f} USD"] if spending.price is not None else []
+        parts = [spending.told()] if spending.price is not None else []
         parts += [f"{self.retries} retries"] if self.retries else []
         self.bar.set_postfix_str(", ".join([*parts, reason[:60]] if reason else parts), refresh=False)
+
+
+class _Stopped(Exception):
+    """Nothing more is sent."""
+
+
+@contextmanager
+def _at_interrupt(call: Callable[[], None]) -> Iterator[None]:
+    """Have the first Ctrl-C call something; the second is as it was. In a thread, which hears of none, nothing changes."""
+    loop, before = asyncio.get_running_loop(), signal.getsignal(signal.SIGINT)
+
+    def restore() -> None:
+        if loop.remove_signal_handler(signal.SIGINT):
+            signal.signal(signal.SIGINT, before)
+
+    def first() -> None:
+        restore()
+        call()
+
+    try:
+        loop.add_signal_handler(signal.SIGINT, first)
+    except (NotImplementedError, ValueError, RuntimeError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        restore()
 
 
 class _Over:
@@ -239,6 +335,10 @@ class _Over:
 
     def note(self) -> None:
         self.spending.end(self.spent, self.expected, self.usage, self.fault, self.is_free)
+
+
+def _shown(wait: float) -> str:
+    return f"{wait:.0f} s" if wait < 1e6 else "more than ten days"
 
 
 def _kind_of(reason: str) -> str:
@@ -259,5 +359,7 @@ def _client(connections: int):
 _HELP = {
     401: f"The API key is taken from the environment variable {KEY_VARIABLE}.",
     404: "Look at the address (it mostly ends in /v1) and at the model's name.",
-    300: "Give the address that answers itself.",
+    1: "That is no answer of a chat endpoint: look at the address.",
+    2: "That is no answer of a chat endpoint: look at the address.",
+    3: "Give the address that answers itself.",
 }

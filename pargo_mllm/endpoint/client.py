@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import TypeVar
 
 from tqdm.auto import tqdm
 
@@ -15,6 +16,12 @@ from pargo_mllm.endpoint.asking import Asking, Made
 from pargo_mllm.endpoint.kept import Answer, Failure, KeptAnswers
 from pargo_mllm.endpoint.request import Request
 from pargo_mllm.endpoint.spending import Spending
+
+_Same = TypeVar("_Same")
+
+
+def _itself(same: _Same) -> _Same:
+    return same
 
 
 class Endpoint(Addressed):
@@ -56,7 +63,7 @@ class Endpoint(Addressed):
             if pending:
                 made = ((key, partial(_itself, request)) for key, request in pending.items())
                 with _bar(title, len(said) + len(pending), len(said)) as bar:
-                    asyncio.run(Asking(self, kept, bar, Spending()).all(made, said.__setitem__))
+                    asyncio.run(Asking(self, kept, bar, Spending(), _itself).all(made, said.__setitem__))
         finally:
             kept.close()
         return [said[key] for key in asked]
@@ -67,6 +74,7 @@ class Endpoint(Addressed):
         hear: Callable[[str, Answer | Failure], None],
         spending: Spending,
         *,
+        check: Callable[[Answer], Answer | Failure] = _itself,
         retry_failed: bool = False,
         title: str | None = None,
         total: int | None = None,
@@ -82,6 +90,7 @@ class Endpoint(Addressed):
                 with what makes it, in a thread, or says why there is none.
             hear: is told each key with what was said, which is on the disk then, in the order of the answers.
             spending: what may be used.
+            check: makes a failure of an answer that is of no use, before it is kept.
             retry_failed: ask again what is kept as a failure.
             title, total: of a progress bar.
 
@@ -93,7 +102,7 @@ class Endpoint(Addressed):
         kept = KeptAnswers(self.cache)
         try:
             with _bar(title, total, 0) as bar:
-                asking = Asking(self, kept, bar, spending, keeps_failures=True, retry_failed=retry_failed)
+                asking = Asking(self, kept, bar, spending, check, keeps_failures=True, retry_failed=retry_failed)
                 asyncio.run(asking.all(iter(requests), hear))
         finally:
             kept.close()
@@ -101,10 +110,6 @@ class Endpoint(Addressed):
     def _digest(self, request: Request) -> str:
         asked = json.dumps([self.body(request), request.run], sort_keys=True)
         return hashlib.sha256(asked.encode()).hexdigest()
-
-
-def _itself(request: Request) -> Request:
-    return request
 
 
 def _bar(title: str | None, total: int | None, initial: int) -> tqdm:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pargo_mllm.endpoint import claims
 from pargo_mllm.endpoint.usage import Usage
 from pargo_mllm.errors import UserError
 
@@ -32,8 +33,8 @@ class Failure:
 
     Args:
         by_model: whether the model itself gave none: it refused, or what it said is empty or cut off. Asked otherwise it may.
-        kind: the same for all of its kind: "length", "content_filter", "refusal", "empty"; of what the endpoint did not take
-            "not taken", and of what was asked too often in vain "given up".
+        kind: the same for all of its kind: "length", "content_filter", "refusal", "empty", "damaged"; of what the endpoint did
+            not take "not taken", and of what was asked too often in vain "given up".
         usage: tokens that it took; None where nobody said.
     """
 
@@ -47,7 +48,7 @@ class KeptAnswers:
     """Answers by a digest of what was asked.
 
     Several processes may use one file: a writer waits for another one, and of two answers to the same question the first is
-    kept and both are given it. An answer is on the disk before :meth:`keep` returns.
+    kept and both are given it. An answer is on the disk before :meth:`keep` returns. ``claims`` says who asks what.
     """
 
     def __init__(self, file: Path):
@@ -66,8 +67,10 @@ class KeptAnswers:
                 "answers (asked TEXT PRIMARY KEY, text TEXT NOT NULL, model TEXT NOT NULL)",
                 "failures (asked TEXT PRIMARY KEY, kind TEXT NOT NULL, reason TEXT NOT NULL)",
                 "usage (asked TEXT PRIMARY KEY, input INTEGER NOT NULL, output INTEGER NOT NULL, cached INTEGER NOT NULL)",
+                claims.TABLE,
             ):
                 self._database.execute(f"CREATE TABLE IF NOT EXISTS {table}")
+        self.claims = claims.Claims(self._database, self._at_once)
 
     def get(self, asked: str) -> Answer | None:
         """The answer that is kept, or None."""
@@ -81,6 +84,7 @@ class KeptAnswers:
             if done.rowcount:
                 self._database.execute("DELETE FROM failures WHERE asked = ?", (asked,))
                 self._keep_usage(asked, answer.usage)
+            self.claims.forget(asked)
         return self.get(asked) or answer
 
     def failure(self, asked: str) -> Failure | None:
@@ -95,6 +99,7 @@ class KeptAnswers:
                 row = (asked, failure.kind, failure.reason)
                 self._database.execute("INSERT OR REPLACE INTO failures VALUES (?, ?, ?)", row)
                 self._keep_usage(asked, failure.usage)
+            self.claims.forget(asked)
 
     def keep_failures(self, failures: Iterable[tuple[str, Failure]]) -> None:
         """Keep many at once, or none of them; without what they took."""
@@ -107,10 +112,10 @@ class KeptAnswers:
         with self._told():
             self._database.execute("DELETE FROM failures WHERE asked = ?", (asked,))
 
-    def forget_failures(self) -> int:
-        """Keep no failure any longer. Returns how many there were."""
+    def forget_failures(self, kind: str) -> int:
+        """Keep no failure of a kind any longer. Returns how many there were."""
         with self._told():
-            return self._database.execute("DELETE FROM failures").rowcount
+            return self._database.execute("DELETE FROM failures WHERE kind = ?", (kind,)).rowcount
 
     def has_failure_of(self, reason: str) -> bool:
         """Whether one is kept with this reason."""

@@ -11,8 +11,9 @@ from pathlib import Path
 from pargo_mllm.endpoint.usage import Usage
 from pargo_mllm.errors import UserError
 
-# of a request: under way, or its process was killed; paid for; nothing to pay; perhaps paid for; paid for in a batch
-OPEN, PAID, FREE, PERHAPS, BATCH = "open", "paid", "free", "perhaps", "batch"
+# of a request: under way, or its process was killed; paid for; nothing to pay; perhaps paid for; answered, and nothing said of
+# its tokens that can be used; paid for in a batch
+OPEN, PAID, FREE, PERHAPS, UNTOLD, BATCH = "open", "paid", "free", "perhaps", "untold", "batch"
 
 
 class Ledger:
@@ -48,7 +49,7 @@ class Ledger:
 
         Args:
             usage: what it took, or may have taken.
-            state: :data:`PAID`, :data:`FREE` or :data:`PERHAPS`.
+            state: :data:`PAID`, :data:`FREE`, :data:`PERHAPS` or :data:`UNTOLD`.
             fault: why it is to be asked again; empty where it is not.
         """
         row = (now, usage.input, usage.output, usage.cached, state, fault, number)
@@ -81,6 +82,12 @@ class Ledger:
         counted = Counter({fault: int(count) for fault, count in rows if fault})
         counted["requests"] = sum(int(count) for _, count in rows)
         return counted
+
+    def untold(self) -> int:
+        """How many answers of all runs said nothing of their tokens that can be used."""
+        with self._told():
+            (count,) = self._database.execute("SELECT COUNT(*) FROM sent WHERE state = ?", (UNTOLD,)).fetchone()
+        return int(count)
 
     def close(self) -> None:
         """Close the file."""

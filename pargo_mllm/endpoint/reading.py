@@ -34,15 +34,23 @@ def answer_of(body: Any, text: str) -> Answer | Failure:
     usage = usage_of(body)
     if refusal := message.get("refusal"):
         return Failure(f"refused: {_shortened(refusal)}", by_model=True, kind="refusal", usage=usage)
-    finish, content = at(choice, "finish_reason"), message.get("content")
+    finish, content = at(choice, "finish_reason"), _joined(message.get("content"))
     if finish in ("length", "content_filter"):
         return Failure(f"cut off (finish_reason {finish})", by_model=True, kind=finish, usage=usage)
     if not isinstance(content, str) or not content.strip():
         return Failure(f"empty (finish_reason {_shortened(finish)})", by_model=True, kind="empty", usage=usage)
     model = at(body, "model")
     if not _is_text(content):
-        raise Again("an answer with halves of characters")
+        # it was paid for, and may come again and again
+        return Failure("it holds halves of characters", by_model=True, kind="damaged", usage=usage)
     return Answer(content, model if isinstance(model, str) and _is_text(model) else "", usage)
+
+
+def _joined(content: Any) -> Any:
+    """The text of a content that comes in parts; anything else as it is."""
+    if isinstance(content, list) and all(isinstance(at(part, "text"), str) for part in content):
+        return "".join(part["text"] for part in content)
+    return content
 
 
 def parsed(text: str) -> Any:

@@ -8,11 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pargo_mllm.endpoint.ledger import BATCH, FREE, PAID, PERHAPS, Ledger
+from pargo_mllm.endpoint.ledger import BATCH, FREE, PAID, PERHAPS, UNTOLD, Ledger
 from pargo_mllm.endpoint.prices import Price
 from pargo_mllm.endpoint.usage import Usage
 from pargo_mllm.endpoint.windows import SlidingWindow
 from pargo_mllm.errors import UserError
+
+# so many answers must have said what they took before requests go side by side
+FEW = 3
+# of the dearest so far, what a request is taken to cost at most: one picture is not counted quite like another
+_MARGIN = 1.1
 
 
 class BudgetReached(UserError):
@@ -41,6 +46,7 @@ class Spent:
 
     most: Usage
     row: int
+    teaches: bool
     held: list[int] = field(default_factory=list)
 
 
@@ -48,8 +54,10 @@ class Spending:
     """Counts what requests take, and says when the next one may be sent.
 
     Of a request its expected prompt and its longest answer are held; what is not used is given back when it has answered. How
-    many tokens an endpoint makes of a prompt is learned from what it says: expected ones are multiplied by the largest share
-    that was seen. Where the limit is one of the prompts' tokens or of money, the first request goes alone, for this alone.
+    many tokens an endpoint makes of a prompt, and how far its answers go beyond their limit (with what a model thinks), is
+    learned from what it says: expected ones are multiplied by the largest share that was seen, and with a limit of cost by a
+    tenth more. Where the limit is one of the prompts' tokens or of money, requests of which that is not known go one at a time:
+    the first few, and any with a larger prompt than all that have answered.
 
     Args:
         limits: that hold over all runs with the same ledger.
@@ -83,17 +91,35 @@ class Spending:
                 window.recall(amount(usage), now - max(0.0, today - ended))
         sums = self.ledger.sums()
         self._sums = {state: sums.get(state, Usage()) for state in (PAID, PERHAPS, BATCH)}
+        self._sums[PERHAPS] += sums.get(UNTOLD, Usage())
         self._held = Usage()
         # USD of what is under way elsewhere: in batches
         self.set_aside = 0.0
         self.under_way = 0
-        self._factor, self._has_heard = 1.0, False
-        # of answers in this process: for what is to be expected
-        self.answers, self.output = 0, 0
+        # what was taken of what was expected, at most
+        self._input_share = self._output_share = 0.0
+        self._heard, self._largest, self._teaching = 0, 0, 0
 
     def most(self, expected: Usage) -> Usage:
         """What a request takes at most, as far as is known."""
-        return Usage(math.ceil(expected.input * self._factor - 1e-9), expected.output)
+        margin = _MARGIN if self.limits.cost is not None else 1.0
+        input = math.ceil(expected.input * self._input_share * margin - 1e-9)
+        # an answer that was cut off took all that was expected, and not more
+        beyond = self._output_share * margin if self._output_share > 1 else 0.0
+        return Usage(max(expected.input, input), max(expected.output, math.ceil(expected.output * beyond - 1e-9)))
+
+    def learn(self, expected: Usage, usage: Usage) -> None:
+        """An answer took so much, in this run or in another one."""
+        self._heard += 1
+        self._largest = max(self._largest, expected.input)
+        if expected.input:
+            self._input_share = max(self._input_share, usage.input / expected.input)
+        if expected.output:
+            self._output_share = max(self._output_share, usage.output / expected.output)
+
+    def _teaches(self, expected: Usage) -> bool:
+        learns = self.limits.input_tokens is not None or self.limits.cost is not None
+        return learns and expected.input > 0 and (self._heard < FEW or expected.input > self._largest)
 
     def wait(self, expected: Usage) -> float:
         """Seconds until a request may be sent; 0: now; infinite: when another one has ended.
@@ -113,18 +139,19 @@ class Spending:
             if self.under_way:
                 return float("inf")
             raise BudgetReached(
-                f"{self.cost():.4f} USD are spent, and the next request may cost {self.price.of(most):.4f}: more than the "
-                f"limit of {self.limits.cost:g} USD."
+                f"{self.told()}, and the next request may cost {self.price.of(most):.4f}: more than the limit of "
+                f"{self.limits.cost:g} USD."
             )
-        learns = self.limits.input_tokens is not None or self.limits.cost is not None
-        if learns and expected.input and not self._has_heard and self.under_way:
+        if self._teaching and self._teaches(expected):
             return float("inf")
         return max((window.wait(amount(most), now) for window, amount in self._windows), default=0.0)
 
     def begin(self, expected: Usage) -> Spent:
         """A request is sent as soon as this returns."""
         most = self.most(expected)
-        spent = Spent(most, self.ledger.begin(most), [window.begin(amount(most)) for window, amount in self._windows])
+        held = [window.begin(amount(most)) for window, amount in self._windows]
+        spent = Spent(most, self.ledger.begin(most), self._teaches(expected), held)
+        self._teaching += spent.teaches
         self._held += most
         self.under_way += 1
         return spent
@@ -140,18 +167,19 @@ class Spending:
         took = usage or spent.most
         for (window, amount), number in zip(self._windows, spent.held, strict=True):
             window.end(number, amount(took), self._clock())
-        state = PAID if usage is not None else FREE if is_free else PERHAPS
+        state = PAID if usage is not None else FREE if is_free else PERHAPS if fault else UNTOLD
         self.ledger.end(spent.row, took, state, fault, self._calendar())
         if state != FREE:
-            self._sums[state] += took
+            self._sums[PERHAPS if state == UNTOLD else state] += took
         self._held = Usage(self._held.input - spent.most.input, self._held.output - spent.most.output)
         self.under_way -= 1
+        self._teaching -= spent.teaches
         if usage is not None:
-            self._has_heard = True
-            self.answers += 1
-            self.output += usage.output
-            if expected.input:
-                self._factor = max(self._factor, usage.input / expected.input)
+            self.learn(expected, usage)
+        elif state == UNTOLD:
+            # from an endpoint that says nothing there is nothing to learn
+            self._heard += 1
+            self._largest = max(self._largest, expected.input)
 
     def paid(self) -> float:
         """USD of all runs, as far as endpoints said; 0 where no price is known."""
@@ -164,6 +192,11 @@ class Spending:
         if self.price is None:
             return 0.0
         return self.paid() + self.set_aside + sum(map(self.price.of, (self._sums[PERHAPS], self._held)))
+
+    def told(self) -> str:
+        """The cost as a person reads it: what was paid, and what perhaps was or will be."""
+        beside = self.cost() - self.paid()
+        return f"{self.paid():.4f} USD" + (f" and perhaps {beside:.4f} more" if round(beside, 4) else "")
 
     def share(self, in_batch: bool) -> float:
         """Of the price, what a request costs."""

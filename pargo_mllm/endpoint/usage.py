@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-# more than any request takes: what a stranger's number is cut to
-_MOST = 10**9
+# more than any request takes: a number beyond is a fault of the endpoint's, and says nothing
+MOST = 10**7
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,22 @@ NOTHING = Usage()
 
 
 def usage_of(body: Any) -> Usage | None:
-    """What the body of an answer says of its tokens; None where it says nothing that can be used."""
+    """What the body of an answer says of its tokens; None where it says nothing that can be used.
+
+    Some providers count an answer's reasoning in the total alone: what goes beyond prompt and answer is of the answer.
+    """
     told = body.get("usage") if isinstance(body, dict) else None
     if not isinstance(told, dict):
         return None
     input, output = _tokens(told.get("prompt_tokens")), _tokens(told.get("completion_tokens"))
     if input is None or output is None:
         return None
+    total = _tokens(told.get("total_tokens"))
+    output = max(output, (total or 0) - input)
     details = told.get("prompt_tokens_details")
     cached = _tokens(details.get("cached_tokens")) if isinstance(details, dict) else None
     return Usage(input, output, min(cached or 0, input))
 
 
 def _tokens(value: Any) -> int | None:
-    return min(value, _MOST) if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST else None

@@ -16,9 +16,14 @@ from pargo_mllm.data.sources.json_rows import DAMAGED, json_lines
 from pargo_mllm.endpoint.kept import Answer, Failure
 from pargo_mllm.endpoint.reading import Again, answer_of, at, told
 
+# a request that a batch did not take: asked again as it is, it would not be taken again
+NOT_TAKEN = "batch not taken"
 URL = "/v1/chat/completions"
 # of a file; OpenAI takes 200 MB
 MAX_LINES, MAX_BYTES = 50_000, 195_000_000
+
+# statuses that are not for the request itself: of key, address, time, and number of requests
+_OTHERWISE = (401, 403, 404, 408, 409, 429)
 
 
 @dataclass(frozen=True)
@@ -27,8 +32,8 @@ class Result:
 
     Args:
         key: the request's; None where the line names none.
-        said: what the model said; None where it was not asked, or its answer is none.
-        fault: why, then: the same for all of its kind.
+        said: what the model said, or a failure of the kind :data:`NOT_TAKEN`; None where it may be asked as it is.
+        fault: why there is no answer: the same for all of its kind.
     """
 
     key: str | None
@@ -60,5 +65,9 @@ def read_results(file: Path) -> Iterator[Result]:
             except Again:
                 yield Result(key, None, "answers that are none")
             continue
-        code = at(row.value, "error", "code") or at(body, "error", "code") or at(response, "status_code")
-        yield Result(key, None, f"not answered: {told(None, str(code))}")
+        status = at(response, "status_code")
+        code = at(row.value, "error", "code") or at(body, "error", "code") or status
+        fault = f"not answered: {told(None, str(code))}"
+        refused = isinstance(status, int) and 400 <= status < 500 and status not in _OTHERWISE
+        reason = f"HTTP {status}: {told(body, json.dumps(body)[:1000])}"
+        yield Result(key, Failure(reason, kind=NOT_TAKEN) if refused else None, fault)

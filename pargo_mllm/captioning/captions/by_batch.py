@@ -15,8 +15,9 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from pargo_mllm.captioning.captions.asked import CaptionError
-from pargo_mllm.captioning.captions.batch_files import MAX_BYTES, MAX_LINES, read_results, request_line
+from pargo_mllm.captioning.captions.batch_files import MAX_BYTES, MAX_LINES, NOT_TAKEN, read_results, request_line
 from pargo_mllm.captioning.captions.by_endpoint import request_of
+from pargo_mllm.captioning.captions.checked import checked
 from pargo_mllm.captioning.captions.job import Job, said_of
 from pargo_mllm.endpoint import Answer, Endpoint, Failure
 from pargo_mllm.endpoint.kept import KeptAnswers
@@ -26,6 +27,8 @@ from pargo_mllm.files import sync
 # below the folder of the job: keys of what lies in batches
 WAITING = "batches.sqlite"
 FOLDER = "batch"
+# the mark of what lies in a batch
+LIES = "batch"
 UNKNOWN, TWICE = "ids that are of no picture here", "results that were there before"
 
 
@@ -44,11 +47,17 @@ class Batches:
 
     def holds(self, key: str) -> bool:
         """Whether a request lies in a batch whose result was not read yet."""
-        return self._marks.failure(key) is not None
+        mark = self._marks.failure(key)
+        return mark is not None and mark.kind == LIES
+
+    def refused(self, key: str) -> bool:
+        """Whether a batch did not take a request, which was not written again since."""
+        mark = self._marks.failure(key)
+        return mark is not None and mark.kind == NOT_TAKEN
 
     def forget(self) -> int:
         """Let all that lies in batches be asked for again: they were given up. Returns how many."""
-        return self._marks.forget_failures()
+        return self._marks.forget_failures(LIES)
 
     def write(
         self, endpoint: Endpoint, kept: KeptAnswers, retry_failed: bool, max_lines: int = MAX_LINES, max_bytes: int = MAX_BYTES
@@ -107,6 +116,10 @@ class Batches:
         if kept.get(key) is not None or (not waited and isinstance(said, Failure) and kept.failure(key) is not None):
             self._marks.forget_failure(key)
             return TWICE
+        if isinstance(said, Failure) and said.kind == NOT_TAKEN:
+            self._marks.keep_failure(key, said)
+            return fault
+        said = checked(said) if isinstance(said, Answer) else said
         if isinstance(said, Answer):
             kept.keep(key, said)
         else:
@@ -123,6 +136,8 @@ class Batches:
             said = said_of(picture.key, [kept])
             if isinstance(said, Answer) or (said is not None and not retry_failed):
                 continue
+            if self.refused(picture.key) and not retry_failed:
+                continue
             if picture.key in under_way or self.holds(picture.key):
                 continue
             request = request_of(self.job.asked, picture)
@@ -137,7 +152,7 @@ class Batches:
         with open(aside, "wb") as file:
             file.writelines(lines.values())
         sync(aside)
-        self._marks.keep_failures((key, Failure(aside.name, kind="batch")) for key in lines)
+        self._marks.keep_failures((key, Failure(aside.name, kind=LIES)) for key in lines)
         lines.clear()
         return self._show(folder, aside)
 

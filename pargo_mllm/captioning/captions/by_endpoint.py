@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from pargo_mllm.captioning.captions.asked import Asked
+from pargo_mllm.captioning.captions.checked import checked
 from pargo_mllm.captioning.captions.job import Job, Known
 from pargo_mllm.captioning.captions.looking import opened
 from pargo_mllm.data.pictures import PictureError
@@ -50,7 +51,7 @@ def ask(
 
     try:
         questions = _questions(job, leave_out)
-        endpoint.ask_each(questions, hear, spending, retry_failed=retry_failed, title=title, total=total)
+        endpoint.ask_each(questions, hear, spending, check=checked, retry_failed=retry_failed, title=title, total=total)
     except BudgetReached as error:
         return str(error)
     finally:

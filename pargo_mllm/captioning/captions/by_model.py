@@ -15,6 +15,7 @@ from PIL import Image
 from pargo_mllm.answering.prompts import Prompt
 from pargo_mllm.answering.reader import Reader, Said
 from pargo_mllm.captioning.captions.asked import Asked, CaptionError
+from pargo_mllm.captioning.captions.checked import checked
 from pargo_mllm.captioning.captions.job import Job
 from pargo_mllm.captioning.captions.looking import Seen, looked_at, opened
 from pargo_mllm.data.feeding.chat_format import ConversationError
@@ -144,7 +145,11 @@ def _keep(kept: KeptAnswers, key: str, said: Said, reader: Reader, asked: Asked)
     elif not said.text:
         kept.keep_failure(key, Failure("empty", True, "empty", usage))
     else:
-        kept.keep(key, Answer(said.text, asked.model, usage))
+        caption = checked(Answer(said.text, asked.model, usage))
+        if isinstance(caption, Answer):
+            kept.keep(key, caption)
+        else:
+            kept.keep_failure(key, caption)
 
 
 def _itself(picture: Image.Image) -> Image.Image:

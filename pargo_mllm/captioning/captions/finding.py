@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import posixpath
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from pargo_mllm.data.preparation.official_files import OfficialFiles
 from pargo_mllm.data.preparation.run import LIST
 from pargo_mllm.data.sources.json_rows import DAMAGED, MAX_ROW, json_lines, json_rows
 from pargo_mllm.data.sources.llava_records import UnusableRecord, picture_names
-from pargo_mllm.data.sources.opening import leads_inside, open_regular
+from pargo_mllm.data.sources.opening import leads_inside, named_file, open_regular
 from pargo_mllm.data.sources.photographs_folder import CAPTION_PROMPT
 from pargo_mllm.data.sources.shard_index import shard_members
 from pargo_mllm.data.sources.shard_samples import PICTURES
@@ -75,7 +77,8 @@ def find_pictures(images: Path, image_root: Path | None = None) -> Found:
     if is_shard(images):
         files = OfficialFiles(images.parent)
         return Found(files, lambda: _of_shard(files, images.name, set()))
-    return _listed(images, image_root or images.parent, _of_names)
+    root = image_root or images.parent
+    return _listed(images, root, partial(_of_names, root=root))
 
 
 def _beside(images: Path) -> Path:
@@ -87,22 +90,24 @@ def _listed(images: Path, root: Path, names: Callable[[Path], Iterator[str | Ski
     def entries() -> Entries:
         seen: set[int] = set()
         for name in names(images):
-            yield name if isinstance(name, Skipped) else _once(name, Picture.file(name), seen)
+            yield name if isinstance(name, Skipped) else _once(name, None, seen)
 
     return Found(OfficialFiles(root), entries)
 
 
-def _once(name: str, picture: Picture, seen: set[int]) -> Entry | Skipped:
+def _once(name: str, picture: Picture | None, seen: set[int]) -> Entry | Skipped:
     if not is_text([name]):
         return Skipped(ascii(name), NO_TEXT)
     if not leads_inside(name):
         return Skipped(name, OUTSIDE)
+    # ./a.png is a.png
+    name = posixpath.normpath(name)
     # 64 bits of each: a million names take as much room as their numbers
     number = name_hash(name)
     if number in seen:
         return Skipped(name, TWICE)
     seen.add(number)
-    return _entry(name, picture)
+    return _entry(name, picture or Picture.file(name))
 
 
 def _entry(name: str, picture: Picture) -> Entry:
@@ -135,8 +140,8 @@ def _of_folder(root: Path, below: str = "") -> Entries:
         yield from _of_folder(root, folder)
 
 
-def _of_names(file: Path) -> Iterator[str | Skipped]:
-    """A name a line, empty lines being none."""
+def _of_names(file: Path, root: Path) -> Iterator[str | Skipped]:
+    """A name a line, empty lines being none. White space at its ends is of the name only where such a file lies there."""
     try:
         with io.BufferedReader(open_regular(file)) as lines:
             first = True
@@ -148,8 +153,8 @@ def _of_names(file: Path) -> Iterator[str | Skipped]:
                 except UnicodeDecodeError:
                     yield Skipped(ascii(text[:100]), NO_TEXT)
                     continue
-                if name.strip():
-                    yield name
+                if trimmed := name.strip():
+                    yield name if name != trimmed and leads_inside(name) and named_file(root, name).exists() else trimmed
     except OSError as error:
         raise CorpusError(f"{file} cannot be read: {error.strerror or error}.") from error
 

@@ -14,6 +14,8 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from pargo_mllm.captioning.captions.asked import Asked, CaptionError
+from pargo_mllm.captioning.captions.batch_files import NOT_TAKEN
+from pargo_mllm.captioning.captions.checked import checked
 from pargo_mllm.captioning.captions.finding import Found
 from pargo_mllm.captioning.captions.looking import Seen, Unusable, look, looked_at
 from pargo_mllm.data.preparation.data_set import DETAILED
@@ -36,13 +38,16 @@ NOT_ASKED = "pictures that were not asked about yet"
 WITH_MARK = f"captions that hold {MARK}, where nothing but a picture may stand"
 IN_A_BATCH = "pictures in a batch whose results were not read yet"
 # failures of the model, which are kept
-PAID_FOR = ("length", "content_filter", "refusal", "empty")
+PAID_FOR = ("length", "content_filter", "refusal", "empty", "damaged", "mark")
 # of failures by their kind
 REASONS = {
     "length": "captions that were cut off",
     "content_filter": "captions that a content filter stopped",
     "refusal": "captions that the model refused",
     "empty": "captions that say nothing",
+    "damaged": "captions with characters that are none",
+    "mark": WITH_MARK,
+    NOT_TAKEN: "requests that a batch did not take",
     "not taken": "requests that the endpoint did not take",
     "given up": "requests that were given up",
     "picture": UNREADABLE,
@@ -172,12 +177,12 @@ class Job:
         if isinstance(seen, Unusable):
             return Skipped(entry.id, seen.reason), seen.detail, NOTHING
         assert isinstance(entry, Entry)
+        assert entry.picture is not None
         said = said_of(self.asked.key(seen.digest), kept)
         if isinstance(said, Answer):
-            caption = said.text.strip()
-            if MARK in caption:
-                return Skipped(entry.id, WITH_MARK), "", said.usage or NOTHING
-            return replace(entry, conversations=turns([(CAPTION_PROMPT, caption)])), "", said.usage or NOTHING
+            conversations = turns([(CAPTION_PROMPT, said.text.strip())])
+            picture = replace(entry.picture, name=seen.fitting(entry.picture.name))
+            return replace(entry, picture=picture, conversations=conversations), "", said.usage or NOTHING
         if said is None:
             return Skipped(entry.id, NOT_ASKED), "", NOTHING
         return Skipped(entry.id, REASONS[said.kind]), said.reason, said.usage or NOTHING
@@ -207,7 +212,7 @@ def said_of(key: str, kept: list[KeptAnswers]) -> Answer | Failure | None:
     """What is kept of a picture: an answer before a failure."""
     for file in kept:
         if answer := file.get(key):
-            return answer
+            return checked(answer)
     return next((failure for file in kept if (failure := file.failure(key))), None)
 
 
@@ -228,7 +233,7 @@ def remaining(about: dict[str, Any]) -> int:
 def how_on(about: dict[str, Any]) -> str:
     """What a person may do about pictures without a caption; empty where nothing helps."""
     left = _left(about)
-    failed = sum(count for reason, count in left.items() if reason in {REASONS[kind] for kind in PAID_FOR})
+    failed = sum(count for reason, count in left.items() if reason in {REASONS[kind] for kind in (*PAID_FOR, NOT_TAKEN)})
     lines = [f"{failed:,} pictures are asked about again with --retry-failed"] if failed else []
     if waiting := left[IN_A_BATCH]:
         lines.append(f"{waiting:,} pictures lie in batches: --batch read takes their results")

@@ -60,7 +60,7 @@ def describe(
             if batch == READ:
                 for kind, count in sorted(batches.read(results, kept, spending).items()):
                     say(f"{count:,} {kind}")
-            expected = estimate(job, kept, retry_failed, batches.holds)
+            expected = estimate(job, kept, spending, retry_failed, batches.holds, batches.refused)
             if spending.price is not None:
                 spending.set_aside = spending.price.batch * spending.price.of(expected.waiting_most)
             say(expected.told(spending.price, spending.share(batch is not None)))
@@ -72,7 +72,11 @@ def describe(
                     say(f"{file}: upload it to a batch of {endpoint.model}; then give its results to --batch read")
             elif batch is None:
                 total = expected.pictures - expected.waiting
-                why = by_endpoint.ask(job, endpoint, spending, retry_failed=retry_failed, leave_out=batches.holds, total=total)
+
+                def left_out(key: str) -> bool:
+                    return batches.holds(key) or (batches.refused(key) and not retry_failed)
+
+                why = by_endpoint.ask(job, endpoint, spending, retry_failed=retry_failed, leave_out=left_out, total=total)
     finally:
         kept.close()
         # of every end, also of one by an error
@@ -107,6 +111,8 @@ def _how(spending: Spending) -> dict[str, Any]:
     requests, price = faults.pop("requests"), spending.price
     return {
         "requests": requests,
+        # answers that said nothing of their tokens that can be used; counted among what was perhaps paid
+        "without_usage": spending.ledger.untold(),
         "retries": sum(faults.values()),
         "faults": dict(sorted(faults.items())),
         "tokens": asdict(spending.tokens()),

@@ -14,13 +14,14 @@ from pargo_mllm.data.pictures import PictureError
 from pargo_mllm.data.preparation.entries import Picture
 from pargo_mllm.data.preparation.fetched import fetch_all
 from pargo_mllm.data.preparation.pieces import Piece
-from pargo_mllm.data.sources.opening import leads_inside, named_file, open_regular
+from pargo_mllm.data.sources.opening import leads_inside, link_leads_out, named_file, open_regular
 from pargo_mllm.data.sources.parquet_rows import Row, parquet_rows
 
 # bytes
 MAX_PICTURE = 2**28
 MISSING = "pictures that are not there"
 OUTSIDE = "pictures whose names lead out of the folder"
+LINKED_OUT = "pictures that are links out of the folder"
 TOO_LARGE = f"pictures of more than {MAX_PICTURE:,} bytes"
 EMPTY_CELL = "pictures of which the parquet file has no bytes"
 NOT_FETCHED = "pictures of which only an address is known (--fetch downloads them)"
@@ -70,6 +71,8 @@ class PicturePlaces:
         path = named_file(self.piece.source, name)
         if not path.exists():
             raise Unavailable(MISSING, f"{path} is not there")
+        if link_leads_out(self.piece.source, path):
+            raise Unavailable(LINKED_OUT, f"{path} is a link to {os.path.realpath(path)}")
         return path
 
     def _in_tar(self, name: str, offset: int, size: int) -> bytes:
@@ -122,6 +125,9 @@ class _Column:
 def suffix_of(content: Path | bytes) -> str:
     """The suffix of a picture's format, by its content: "jpg", "png"…"""
     with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as opened:
-        return {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif", "JPEG2000": "jp2"}.get(
-            opened.format or "", (opened.format or "").lower()
-        )
+        return suffix_of_format(opened.format or "")
+
+
+def suffix_of_format(form: str) -> str:
+    """The suffix of a format as Pillow calls it."""
+    return {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif", "JPEG2000": "jp2"}.get(form, form.lower())

@@ -82,3 +82,11 @@ def named_file(folder: Path, name: str) -> Path:
 def leads_out(folder: str | os.PathLike, path: str | os.PathLike) -> bool:
     """Whether a file that lies in a folder is really, by its links, somewhere else. The folder may be a link itself."""
     return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def link_leads_out(folder: str | os.PathLike, path: str | os.PathLike) -> bool:
+    """Whether a file is itself a link that leads out of the folder it lies in: whoever sent the file may mean a private one.
+
+    A folder that is a link, such as ``train2017 -> /datasets/…``, was laid there by its user, and so were the files in it.
+    """
+    return os.path.islink(path) and leads_out(folder, path)

@@ -119,3 +119,66 @@ def test_no_picture_is_taken_for_another_that_came_in_its_place(pictures, capsys
     assert [record["id"] for record in records] == ["00000.png", "00002.png", "00003.png"]
     (failure,) = [json.loads(line) for line in (pictures / "out" / "failures.jsonl").read_text().splitlines()]
     assert failure["id"] == "00001.png"
+
+
+def test_a_picture_that_is_thirty_times_dearer_than_the_rule_keeps_the_limit_and_the_estimate_learns_it(pictures, capsys):
+    used = {"prompt_tokens": 30_000, "completion_tokens": 1_500}
+    with serving(lambda asked, number: Reply(completion("a picture") | {"usage": used})) as server:
+        words = ("--endpoint", server.url, "--model", "m", "--prices", pictures / "prices.json", "--max-cost", 0.2)
+        stopped = caption(capsys, pictures, *words)
+        # 0.072 USD each: of a second it is not known that it fits, of a third it is known that it does not
+        assert (stopped.status, len(server.asked)) == (2, 2)
+        assert "0.1440 USD, and the next request may cost 0.0792: more than the limit of 0.2 USD" in stopped.said
+        estimated = caption(capsys, pictures, *words, "--estimate")
+    assert "2 to ask about: about 60,000 tokens of prompts (at most 66,000), 3,000 of answers (at most 3,300)" in estimated.said
+    assert "about 0.14 USD, at most 0.16" in estimated.said
+
+
+def test_an_absurd_number_of_tokens_is_not_booked(pictures, capsys):
+    absurd = {"prompt_tokens": 10**30, "completion_tokens": 10**30}
+    with serving(lambda asked, number: Reply(completion("a picture") | {"usage": absurd})) as server:
+        words = ("--endpoint", server.url, "--model", "m", "--prices", pictures / "prices.json", "--max-cost", 1)
+        done = caption(capsys, pictures, *words, "--json")
+    about = json.loads(done.printed)
+    assert (about["records"], about["asked"]["without_usage"], about["asked"]["paid_usd"]) == (4, 4, 0)
+    assert 0 < about["asked"]["perhaps_usd"] < 0.1
+
+
+def test_what_is_no_caption_is_paid_for_once_and_asked_for_again_with_retry_failed_alone(pictures, capsys):
+    said = ["a sign says <image>", "nul \0 inside", "\x1b[31mred", "bad \ufffd"]
+    with serving(lambda asked, number: Reply(completion(said[number]))) as server:
+        words = ("--endpoint", server.url, "--model", "m", "--json")
+        first = json.loads(caption(capsys, pictures, *words).printed)
+        assert first["skipped"] == {
+            "captions with characters that are none": 3,
+            "captions that hold <image>, where nothing but a picture may stand": 1,
+        }
+        assert caption(capsys, pictures, *words).status == 0
+        assert len(server.asked) == 4
+        server.respond = lambda asked, number: "whole\tand\n\ngood"
+        again = json.loads(caption(capsys, pictures, *words, "--retry-failed").printed)
+    assert (again["records"], len(server.asked)) == (4, 8)
+
+
+def test_what_is_written_is_clean_whatever_the_pictures_are(tmp_path, capsys, monkeypatch):
+    """Names that do not say what a picture is, pictures of several frames, and links that lead out."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_pictures(tmp_path / "pictures", 2)
+    write_pictures(tmp_path / "private", 3)
+    folder = tmp_path / "pictures"
+    (folder / "00001.png").rename(folder / "named.jpg")
+    (folder / "named.png").symlink_to("00000.png")
+    (folder / "secret.png").symlink_to(tmp_path / "private" / "00002.png")
+    frames = [Image.new("L", (40, 40), shade) for shade in (0, 99)]
+    frames[0].save(folder / "moves.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(folder / "still.gif")
+    with serving(lambda asked, number: "a good caption of it") as server:
+        done = caption(capsys, tmp_path, "--endpoint", server.url, "--model", "m", "--json")
+    about = json.loads(done.printed)
+    assert about["skipped"] == {"pictures of several frames": 1, "pictures that are links out of the folder": 1}
+    assert len(server.asked) == 3
+    names = [record["image"] for record in json.loads((tmp_path / "out" / "data.json").read_text())]
+    assert [name for name in names if "-" not in name] == ["00000.png", "named.png", "still.gif"]
+    assert [name[:6] + name[-4:] for name in names if "-" in name] == ["named-.png"]
+    checked = ended(capsys, "validate", tmp_path / "out", "--json")
+    assert (checked.status, json.loads(checked.printed)["findings"]) == (0, [])

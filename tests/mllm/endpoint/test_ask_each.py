@@ -1,11 +1,14 @@
 """Questions without end, put to a real server that misbehaves."""
 
+import os
+import signal
 import threading
 import time
 
 import pytest
 
 from pargo_mllm.endpoint import Answer, Endpoint, EndpointError, Failure, Request
+from pargo_mllm.endpoint.kept import KeptAnswers
 from pargo_mllm.endpoint.prices import Price
 from pargo_mllm.endpoint.spending import BudgetReached, Limits, Spending
 from pargo_mllm.endpoint.usage import Usage
@@ -137,3 +140,76 @@ def test_what_all_requests_have_wrong_ends_it(tmp_path):
         with pytest.raises(EndpointError, match=r"50 requests in a row.*takes no pictures"):
             ask(server, tmp_path, ((f"k{n}", make(str(n))) for n in range(500)), concurrency=1)
         assert len(server.asked) == 50
+
+
+@pytest.mark.parametrize(
+    "fatal",
+    [
+        Reply({"error": {"message": "no"}}, status=401),
+        Reply(status=404),
+        Reply(status=302, headers={"Location": "/v1/other"}),
+        Reply({"error": {"code": "insufficient_quota"}}, status=429),
+        Reply(status=429, headers={"Retry-After": "9999"}),
+    ],
+    ids=lambda reply: str(reply.status),
+)
+def test_one_fatal_reply_drops_no_answer_that_is_under_way(tmp_path, fatal):
+    """Three questions are under way when the fourth's reply ends it; they are paid for."""
+
+    def respond(asked, number):
+        if asked["messages"][0]["content"] == "3":
+            while len(server.asked) < 4:
+                time.sleep(0.01)
+            return fatal
+        time.sleep(0.3)
+        return used("yes")
+
+    heard = []
+    with serving(respond) as server:
+        endpoint = Endpoint(server.url, "m", tmp_path / "kept.sqlite", concurrency=4)
+        questions = [(f"k{number}", make(str(number))) for number in range(20)]
+        spending = Spending(price=Price(1.0, 1.0))
+        with pytest.raises(EndpointError):
+            endpoint.ask_each(questions, lambda key, said: heard.append(key), spending)
+        # nothing more was sent
+        assert len(server.asked) == 4
+    assert sorted(heard) == ["k0", "k1", "k2"]
+    assert spending.paid() == pytest.approx(3 * 110e-6)
+    assert spending.perhaps() == Usage()
+    kept = KeptAnswers(tmp_path / "kept.sqlite")
+    assert all(kept.get(f"k{number}") for number in range(3))
+    kept.close()
+
+
+def test_an_interrupt_waits_for_what_is_under_way_and_the_second_does_not(tmp_path):
+    def interrupt(times):
+        while len(server.asked) < 4:
+            time.sleep(0.01)
+        for _ in range(times):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+
+    for times, kept_of_them in ((1, 4), (2, 0)):
+        heard = []
+        with serving(lambda asked, number: time.sleep(0.6) or used("yes")) as server:
+            endpoint = Endpoint(server.url, "m", tmp_path / f"{times}.sqlite", concurrency=4)
+            threading.Thread(target=interrupt, args=(times,), daemon=True).start()
+            questions = [(f"k{n}", make(str(n))) for n in range(20)]
+            with pytest.raises(KeyboardInterrupt):
+                endpoint.ask_each(questions, lambda key, said, heard=heard: heard.append(key), Spending())
+            assert len(server.asked) == 4
+        assert len(heard) == kept_of_them
+
+
+def test_an_answer_is_kept_before_it_counts_as_paid(tmp_path):
+    """A kill between the two leaves what was paid for kept, and counted as perhaps paid."""
+
+    class Killed(Spending):
+        def end(self, *_, **__):
+            raise OSError("killed here")
+
+    with serving(lambda asked, number: used("yes")) as server, pytest.raises(OSError, match="killed here"):
+        ask(server, tmp_path, [("k", make("a"))], Killed())
+    kept = KeptAnswers(tmp_path / "kept.sqlite")
+    assert kept.get("k").text == "yes"
+    kept.close()

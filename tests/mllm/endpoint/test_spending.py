@@ -70,22 +70,34 @@ def test_a_process_that_goes_on_counts_what_the_killed_one_sent(tmp_path):
 
 
 prices = st.floats(0.01, 100)
-sent = st.tuples(st.integers(0, 5000), st.integers(1, 2000), st.floats(0, 1), st.booleans())
+sent = st.tuples(st.integers(1, 5000), st.integers(1, 2000), st.floats(0, 1), st.booleans())
 
 
-@given(prices, prices, st.floats(0.0001, 0.5), st.lists(sent, max_size=30), st.integers(1, 4))
-def test_the_limit_of_cost_is_never_exceeded(input, output, limit, wanted, concurrency):
-    """Whatever is asked, what an endpoint may charge in the end is at most the limit."""
+@given(
+    prices,
+    prices,
+    st.floats(0.0001, 0.5),
+    st.lists(sent, max_size=30),
+    st.integers(1, 4),
+    st.integers(1, 40),
+    st.integers(1, 9),
+)
+def test_the_limit_of_cost_is_exceeded_by_one_request_at_most(input, output, limit, wanted, concurrency, dearer, beyond):
+    """Whatever is asked of an endpoint that makes ``dearer`` times as many tokens of a prompt as expected, and goes ``beyond``
+    the longest answer: only a request from which that is learned can go beyond the limit."""
     price = Price(input, output)
-    of, under_way, charged = spending(Clock(), Limits(cost=limit), price=price), [], 0.0
+    of, under_way, charged, says_all = spending(Clock(), Limits(cost=limit), price=price), [], [], True
 
     def end():
-        nonlocal charged
         spent, expected, usage, says = under_way.pop(0)
         of.end(spent, expected, usage if says else None)
-        charged += price.of(usage)
+        charged.append(price.of(usage))
 
     for prompt, longest, share, says in wanted:
+        # of one that says nothing nothing can be learned
+        says_all &= says or dearer == beyond == 1
+        if not says_all:
+            break
         expected = Usage(prompt, longest)
         try:
             while len(under_way) >= concurrency or of.wait(expected):
@@ -93,11 +105,46 @@ def test_the_limit_of_cost_is_never_exceeded(input, output, limit, wanted, concu
         except BudgetReached:
             assert not under_way
             break
-        under_way.append((of.begin(expected), expected, Usage(prompt, round(share * longest)), says))
+        # the first shows how far beyond it goes
+        took = longest * beyond if not charged and not under_way else round(share * longest * beyond)
+        under_way.append((of.begin(expected), expected, Usage(prompt * dearer, took), says))
     while under_way:
         end()
-    assert charged <= limit * (1 + 1e-9)
-    assert charged <= of.cost() * (1 + 1e-9) + 1e-12
+    spent_before = sum(charged) - max(charged, default=0.0)
+    assert (sum(charged) if dearer == beyond == 1 else spent_before) <= limit * (1 + 1e-9)
+    assert sum(charged) <= of.cost() * (1 + 1e-9) + 1e-12
+
+
+def test_until_a_few_answers_have_said_what_they_take_one_goes_at_a_time():
+    of = spending(Clock(), Limits(cost=1.0), price=Price(1.0, 1.0))
+    one = Usage(400, 100)
+    for _ in range(3):
+        assert of.wait(one) == 0
+        under_way = of.begin(one)
+        assert of.wait(one) == NEVER
+        # a picture is thirty times dearer than expected, and it thinks longer than it may speak
+        of.end(under_way, one, Usage(12_000, 900))
+    assert of.most(one) == Usage(13_200, 990)
+    assert of.wait(one) == 0
+    of.begin(one)
+    assert of.wait(one) == 0
+    # what a larger one is made into is not known: it teaches, alone among such
+    assert of.wait(Usage(800, 100)) == 0
+    of.begin(Usage(800, 100))
+    assert of.wait(Usage(900, 100)) == NEVER
+    assert of.wait(one) == 0
+
+
+def test_answers_that_say_nothing_of_their_tokens_hold_nobody_up_and_are_told():
+    of = spending(Clock(), Limits(cost=1.0), price=Price(1.0, 1.0))
+    one = Usage(400, 100)
+    for _ in range(3):
+        done(of, one, None)
+    of.begin(one)
+    assert of.wait(one) == 0
+    assert of.ledger.untold() == 3
+    assert (of.paid(), of.perhaps()) == (0, Usage(1200, 300))
+    assert of.told() == "0.0000 USD and perhaps 0.0020 more"
 
 
 def test_a_refused_request_costs_nothing_and_a_silent_one_perhaps_all():
@@ -160,7 +207,14 @@ def test_prices_that_are_none(tmp_path, text, says):
         ({"prompt_tokens": 5, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 4}}, Usage(5, 7, 4)),
         ({"prompt_tokens": 5, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 99}}, Usage(5, 7, 5)),
         ({"prompt_tokens": 5, "completion_tokens": 7, "prompt_tokens_details": None}, Usage(5, 7)),
-        ({"prompt_tokens": 10**400, "completion_tokens": 0}, Usage(10**9, 0)),
+        # reasoning that is in the total alone, and in the answer
+        ({"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 100}, Usage(5, 95)),
+        ({"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": -100}, Usage(5, 7)),
+        ({"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 10**30}, Usage(5, 7)),
+        # no request takes so many
+        ({"prompt_tokens": 10**400, "completion_tokens": 0}, None),
+        ({"prompt_tokens": 10**30, "completion_tokens": 10**30}, None),
+        ({"prompt_tokens": 10**7, "completion_tokens": 10**7 + 1}, None),
         ({"prompt_tokens": -5, "completion_tokens": 7}, None),
         ({"prompt_tokens": True, "completion_tokens": 7}, None),
         ({"prompt_tokens": "5", "completion_tokens": 7}, None),

@@ -71,14 +71,14 @@ def test_a_batch_goes_round(tmp_path, batch):
     files = results(
         tmp_path, result(ids[2]), "{no json", result("f" * 64), result("short"), error, result(ids[0], "zero"), expired,
         result(ids[0], "another"), result(ids[1], "half", "length"), "[1]",
-        {"custom_id": ids[3], "response": {"status_code": 200}},
+        {"custom_id": ids[3], "response": {"status_code": 200}}, result(ids[1], "half \ud83d"),
     )  # fmt: skip
     about = batch(batch="read", results=files, say=said.append)
     counts = {line.partition(" ")[2]: int(line.partition(" ")[0]) for line in said[:-1]}
     assert counts == {
         "captions": 2,
         "failures: length": 1,
-        "results that were there before": 1,
+        "results that were there before": 2,
         "ids that are of no picture here": 2,
         "lines that are no result": 2,
         "answers that are none": 1,
@@ -91,6 +91,35 @@ def test_a_batch_goes_round(tmp_path, batch):
     # what was not answered goes into the next one, and nothing else
     batch(batch="write")
     assert [{one["custom_id"] for one in file} for file in requests(tmp_path)][1:] == [set(ids[3:])]
+
+
+def test_what_a_batch_did_not_take_is_told_and_written_again_only_where_that_is_asked_for(tmp_path, batch):
+    batch(batch="write")
+    ids = [one["custom_id"] for one in requests(tmp_path)[0]]
+    refusal = {"error": {"code": "image_too_large", "message": "the picture is too large"}}
+    lines = [result(id) for id in ids[2:]]
+    lines += [{"custom_id": ids[0], "response": {"status_code": 400, "body": refusal}, "error": None}]
+    lines += [result(ids[1], "half \ud83d")]
+    about = batch(batch="read", results=results(tmp_path, *lines))
+    assert about["skipped"] == {"requests that a batch did not take": 2, "captions with characters that are none": 1} or (
+        about["skipped"] == {"requests that a batch did not take": 1, "captions with characters that are none": 2}
+    )
+    # what was said and is of no use was paid for
+    assert about["asked"]["paid_usd"] == pytest.approx(4 * (1000 * 2 + 100 * 8) / 2e6)
+    failures = [json.loads(line) for line in (tmp_path / "out" / "failures.jsonl").read_text().splitlines()]
+    assert "HTTP 400: the picture is too large" in [failure["detail"] for failure in failures]
+    # neither written nor asked for, and kept when batches are forgotten
+    batch(batch="forget")
+    batch(batch="write")
+    assert len(requests(tmp_path)) == 1
+    with serving(lambda asked, number: "seen") as server:
+        batch(url=server.url)
+        assert server.asked == []
+        batch(batch="write", retry_failed=True)
+        assert {one["custom_id"] for one in requests(tmp_path)[1]} == set(ids[:2])
+        batch(batch="forget")
+        assert batch(url=server.url, retry_failed=True)["records"] == 6
+        assert len(server.asked) == 2
 
 
 def test_what_lies_in_a_batch_is_asked_for_nowhere_else_until_it_is_let_go_of(tmp_path, batch):

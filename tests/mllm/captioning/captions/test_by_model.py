@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from pargo_mllm.answering import answer
 from pargo_mllm.data.pictures import load_picture
@@ -11,11 +12,23 @@ from tests.mllm.made.miniature_families import make_family
 from tests.mllm.made.photographs import noise_picture
 
 
+def speak_in_characters(model, processor, ends):
+    """Where it would say a byte that is no character by itself, it says one that is."""
+    weight = model.get_output_embeddings().weight
+    texts = [processor.tokenizer.decode([token]) for token in range(len(weight))]
+    good = [token for token, text in enumerate(texts) if text.isascii() and text.isprintable() and text.strip()]
+    with torch.no_grad():
+        for token in set(range(len(weight))) - {*good, *ends}:
+            weight[token] = weight[good[token % len(good)]] / 2
+
+
 @pytest.fixture
 def folder(tmp_path):
     """A miniature with so many ends of an answer that some captions are short, and some are not."""
     model, processor = make_family("qwen")
-    model.generation_config.eos_token_id = [*model.generation_config.eos_token_id, 35, 74, 138, 207]
+    ends = [*model.generation_config.eos_token_id, 12, 26, 57]
+    model.generation_config.eos_token_id = ends
+    speak_in_characters(model, processor, ends)
     model.save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")
     (tmp_path / "pictures").mkdir()

@@ -53,10 +53,12 @@ def test_a_folder_with_all_below_it(tmp_path):
 
 def test_a_list_of_names(tmp_path):
     lines = ["a.png", "", "sub/b.png\r", "../out.png", "/etc/passwd", "a.png", "ä.png", "x" * 300]
+    lines += ["./a.png", "sub//b.png", " padded.png\t", "there .png ", "./"]
+    (tmp_path / "there .png ").write_bytes(b"")
     (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbf" + "\n".join(lines).encode() + b"\n\xff\xfe.png")
     names, skipped = found(tmp_path / "list.txt")
-    assert names == ["a.png", "sub/b.png", "ä.png"]
-    assert len(skipped) == 5
+    assert names == ["a.png", "sub/b.png", "ä.png", "padded.png", "there .png "]
+    assert len(skipped) == 7
     assert skipped["../out.png"] == skipped["/etc/passwd"] == "names that lead out of the folder, or are none"
     assert skipped["a.png"] == "names that stood there before"
 

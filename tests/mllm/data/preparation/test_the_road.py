@@ -171,10 +171,26 @@ def test_pictures_are_linked_unless_copies_are_asked_for(source, tmp_path):
 
 def test_a_link_among_the_pictures_becomes_the_picture_and_no_link(source, tmp_path):
     picture = source / "train2017" / "000000000000.jpg"
-    picture.rename(tmp_path / "elsewhere.jpg")
-    picture.symlink_to(tmp_path / "elsewhere.jpg")
+    picture.rename(source / "elsewhere.jpg")
+    picture.symlink_to(source / "elsewhere.jpg")
     made(source, tmp_path / "out")
+    assert (tmp_path / "out" / "images" / "train2017" / "000000000000.jpg").is_file()
     assert not (tmp_path / "out" / "images" / "train2017" / "000000000000.jpg").is_symlink()
+
+
+def test_a_file_that_is_a_link_out_of_the_source_is_left_out_and_a_folder_that_is_one_is_not(source, tmp_path):
+    """Whoever sent the files may mean a private one by a link; a linked folder the user made."""
+    (source / "train2017").rename(tmp_path / "train2017")
+    (source / "train2017").symlink_to(tmp_path / "train2017")
+    records = made(source, tmp_path / "before", Form(copy=True))["records"]
+    picture = source / "train2017" / "000000000000.jpg"
+    picture.rename(tmp_path / "private.jpg")
+    picture.symlink_to(tmp_path / "private.jpg")
+    about = made(source, tmp_path / "out")
+    assert 0 < about["records"] < records
+    assert about["skipped"]["pictures that are links out of the folder"] == records - about["records"]
+    assert not (tmp_path / "out" / "images" / "train2017" / "000000000000.jpg").exists()
+    assert (tmp_path / "private.jpg").stat().st_nlink == 1
 
 
 def test_annotations_that_change_between_two_runs_are_refused(source, tmp_path):
