@@ -27,6 +27,9 @@ from pargo_mllm.jobs import Engine, WorkFolder
 from pargo_mllm.model_files import folder_digest, read_object
 
 
+JOB = "filter"
+
+
 class FilterError(UserError):
     """What keeps pairs from being filtered; the message says what, and the way out."""
 
@@ -91,7 +94,7 @@ def filter_pairs(settings: Settings, engine: Engine) -> Outcome:
     records = open_records(settings.data, settings.image_root)
     if not len(records):
         raise FilterError(f"{settings.data} holds no record.")
-    work_folder = WorkFolder(settings.out, {"data": records.content})
+    work_folder = WorkFolder(settings.out, JOB, {"data": records.content})
     with work_folder.held() as work:
         notes: list[str] = []
         scores = {name: _scored(name, source, settings, records, engine, work, notes) for name, source in names.items()}
@@ -138,7 +141,7 @@ def _check_out(settings: Settings) -> None:
     if not out.is_dir():
         raise FilterError(f"--out {out} is no folder.")
     try:
-        ours = (out / ".work").is_dir() or any(out.glob("scores-*.parquet")) or not any(out.iterdir())
+        ours = WorkFolder.is_begun(out, JOB) or any(out.glob("scores-*.parquet"))
     except OSError as error:
         raise FilterError(f"--out {out} cannot be read: {error.strerror}.") from error
     if not ours:
