@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,9 +13,10 @@ from tqdm.auto import tqdm
 
 from pargo_mllm.data.preparation.laying import lay
 from pargo_mllm.data.preparation.run import LIST
-from pargo_mllm.data.sources.shards import ABOUT, is_shard
+from pargo_mllm.data.sources.shards import ABOUT
 from pargo_mllm.files import sync, write_whole
 from pargo_mllm.filtering.choosing import Choice
+from pargo_mllm.filtering.laid import Laid
 from pargo_mllm.filtering.records import ListRecords, Records, ShardRecords
 from pargo_mllm.filtering.scores import Scores, rows_of
 
@@ -24,24 +24,20 @@ IMAGES, DROPPED = "images", "dropped.jsonl"
 
 
 @contextmanager
-def replaced(out: Path) -> Iterator[Path]:
+def replaced(laid: Laid, work: Path) -> Iterator[Path]:
     """A folder to lay a choice in; it takes the place of the one before, file by file. ``about.json`` is there while they are
     whole, and only then.
     """
-    (out / ABOUT).unlink(missing_ok=True)
-    aside = out / ".kept.partial"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
+    aside = emptied(work / "kept")
     yield aside
-    for old in out.iterdir():
-        if old.name == IMAGES:
-            shutil.rmtree(old)
-        elif old.name in (LIST, DROPPED) or is_shard(old) or old.name.endswith(".tar.index"):
-            old.unlink()
-    for new in aside.iterdir():
-        os.rename(new, out / new.name)
-    aside.rmdir()
-    sync(out)
+    laid.replace(aside, alone=True)
+
+
+def emptied(folder: Path) -> Path:
+    """A folder in which nothing lies, whatever an attempt that was killed left there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder
 
 
 def lay_kept(records: Records, choice: Choice, folder: Path, copy: bool) -> None:
@@ -54,7 +50,6 @@ def lay_kept(records: Records, choice: Choice, folder: Path, copy: bool) -> None
                 sync(folder / name)
         return
     assert isinstance(records, ListRecords)
-    (folder / IMAGES).mkdir()
     with open(folder / LIST, "wb") as file:
         before = b"[\n"
         for number in tqdm(range(len(records)), desc="keeping", unit="record", delay=1, dynamic_ncols=True):
@@ -63,7 +58,7 @@ def lay_kept(records: Records, choice: Choice, folder: Path, copy: bool) -> None
             for name, content in records.contents(number):
                 # one of several pictures that nobody looked at may be missing
                 if isinstance(content, bytes) or content.is_file():
-                    lay(content, folder / IMAGES / name, folder / ".picture", copy)
+                    lay(content, folder / IMAGES / name, folder.with_name("picture"), copy)
             file.write(before + records.line(number))
             before = b",\n"
         file.write(b"\n]\n" if before == b",\n" else b"[]\n")

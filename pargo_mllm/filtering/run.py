@@ -16,7 +16,8 @@ from pargo_mllm.data.sources.shards import ABOUT
 from pargo_mllm.errors import UserError
 from pargo_mllm.filtering.choosing import Choice, Rule, choose, rules_of
 from pargo_mllm.filtering.discernment import EARLY, Discernment, area, discern
-from pargo_mllm.filtering.laying import DROPPED, lay_kept, replaced, write_about, write_dropped
+from pargo_mllm.filtering.laid import Laid
+from pargo_mllm.filtering.laying import DROPPED, IMAGES, emptied, lay_kept, replaced, write_about, write_dropped
 from pargo_mllm.filtering.models import find_folder, is_hub_name, look_at
 from pargo_mllm.filtering.page import can_draw, draw_histogram, write_filter_page
 from pargo_mllm.filtering.records import Records, ShardRecords, open_records
@@ -25,7 +26,6 @@ from pargo_mllm.filtering.scoring import Job, score
 from pargo_mllm.filtering.sentences import check_language
 from pargo_mllm.jobs import Engine, WorkFolder
 from pargo_mllm.model_files import folder_digest, read_object
-
 
 JOB = "filter"
 
@@ -94,20 +94,24 @@ def filter_pairs(settings: Settings, engine: Engine) -> Outcome:
     records = open_records(settings.data, settings.image_root)
     if not len(records):
         raise FilterError(f"{settings.data} holds no record.")
+    _check_same_data(settings, records)
     work_folder = WorkFolder(settings.out, JOB, {"data": records.content})
     with work_folder.held() as work:
         notes: list[str] = []
         scores = {name: _scored(name, source, settings, records, engine, work, notes) for name, source in names.items()}
         discernments = {name: discern(scored, settings.by) for name, scored in scores.items()}
-        outcome = Outcome({**before, **_about(settings, scores, discernments)}, notes)
+        outcome = Outcome({**before, **_about(settings, records, scores, discernments)}, notes)
         choice = None
         if rules is not None:
             _refuse_unjudged(scores)
             _refuse(discernments, settings.even_so, notes)
             choice = choose(scores, rules, settings.by, settings.keep_unjudged)
-            _keep(settings, records, scores, rules, choice, outcome)
+            _keep(settings, records, scores, rules, choice, outcome, work)
         else:
             notes += [f"{name}: {found.told()}" for name, found in discernments.items()]
+            drawn = emptied(work / "drawn")
+            _draw(settings, scores, None, drawn)
+            Laid(settings.out).replace(drawn, alone=False)
         _show(settings, records, scores, discernments, choice, outcome)
         if choice is not None:
             write_about(settings.out, outcome.about)
@@ -130,22 +134,56 @@ def _names(sources: Sequence[str]) -> dict[str, str]:
 
 
 def _check_out(settings: Settings) -> None:
-    out = settings.out
-    data = Path(settings.data)
+    """Refuse a folder that the data lie in, or that lies in them, or that is not this command's."""
+    out, data = settings.out, Path(settings.data)
+    within = out.resolve()
     if data.exists():
-        within, folder = out.resolve(), data.resolve() if data.is_dir() else data.resolve().parent
-        if within == folder or within in folder.parents:
-            raise FilterError(f"--out {out} holds the data themselves, {data}; give another folder.")
-    if not out.exists():
+        # of a list nothing is read but what it names
+        folders = [data if data.is_dir() else data.parent]
+        folders += [path for path in (settings.image_root, data.parent / IMAGES) if path is not None and path.is_dir()]
+        for folder in folders:
+            if folder.resolve().is_relative_to(within):
+                raise FilterError(f"--out {out} holds the data themselves, {folder}; give another folder.")
+        around = data if data.is_dir() else data.parent / IMAGES
+        if around.is_dir() and within.is_relative_to(around.resolve()):
+            raise FilterError(f"--out {out} lies in the data, {around}; give a folder outside.")
+    if not os.path.lexists(out):
         return
     if not out.is_dir():
         raise FilterError(f"--out {out} is no folder.")
     try:
-        ours = WorkFolder.is_begun(out, JOB) or any(out.glob("scores-*.parquet"))
+        ours = WorkFolder.is_begun(out, JOB) or any(map(about_of, out.glob("scores-*.parquet")))
     except OSError as error:
         raise FilterError(f"--out {out} cannot be read: {error.strerror}.") from error
-    if not ours:
+    about = _about_of_out(out)
+    if os.path.lexists(out / ABOUT) and about is None:
+        ours = False
+    if not ours and about is None:
         raise FilterError(f"--out {out} holds something else; give an absent or empty folder, or one of pargo filter.")
+    laid = Laid(out)
+    for name in (LIST, DROPPED):
+        laid.check(name)
+
+
+def _about_of_out(out: Path) -> dict[str, Any] | None:
+    """What pargo filter said of what it kept there; None where it did not."""
+    try:
+        filtered = read_object(out / ABOUT, FilterError)["filter"]
+        return filtered if isinstance(filtered["models"], list) and isinstance(filtered["content"], str) else None
+    except (FilterError, KeyError, TypeError, OSError):
+        return None
+
+
+def _check_same_data(settings: Settings, records: Records) -> None:
+    """Refuse a folder that holds scores, or a choice, of other data: by whichever model they were scored."""
+    for file in sorted(settings.out.glob("scores-*.parquet")):
+        if about_of(file)["identity"].get("data") != records.content:
+            raise ScoresError(f"{file} holds scores of other data; remove it, or give another --out.")
+    about = _about_of_out(settings.out)
+    if about is not None and about["content"] != records.content:
+        raise FilterError(
+            f"{settings.out} holds what was kept of other data, or of another state of these; remove it, or give another --out."
+        )
 
 
 def _scored(
@@ -156,8 +194,6 @@ def _scored(
     there = about_of(file) if file.exists() else None
     if there is not None and not Path(source).is_dir() and not is_hub_name(source):
         # no other model lies there, so none can be meant
-        if there["identity"].get("data") != records.content:
-            raise ScoresError(f"{file} holds scores of other data; remove it, or give another --out.")
         notes.append(f"{name}: {source} is not there; its scores in {file} are used")
         return read_scores(file, len(records))
     folder = find_folder(source)
@@ -223,10 +259,12 @@ def _keep(
     rules: Mapping[str, Rule],
     choice: Choice,
     outcome: Outcome,
+    work: Path,
 ) -> None:
-    with replaced(settings.out) as folder:
+    with replaced(Laid(settings.out), work) as folder:
         lay_kept(records, choice, folder, settings.copy)
         write_dropped(records, scores, choice, settings.by, folder / DROPPED)
+        _draw(settings, scores, choice, folder)
     filtered = outcome.about["filter"]
     for model in filtered["models"]:
         name = model["name"]
@@ -254,7 +292,9 @@ def _said_before(data: Path) -> dict[str, Any]:
     return {key: value for key, value in said.items() if key != "mean_characters"}
 
 
-def _about(settings: Settings, scores: Mapping[str, Scores], discernments: Mapping[str, Discernment]) -> dict[str, Any]:
+def _about(
+    settings: Settings, records: Records, scores: Mapping[str, Scores], discernments: Mapping[str, Discernment]
+) -> dict[str, Any]:
     """Who judged the records."""
     models = [
         {
@@ -271,7 +311,17 @@ def _about(settings: Settings, scores: Mapping[str, Scores], discernments: Mappi
         }
         for (name, scored), found in zip(scores.items(), discernments.values(), strict=True)
     ]
-    return {"filter": {"data": settings.data, "by": settings.by, "models": models}}
+    return {"filter": {"data": settings.data, "content": records.content, "by": settings.by, "models": models}}
+
+
+def _draw(settings: Settings, scores: Mapping[str, Scores], choice: Choice | None, folder: Path) -> None:
+    for name, scored in scores.items() if can_draw() else ():
+        threshold = None if choice is None else choice.thresholds[name]
+        draw_histogram(scored, settings.by, threshold, folder / _histogram(name))
+
+
+def _histogram(name: str) -> str:
+    return f"histogram-{name}.png"
 
 
 def _show(
@@ -282,13 +332,8 @@ def _show(
     choice: Choice | None,
     outcome: Outcome,
 ) -> None:
-    histograms = {}
-    if can_draw():
-        for name, scored in scores.items():
-            threshold = None if choice is None else choice.thresholds[name]
-            file = settings.out / f"histogram-{name}.png"
-            histograms[name] = draw_histogram(scored, settings.by, threshold, file)
-    else:
+    histograms = {name: settings.out / _histogram(name) for name in scores} if can_draw() else {}
+    if not histograms:
         outcome.notes.append("histograms are drawn by matplotlib: pip install 'pargo[demo]'")
     if settings.html is None:
         return

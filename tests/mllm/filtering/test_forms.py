@@ -17,13 +17,6 @@ from tests.mllm.made.similarity_models import of_kind, random_clip
 from tests.mllm.made.similarity_pairs import write_list
 
 
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("forms") / "clip"
-    of_kind("clip", folder)
-    return folder
-
-
 def filter(capsys, data, model, out, *more):
     return ended(capsys, "filter", data, "--model", model, "--out", out, "--even-so", *more)
 
