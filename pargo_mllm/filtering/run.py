@@ -26,6 +26,7 @@ from pargo_mllm.filtering.scoring import Job, score
 from pargo_mllm.filtering.sentences import check_language
 from pargo_mllm.jobs import Engine, WorkFolder
 from pargo_mllm.model_files import folder_digest, read_object
+from pargo_mllm.reports.page import check_page
 
 JOB = "filter"
 
@@ -85,8 +86,8 @@ def filter_pairs(settings: Settings, engine: Engine) -> Outcome:
         UserError: for data or models that cannot be used, a model that cannot judge, a folder that holds something else.
     """
     check_language(settings.language)
-    if settings.html is not None and settings.html.is_dir():
-        raise FilterError(f"--html {settings.html} is a folder; give a file.")
+    if settings.html is not None:
+        _check_html(settings.html, settings.out)
     before = _said_before(Path(settings.data))
     names = _names(settings.models)
     rules = rules_of(list(names), settings.given) if settings.given else None
@@ -163,6 +164,14 @@ def _check_out(settings: Settings) -> None:
     laid = Laid(out)
     for name in (LIST, DROPPED):
         laid.check(name)
+
+
+def _check_html(html: Path, out: Path) -> None:
+    """Refuse to write the page over something else, or under a name that is used in ``out``."""
+    check_page(html)
+    file, out = html.resolve(), out.resolve()
+    if file == out or (file.is_relative_to(out) and (file.parent != out or file.suffix.lower() not in (".html", ".htm"))):
+        raise FilterError(f"--html {html} is a name that may be used in {out}; call it {out.name}.html there, or elsewhere.")
 
 
 def _about_of_out(out: Path) -> dict[str, Any] | None:

@@ -116,5 +116,8 @@ def test_where_nothing_can_be_written_says_so(tmp_path, what):
 @pytest.mark.skipif(os.geteuid() == 0, reason="everything may be written by root")
 def test_a_folder_that_may_not_be_written(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(UserError, match="cannot be written: Permission denied"), WorkFolder(tmp_path / "out", "prepare", {}).held():
+    with (
+        pytest.raises(UserError, match="cannot be written: Permission denied"),
+        WorkFolder(tmp_path / "out", "prepare", {}).held(),
+    ):
         pass
