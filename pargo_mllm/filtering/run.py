@@ -107,7 +107,7 @@ def filter_pairs(settings: Settings, engine: Engine) -> Outcome:
             _refuse_unjudged(scores)
             _refuse(discernments, settings.even_so, notes)
             choice = choose(scores, rules, settings.by, settings.keep_unjudged)
-            _keep(settings, records, scores, rules, choice, outcome, work)
+            choice = _keep(settings, records, scores, rules, choice, outcome, work)
         else:
             notes += [f"{name}: {found.told()}" for name, found in discernments.items()]
             drawn = emptied(work / "drawn")
@@ -269,10 +269,13 @@ def _keep(
     choice: Choice,
     outcome: Outcome,
     work: Path,
-) -> None:
-    with replaced(Laid(settings.out), work) as folder:
-        lay_kept(records, choice, folder, settings.copy)
-        write_dropped(records, scores, choice, settings.by, folder / DROPPED)
+) -> Choice:
+    """Lay what is kept, and say in ``outcome`` what it is; a choice of what was there to be kept."""
+    laid = Laid(settings.out)
+    with replaced(laid, work) as folder:
+        lost = lay_kept(records, choice, folder, settings.copy, laid)
+        choice = choice.without(lost)
+        write_dropped(records, scores, choice, lost, settings.by, folder / DROPPED)
         _draw(settings, scores, choice, folder)
     filtered = outcome.about["filter"]
     for model in filtered["models"]:
@@ -289,9 +292,10 @@ def _keep(
             "records_in": "shards" if isinstance(records, ShardRecords) else LIST,
             "entries": records.entries,
             "records": len(kept),
-            "skipped": {**records.skipped, **choice.dropped()},
+            "skipped": dict(Counter(records.skipped) + Counter(choice.dropped())),
         }
     )
+    return choice
 
 
 def _said_before(data: Path) -> dict[str, Any]:
