@@ -14,11 +14,11 @@ from typing import Any
 from pargo_mllm.data.preparation.run import LIST
 from pargo_mllm.data.sources.shards import ABOUT
 from pargo_mllm.errors import UserError
-from pargo_mllm.filtering.choosing import Choice, Rule, choose, rules_of
+from pargo_mllm.filtering.choosing import THRESHOLD, Choice, Rule, choose, rules_of
 from pargo_mllm.filtering.discernment import EARLY, Discernment, area, discern
 from pargo_mllm.filtering.laid import Laid
 from pargo_mllm.filtering.laying import DROPPED, IMAGES, emptied, lay_kept, replaced, write_about, write_dropped
-from pargo_mllm.filtering.models import find_folder, is_hub_name, look_at
+from pargo_mllm.filtering.models import MATCH, RANGES, find_folder, is_hub_name, look_at
 from pargo_mllm.filtering.page import can_draw, draw_histogram, write_filter_page
 from pargo_mllm.filtering.records import Records, ShardRecords, open_records
 from pargo_mllm.filtering.scores import MINIMUM, Identity, Scores, ScoresError, about_of, read_scores, tried_pairs
@@ -99,7 +99,7 @@ def filter_pairs(settings: Settings, engine: Engine) -> Outcome:
     work_folder = WorkFolder(settings.out, JOB, {"data": records.content})
     with work_folder.held() as work:
         notes: list[str] = []
-        scores = {name: _scored(name, source, settings, records, engine, work, notes) for name, source in names.items()}
+        scores = {name: _scored(name, source, rules, settings, records, engine, work, notes) for name, source in names.items()}
         discernments = {name: discern(scored, settings.by) for name, scored in scores.items()}
         outcome = Outcome({**before, **_about(settings, records, scores, discernments)}, notes)
         choice = None
@@ -109,7 +109,7 @@ def filter_pairs(settings: Settings, engine: Engine) -> Outcome:
             choice = choose(scores, rules, settings.by, settings.keep_unjudged)
             choice = _keep(settings, records, scores, rules, choice, outcome, work)
         else:
-            notes += [f"{name}: {found.told()}" for name, found in discernments.items()]
+            notes += [f"{name} {found.told()}" for name, found in discernments.items()]
             drawn = emptied(work / "drawn")
             _draw(settings, scores, None, drawn)
             Laid(settings.out).replace(drawn, alone=False)
@@ -196,7 +196,14 @@ def _check_same_data(settings: Settings, records: Records) -> None:
 
 
 def _scored(
-    name: str, source: str, settings: Settings, records: Records, engine: Engine, work: Path, notes: list[str]
+    name: str,
+    source: str,
+    rules: Mapping[str, Rule] | None,
+    settings: Settings,
+    records: Records,
+    engine: Engine,
+    work: Path,
+    notes: list[str],
 ) -> Scores:
     """A model's scores: those that are there, or new ones."""
     file = settings.out / f"scores-{name}.parquet"
@@ -204,9 +211,14 @@ def _scored(
     if there is not None and not Path(source).is_dir() and not is_hub_name(source):
         # no other model lies there, so none can be meant
         notes.append(f"{name}: {source} is not there; its scores in {file} are used")
+        measure = there["identity"].get("measure")
+        if settings.measure not in (None, measure):
+            raise ScoresError(f"{file} holds scores of another measure, {measure}; leave --measure out.")
+        _check_threshold(name, rules, str(measure))
         return read_scores(file, len(records))
     folder = find_folder(source)
     opened = look_at(folder, settings.measure)
+    _check_threshold(name, rules, opened.measure)
     identity = Identity(folder_digest(folder), opened.kind, opened.measure, settings.dtype, settings.language, records.content)
     if there is not None:
         if differs := identity.differs(there["identity"]):
@@ -220,6 +232,15 @@ def _scored(
     score(job, len(records), engine, file, {"source": source}, _Watch(name, settings.by) if early else lambda done: None)
     shutil.rmtree(pieces)
     return read_scores(file, len(records))
+
+
+def _check_threshold(name: str, rules: Mapping[str, Rule] | None, measure: str) -> None:
+    """Refuse a threshold that no score of the measure can be on either side of."""
+    rule = None if rules is None else rules[name]
+    low, high = RANGES[measure]
+    if rule is not None and rule.kind == THRESHOLD and not low <= rule.value <= high:
+        what = "a probability" if measure == MATCH else "a cosine"
+        raise FilterError(f"--threshold {rule.value:g}: {name} gives {what}, which is from {low:g} to {high:g}.")
 
 
 class _Watch:
@@ -253,7 +274,7 @@ def _refuse_unjudged(scores: Mapping[str, Scores]) -> None:
 
 def _refuse(discernments: Mapping[str, Discernment], even_so: bool, notes: list[str]) -> None:
     """Refuse to drop pairs by a model that cannot tell them apart."""
-    notes += [f"{name}: {found.told()}" for name, found in discernments.items()]
+    notes += [f"{name} {found.told()}" for name, found in discernments.items()]
     blind = [f"{name} {found.told()}" for name, found in discernments.items() if not found.judges]
     if blind and not even_so:
         raise FilterError(

@@ -213,6 +213,9 @@ def test_every_model_must_find_that_a_pair_fits(clip, tmp_path, capsys):
         (("--threshold", "clap=0.5"), "no model is called 'clap'"),
         ((), "--threshold or --quantile"),
         (("--scores-only", "--threshold", "0"), "one of them"),
+        (("--threshold", "blip=-0.1", "--quantile", "0.5"), "blip gives a probability, which is from 0 to 1"),
+        (("--threshold", "clip=1.5", "--quantile", "0.5"), "clip gives a cosine, which is from -1 to 1"),
+        (("--quantile", "0.5", "--measure", "match"), "gives cosine alone"),
     ):
         refused = ended(capsys, *words, *rules)
         assert (refused.status, said in refused.said) == (2, True), refused.said

@@ -139,3 +139,20 @@ def test_a_killed_exchange_is_gone_on_with(data, clip, tmp_path, capsys, monkeyp
     assert filter(capsys, data, clip, out, "--quantile", "0.3").status == 0
     assert {path.name for path in (out / "images").iterdir()} == pictures_of(out)
     assert len(pictures_of(out)) == 7
+
+
+def test_data_may_be_mended_where_nothing_was_scored_yet(data, clip, tmp_path, capsys):
+    out, broken = tmp_path / "out", shutil.copytree(clip, tmp_path / "broken" / "clip")
+    (broken / "model.safetensors").write_bytes(b"")
+    assert filter(capsys, data, broken, out, "--quantile", "0.5").status == 2
+    # after weights that could be looked at, and not read
+    shutil.copytree(clip, broken, dirs_exist_ok=True)
+    config = json.loads((broken / "config.json").read_text())
+    config["text_config"]["eos_token_id"] = 7
+    (broken / "config.json").write_text(json.dumps(config))
+    assert filter(capsys, data, broken, out, "--quantile", "0.5").status == 2
+    assert (out / ".work" / "settings.json").is_file()
+    records = json.loads((data / "data.json").read_text())
+    (data / "data.json").write_text(json.dumps(records[:6]))
+    done = filter(capsys, data, clip, out, "--quantile", "0.5")
+    assert (done.status, len(pictures_of(out))) == (0, 3), done.said
