@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ def filter_pairs(settings: Settings, engine: Engine) -> Outcome:
     before = _said_before(Path(settings.data))
     names = _names(settings.models)
     rules = rules_of(list(names), settings.given) if settings.given else None
-    _check_out(settings)
+    _check_out(settings, names)
     records = open_records(settings.data, settings.image_root)
     if not len(records):
         raise FilterError(f"{settings.data} holds no record.")
@@ -134,7 +134,7 @@ def _names(sources: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def _check_out(settings: Settings) -> None:
+def _check_out(settings: Settings, names: Iterable[str]) -> None:
     """Refuse a folder that the data lie in, or that lies in them, or that is not this command's."""
     out, data = settings.out, Path(settings.data)
     within = out.resolve()
@@ -162,7 +162,7 @@ def _check_out(settings: Settings) -> None:
     if not ours and about is None:
         raise FilterError(f"--out {out} holds something else; give an absent or empty folder, or one of pargo filter.")
     laid = Laid(out)
-    for name in (LIST, DROPPED):
+    for name in (LIST, DROPPED, *(map(_histogram, names) if can_draw() else ())):
         laid.check(name)
 
 

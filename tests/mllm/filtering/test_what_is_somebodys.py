@@ -113,6 +113,10 @@ def test_a_choice_of_other_data_is_refused_whatever_the_model_is_called(data, cl
         refused = filter(capsys, tmp_path / "more", other, out, *more)
         assert (refused.status, "other data" in refused.said) == (2, True), refused.said
     assert files(out) == before
+    # a drawing of the user's is not drawn over
+    (out / "histogram-other.png").write_bytes(b"mine")
+    refused = filter(capsys, data, other, out, "--scores-only")
+    assert (refused.status, (out / "histogram-other.png").read_bytes()) == (2, b"mine"), refused.said
     # without the scores too
     (out / "scores-clip.parquet").unlink()
     refused = filter(capsys, tmp_path / "more", other, out, "--quantile", "0.5")
