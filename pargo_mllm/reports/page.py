@@ -53,25 +53,34 @@ class PageError(UserError):
 
 
 def check_page(file: Path) -> None:
-    """Find out, before the work, whether a page may be written there.
+    """Find out, before the work, whether a page may be written there: nothing stands there, or a page that was written here.
 
     Raises:
-        PageError: if what stands there is no page that was written here.
+        PageError: if not.
+    """
+    check_written(file, _HEAD, "page")
+
+
+def check_written(file: Path, begins: str, what: str) -> None:
+    """Find out whether a file may be written: it is absent or empty, or begins as what is written here does.
+
+    Raises:
+        PageError: if not; it calls the file a ``what``.
     """
     if not os.path.lexists(file):
         return
     if file.is_dir():
-        raise PageError(f"{file} is a folder; a page is a file.")
-    found = b""
+        raise PageError(f"{file} is a folder; a {what} is a file.")
+    found = None
     # a pipe would be waited for
     if file.is_file():
         try:
             with open(file, "rb") as opened:
-                found = opened.read(len(_HEAD))
+                found = opened.read(len(begins))
         except OSError as error:
             raise PageError(f"{file} cannot be read: {error.strerror or error}.") from error
-    if found != _HEAD.encode():
-        raise PageError(f"{file} is no page of pargo, and is not written over; give the page another name.")
+    if found not in (b"", begins.encode()):
+        raise PageError(f"{file} is no {what} of pargo, and is not written over; give another name.")
 
 
 def write_page(path: Path, title: str, parts: Iterable[str]) -> Path:

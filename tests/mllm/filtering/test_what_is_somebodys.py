@@ -117,6 +117,7 @@ def test_a_choice_of_other_data_is_refused_whatever_the_model_is_called(data, cl
     (out / "histogram-other.png").write_bytes(b"mine")
     refused = filter(capsys, data, other, out, "--scores-only")
     assert (refused.status, (out / "histogram-other.png").read_bytes()) == (2, b"mine"), refused.said
+    (out / "histogram-other.png").unlink()
     # without the scores too
     (out / "scores-clip.parquet").unlink()
     refused = filter(capsys, tmp_path / "more", other, out, "--quantile", "0.5")

@@ -17,7 +17,9 @@ def test_a_page_may_be_written_again_and_nothing_else(tmp_path):
     check_page(page)
     write_page(page, "a title", ["<p>one</p>"])
     check_page(page)
-    foreign = {"list": b"[]", "empty": b"", "thesis": b"<!doctype html>\n<html lang='en'>mine", "bytes": b"\xff\xd8"}
+    (tmp_path / "empty").touch()
+    check_page(tmp_path / "empty")
+    foreign = {"list": b"[]", "thesis": b"<!doctype html>\n<html lang='en'>mine", "bytes": b"\xff\xd8"}
     for name, content in foreign.items():
         (tmp_path / name).write_bytes(content)
     os.mkfifo(tmp_path / "pipe")
@@ -40,11 +42,11 @@ def test_no_command_writes_its_page_over_a_users_file(tmp_path, capsys):
     for words in (
         *((*of_filter, data / name) for name in ("data.json", "images/0.png")),
         ("validate", data, "--html", data / "data.json"),
-        ("report", tmp_path / "run", "--out", data / "data.json"),
+        ("validate", data, "--findings", data / "data.json"),
         ("data", "card", data, "--out", card),
     ):
         refused = ended(capsys, *words)
-        assert (refused.status, "is no page of pargo" in refused.said) == (2, True), refused.said
+        assert (refused.status, "of pargo, and is not written over" in refused.said) == (2, True), refused.said
     for name in (".", "data.json", "about.json", "images/x.html", "scores-x.parquet", "000000.tar", ".work/x.html"):
         refused = ended(capsys, *of_filter, tmp_path / "out" / name)
         assert (refused.status, "--html" in refused.said) == (2, True), refused.said
