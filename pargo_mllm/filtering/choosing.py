@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pargo_mllm.errors import UserError
 from pargo_mllm.filtering.scores import Scores
-from pargo_mllm.filtering.scoring import UNREADABLE
+from pargo_mllm.filtering.scoring import DAMAGED, UNREADABLE
 
 THRESHOLD, QUANTILE = "threshold", "quantile"
 
@@ -67,6 +67,7 @@ class Choice:
         below: by model, which records it puts below its threshold.
         reasons: of each record, why it is dropped; None for one that is kept.
         unjudged: how many have no score and are kept, by reason.
+        why: of each record, why it has no score; None for one that was judged.
     """
 
     kept: np.ndarray
@@ -74,6 +75,18 @@ class Choice:
     below: Mapping[str, np.ndarray]
     reasons: Sequence[str | None]
     unjudged: Counter[str]
+    why: Sequence[str | None]
+
+    def without(self, lost: Collection[int]) -> Choice:
+        """What is kept where the pictures of these records turn out to be gone."""
+        kept, reasons = self.kept.copy(), list(self.reasons)
+        unjudged = self.unjudged.copy()
+        for number in lost:
+            kept[number], reasons[number] = False, UNREADABLE
+            why = self.why[number]
+            if why is not None:
+                unjudged[why] -= 1
+        return replace(self, kept=kept, reasons=reasons, unjudged=+unjudged)
 
     def dropped(self) -> dict[str, int]:
         """How many are dropped, by reason."""
@@ -82,20 +95,19 @@ class Choice:
 
 def choose(scores: Mapping[str, Scores], rules: Mapping[str, Rule], by: str, keep_unjudged: bool) -> Choice:
     """What is kept by the rules of all models."""
-    judged = next(iter(scores.values())).judged
     thresholds = {name: rules[name].threshold(scored.numbers[by][scored.judged]) for name, scored in scores.items()}
     # what has no score is below nothing
     below = {name: scored.numbers[by] < thresholds[name] for name, scored in scores.items()}
     reasons: list[str | None] = []
     unjudged: Counter[str] = Counter()
-    why = next(iter(scores.values())).unjudged
-    for number in range(len(judged)):
-        if judged[number]:
+    why: list[str | None] = list(next(iter(scores.values())).unjudged)
+    for number, reason in enumerate(why):
+        if reason is None:
             models = [name for name, records in below.items() if records[number]]
             reasons.append(f"below the threshold of {' and of '.join(models)}" if models else None)
-        elif keep_unjudged and why[number] != UNREADABLE:
-            unjudged[why[number]] += 1
+        elif keep_unjudged and reason not in (DAMAGED, UNREADABLE):
+            unjudged[reason] += 1
             reasons.append(None)
         else:
-            reasons.append(why[number])
-    return Choice(np.array([reason is None for reason in reasons], dtype=bool), thresholds, below, reasons, unjudged)
+            reasons.append(reason)
+    return Choice(np.array([reason is None for reason in reasons], dtype=bool), thresholds, below, reasons, unjudged, why)

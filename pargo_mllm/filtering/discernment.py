@@ -15,6 +15,7 @@ from pargo_mllm.filtering.scores import Scores
 
 # above it a model tells pairs apart; random weights reach 0.53, where long texts happen to go with bright pictures
 LEAST = 0.55
+_CHANCE = 0.5
 FEWEST = 20
 # pairs after which it is looked whether it is worth to go on
 EARLY = 1000
@@ -49,13 +50,15 @@ class Discernment:
     def told(self) -> str:
         """In one sentence."""
         if not self.pairs:
-            return "cannot tell whether the model can judge: no two records show different pictures and say different things"
+            return "cannot be tried: no two records show different pictures and say different things"
         figures = f"AUC {self.auc:.3f} (95 % {self.low:.3f} to {self.high:.3f}, {self.pairs:,} pairs beside others)"
         if self.judges:
-            return f"tells the data's pairs from others: {figures}"
-        if not self.is_blind:
-            return f"too few pairs to tell whether the model can judge: {figures}, where more than {LEAST} is asked for"
-        return f"cannot judge: it tells the data's pairs from others little better than chance: {figures}"
+            return f"tells the data's pairs from swapped ones: {figures}"
+        if self.pairs < FEWEST:
+            return f"was tried on too few pairs to tell whether it can judge, of which {FEWEST} are needed: {figures}"
+        if self.is_blind or self.low <= _CHANCE:
+            return f"cannot judge: it does not tell matching from swapped pairs better than chance: {figures}"
+        return f"does not surely tell matching from swapped pairs: {figures}, where all of the interval must be above {LEAST}"
 
 
 def discern(scores: Scores, by: str) -> Discernment:

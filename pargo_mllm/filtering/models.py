@@ -27,6 +27,11 @@ from pargo_mllm.model_files import check_counts, check_files, read_object, told,
 
 # of BLIP's kind: the probability that its matching head gives, or the cosine of its halves; CLIP's kind has the cosine alone
 MATCH, COSINE = "match", "cosine"
+# of their scores
+RANGES = {MATCH: (0.0, 1.0), COSINE: (-1.0, 1.0)}
+# one of each kind is in the folder of every model
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model")
+_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 _HERE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 _HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 # of a hub's repository
@@ -259,7 +264,16 @@ def look_at(folder: Path, measure: str | None) -> Opened:
     sizes = weight_shapes(folder).values()
     with told(folder / "config.json", SimilarityModelError):
         check_counts(config, of_anything=max((side for shape in sizes for side in shape), default=0))
-    measure = measure if measure in family.scorer else next(iter(family.scorer))
+    for what, names in (("tokenizer", _VOCABULARIES), ("image processor", _PROCESSORS)):
+        if not any(any(folder.glob(name)) for name in names):
+            raise SimilarityModelError(
+                f"{folder} holds no {what} ({' or '.join(names)}); it belongs to the model: copy it there."
+            )
+    if measure is not None and measure not in family.scorer:
+        raise SimilarityModelError(
+            f"--measure {measure}: {folder} is of type {kind!r}, which gives {' and '.join(family.scorer)} alone; leave it out."
+        )
+    measure = next(iter(family.scorer)) if measure is None else measure
     return Opened(folder, str(kind), measure)
 
 

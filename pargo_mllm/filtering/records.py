@@ -8,14 +8,14 @@ import json
 import tarfile
 from abc import ABC, abstractmethod
 from codecs import BOM_UTF8
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from pargo_mllm.data.corpus import Conversation, Corpus, shown
+from pargo_mllm.data.corpus import Conversation, Corpus, CorpusError, shown
 from pargo_mllm.data.open_corpus import is_list, open_corpus
 from pargo_mllm.data.pictures import load_picture
 from pargo_mllm.data.pixels import BROKEN
@@ -23,9 +23,11 @@ from pargo_mllm.data.preparation.entries import turns
 from pargo_mllm.data.preparation.laying import add_member
 from pargo_mllm.data.preparation.picture_places import suffix_of
 from pargo_mllm.data.preparation.run import LIST
-from pargo_mllm.data.sources.llava import LlavaCorpus
+from pargo_mllm.data.sources.llava import DATA, LlavaCorpus
 from pargo_mllm.data.sources.opening import named_file
 from pargo_mllm.data.sources.photographs_folder import CAPTION_PROMPT, PhotographCorpus
+from pargo_mllm.data.sources.shard_index import shard_samples
+from pargo_mllm.data.sources.shard_samples import LeftOut, Sample
 from pargo_mllm.data.sources.shards import RawSample, ShardCorpus
 
 
@@ -38,12 +40,14 @@ class Record:
         pictures: names of its pictures.
         text: its answers, a line's end between them.
         open: the RGB picture, where there is one; it raises :class:`pargo_mllm.data.pictures.PictureError`.
+        damage: what keeps it from being read, where something does; it has neither picture nor text then.
     """
 
     id: str
     pictures: tuple[str, ...]
     text: str
     open: Callable[[], Image.Image] | None = None
+    damage: str | None = None
 
 
 class Records(ABC):
@@ -65,6 +69,11 @@ class Records(ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> Record: ...
 
+    def left_out(self) -> Iterator[dict[str, Any]]:
+        """What is known of each of the ``skipped``: where it stands, its id, why it is none."""
+        for reason, count in self.skipped.items():
+            yield from ({"why": reason} for _ in range(count))
+
 
 class ListRecords(Records):
     """Records that are kept as a list with pictures beside it."""
@@ -75,7 +84,7 @@ class ListRecords(Records):
 
     @abstractmethod
     def contents(self, index: int) -> list[tuple[str, Path | bytes]]:
-        """Its pictures, each with its name below ``images/``."""
+        """Its pictures, each with its name below ``images/``; not those that the record holds itself."""
 
 
 class LlavaRecords(ListRecords):
@@ -96,6 +105,13 @@ class LlavaRecords(ListRecords):
         id = str(raw.value.get("id", index))
         return Record(id, tuple(raw.names), _answers(example.conversations[0]), next(iter(example.pictures), None))
 
+    def left_out(self) -> Iterator[dict[str, Any]]:
+        """See :class:`Records`."""
+        if self.skipped:
+            for left in self.corpus.left_out():
+                id = None if left.id is None else shown(left.id)
+                yield {"entry": left.number, "byte": left.start, "id": id, "why": left.reason, "detail": left.detail}
+
     def line(self, index: int) -> bytes:
         """See :class:`ListRecords`."""
         raw = self.corpus.raw(index)
@@ -107,7 +123,8 @@ class LlavaRecords(ListRecords):
 
     def contents(self, index: int) -> list[tuple[str, Path | bytes]]:
         """See :class:`ListRecords`."""
-        return [(self._below(name), named_file(self.corpus.images, name)) for name in self.corpus.raw(index).names]
+        names = [name for name in self.corpus.raw(index).names if not name.startswith(DATA)]
+        return [(self._below(name), named_file(self.corpus.images, name)) for name in names]
 
     def _relative(self, record: dict[str, Any]) -> bytes:
         for key in ("image", "images"):
@@ -183,10 +200,25 @@ class ShardRecords(Records):
         return len(self.corpus)
 
     def __getitem__(self, index: int) -> Record:
-        example = self.corpus[index]
+        key = self.corpus.key(index)
+        try:
+            example = self.corpus[index]
+        except CorpusError as error:
+            return Record(key, (), "", damage=str(error))
         shard, _, key = example.name.partition(": ")
         names = tuple(f"{shard}/{key}{f'.{n}' * (len(example.pictures) > 1)}" for n in range(len(example.pictures)))
         return Record(key, names, _answers(example.conversations[0]), next(iter(example.pictures), None))
+
+    def left_out(self) -> Iterator[dict[str, Any]]:
+        """See :class:`Records`."""
+        if not self.skipped:
+            return
+        for shard in self.corpus.shards:
+            entry = 0
+            for found in shard_samples(shard):
+                if isinstance(found, LeftOut) and found.is_sample:
+                    yield {"shard": shown(shard.name), "entry": entry, "why": found.told}
+                entry += isinstance(found, Sample) or found.is_sample
 
     def parts(self) -> list[tuple[str, range]]:
         """(name, numbers of its records) of each shard."""

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from typing import Any
 from pargo_mllm.data.preparation.run import LIST
 from pargo_mllm.data.sources.shards import ABOUT
 from pargo_mllm.errors import UserError
-from pargo_mllm.filtering.choosing import Choice, Rule, choose, rules_of
+from pargo_mllm.filtering.choosing import THRESHOLD, Choice, Rule, choose, rules_of
 from pargo_mllm.filtering.discernment import EARLY, Discernment, area, discern
-from pargo_mllm.filtering.laying import DROPPED, lay_kept, replaced, write_about, write_dropped
-from pargo_mllm.filtering.models import find_folder, is_hub_name, look_at
+from pargo_mllm.filtering.laid import Laid
+from pargo_mllm.filtering.laying import DROPPED, IMAGES, emptied, lay_kept, replaced, write_about, write_dropped
+from pargo_mllm.filtering.models import MATCH, RANGES, find_folder, is_hub_name, look_at
 from pargo_mllm.filtering.page import can_draw, draw_histogram, write_filter_page
 from pargo_mllm.filtering.records import Records, ShardRecords, open_records
 from pargo_mllm.filtering.scores import MINIMUM, Identity, Scores, ScoresError, about_of, read_scores, tried_pairs
@@ -25,6 +26,9 @@ from pargo_mllm.filtering.scoring import Job, score
 from pargo_mllm.filtering.sentences import check_language
 from pargo_mllm.jobs import Engine, WorkFolder
 from pargo_mllm.model_files import folder_digest, read_object
+from pargo_mllm.reports.page import check_page
+
+JOB = "filter"
 
 
 class FilterError(UserError):
@@ -82,29 +86,33 @@ def filter_pairs(settings: Settings, engine: Engine) -> Outcome:
         UserError: for data or models that cannot be used, a model that cannot judge, a folder that holds something else.
     """
     check_language(settings.language)
-    if settings.html is not None and settings.html.is_dir():
-        raise FilterError(f"--html {settings.html} is a folder; give a file.")
+    if settings.html is not None:
+        _check_html(settings.html, settings.out)
     before = _said_before(Path(settings.data))
     names = _names(settings.models)
     rules = rules_of(list(names), settings.given) if settings.given else None
-    _check_out(settings)
+    _check_out(settings, names)
     records = open_records(settings.data, settings.image_root)
     if not len(records):
         raise FilterError(f"{settings.data} holds no record.")
-    work_folder = WorkFolder(settings.out, {"data": records.content})
+    _check_same_data(settings, records)
+    work_folder = WorkFolder(settings.out, JOB, {"data": records.content})
     with work_folder.held() as work:
         notes: list[str] = []
-        scores = {name: _scored(name, source, settings, records, engine, work, notes) for name, source in names.items()}
+        scores = {name: _scored(name, source, rules, settings, records, engine, work, notes) for name, source in names.items()}
         discernments = {name: discern(scored, settings.by) for name, scored in scores.items()}
-        outcome = Outcome({**before, **_about(settings, scores, discernments)}, notes)
+        outcome = Outcome({**before, **_about(settings, records, scores, discernments)}, notes)
         choice = None
         if rules is not None:
             _refuse_unjudged(scores)
             _refuse(discernments, settings.even_so, notes)
             choice = choose(scores, rules, settings.by, settings.keep_unjudged)
-            _keep(settings, records, scores, rules, choice, outcome)
+            choice = _keep(settings, records, scores, rules, choice, outcome, work)
         else:
-            notes += [f"{name}: {found.told()}" for name, found in discernments.items()]
+            notes += [f"{name} {found.told()}" for name, found in discernments.items()]
+            drawn = emptied(work / "drawn")
+            _draw(settings, scores, None, drawn)
+            Laid(settings.out).replace(drawn, alone=False)
         _show(settings, records, scores, discernments, choice, outcome)
         if choice is not None:
             write_about(settings.out, outcome.about)
@@ -126,39 +134,91 @@ def _names(sources: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def _check_out(settings: Settings) -> None:
-    out = settings.out
-    data = Path(settings.data)
+def _check_out(settings: Settings, names: Iterable[str]) -> None:
+    """Refuse a folder that the data lie in, or that lies in them, or that is not this command's."""
+    out, data = settings.out, Path(settings.data)
+    within = out.resolve()
     if data.exists():
-        within, folder = out.resolve(), data.resolve() if data.is_dir() else data.resolve().parent
-        if within == folder or within in folder.parents:
-            raise FilterError(f"--out {out} holds the data themselves, {data}; give another folder.")
-    if not out.exists():
+        # of a list nothing is read but what it names
+        folders = [data if data.is_dir() else data.parent]
+        folders += [path for path in (settings.image_root, data.parent / IMAGES) if path is not None and path.is_dir()]
+        for folder in folders:
+            if folder.resolve().is_relative_to(within):
+                raise FilterError(f"--out {out} holds the data themselves, {folder}; give another folder.")
+        around = data if data.is_dir() else data.parent / IMAGES
+        if around.is_dir() and within.is_relative_to(around.resolve()):
+            raise FilterError(f"--out {out} lies in the data, {around}; give a folder outside.")
+    if not os.path.lexists(out):
         return
     if not out.is_dir():
         raise FilterError(f"--out {out} is no folder.")
     try:
-        ours = (out / ".work").is_dir() or any(out.glob("scores-*.parquet")) or not any(out.iterdir())
+        ours = WorkFolder.is_begun(out, JOB) or any(map(about_of, out.glob("scores-*.parquet")))
     except OSError as error:
         raise FilterError(f"--out {out} cannot be read: {error.strerror}.") from error
-    if not ours:
+    about = _about_of_out(out)
+    if os.path.lexists(out / ABOUT) and about is None:
+        ours = False
+    if not ours and about is None:
         raise FilterError(f"--out {out} holds something else; give an absent or empty folder, or one of pargo filter.")
+    laid = Laid(out)
+    for name in (LIST, DROPPED, *(map(_histogram, names) if can_draw() else ())):
+        laid.check(name)
+
+
+def _check_html(html: Path, out: Path) -> None:
+    """Refuse to write the page over something else, or under a name that is used in ``out``."""
+    check_page(html)
+    file, out = html.resolve(), out.resolve()
+    if file == out or (file.is_relative_to(out) and (file.parent != out or file.suffix.lower() not in (".html", ".htm"))):
+        raise FilterError(f"--html {html} is a name that may be used in {out}; call it {out.name}.html there, or elsewhere.")
+
+
+def _about_of_out(out: Path) -> dict[str, Any] | None:
+    """What pargo filter said of what it kept there; None where it did not."""
+    try:
+        filtered = read_object(out / ABOUT, FilterError)["filter"]
+        return filtered if isinstance(filtered["models"], list) and isinstance(filtered["content"], str) else None
+    except (FilterError, KeyError, TypeError, OSError):
+        return None
+
+
+def _check_same_data(settings: Settings, records: Records) -> None:
+    """Refuse a folder that holds scores, or a choice, of other data: by whichever model they were scored."""
+    for file in sorted(settings.out.glob("scores-*.parquet")):
+        if about_of(file)["identity"].get("data") != records.content:
+            raise ScoresError(f"{file} holds scores of other data; remove it, or give another --out.")
+    about = _about_of_out(settings.out)
+    if about is not None and about["content"] != records.content:
+        raise FilterError(
+            f"{settings.out} holds what was kept of other data, or of another state of these; remove it, or give another --out."
+        )
 
 
 def _scored(
-    name: str, source: str, settings: Settings, records: Records, engine: Engine, work: Path, notes: list[str]
+    name: str,
+    source: str,
+    rules: Mapping[str, Rule] | None,
+    settings: Settings,
+    records: Records,
+    engine: Engine,
+    work: Path,
+    notes: list[str],
 ) -> Scores:
     """A model's scores: those that are there, or new ones."""
     file = settings.out / f"scores-{name}.parquet"
     there = about_of(file) if file.exists() else None
     if there is not None and not Path(source).is_dir() and not is_hub_name(source):
         # no other model lies there, so none can be meant
-        if there["identity"].get("data") != records.content:
-            raise ScoresError(f"{file} holds scores of other data; remove it, or give another --out.")
         notes.append(f"{name}: {source} is not there; its scores in {file} are used")
+        measure = there["identity"].get("measure")
+        if settings.measure not in (None, measure):
+            raise ScoresError(f"{file} holds scores of another measure, {measure}; leave --measure out.")
+        _check_threshold(name, rules, str(measure))
         return read_scores(file, len(records))
     folder = find_folder(source)
     opened = look_at(folder, settings.measure)
+    _check_threshold(name, rules, opened.measure)
     identity = Identity(folder_digest(folder), opened.kind, opened.measure, settings.dtype, settings.language, records.content)
     if there is not None:
         if differs := identity.differs(there["identity"]):
@@ -172,6 +232,15 @@ def _scored(
     score(job, len(records), engine, file, {"source": source}, _Watch(name, settings.by) if early else lambda done: None)
     shutil.rmtree(pieces)
     return read_scores(file, len(records))
+
+
+def _check_threshold(name: str, rules: Mapping[str, Rule] | None, measure: str) -> None:
+    """Refuse a threshold that no score of the measure can be on either side of."""
+    rule = None if rules is None else rules[name]
+    low, high = RANGES[measure]
+    if rule is not None and rule.kind == THRESHOLD and not low <= rule.value <= high:
+        what = "a probability" if measure == MATCH else "a cosine"
+        raise FilterError(f"--threshold {rule.value:g}: {name} gives {what}, which is from {low:g} to {high:g}.")
 
 
 class _Watch:
@@ -205,7 +274,7 @@ def _refuse_unjudged(scores: Mapping[str, Scores]) -> None:
 
 def _refuse(discernments: Mapping[str, Discernment], even_so: bool, notes: list[str]) -> None:
     """Refuse to drop pairs by a model that cannot tell them apart."""
-    notes += [f"{name}: {found.told()}" for name, found in discernments.items()]
+    notes += [f"{name} {found.told()}" for name, found in discernments.items()]
     blind = [f"{name} {found.told()}" for name, found in discernments.items() if not found.judges]
     if blind and not even_so:
         raise FilterError(
@@ -220,10 +289,15 @@ def _keep(
     rules: Mapping[str, Rule],
     choice: Choice,
     outcome: Outcome,
-) -> None:
-    with replaced(settings.out) as folder:
-        lay_kept(records, choice, folder, settings.copy)
-        write_dropped(records, scores, choice, settings.by, folder / DROPPED)
+    work: Path,
+) -> Choice:
+    """Lay what is kept, and say in ``outcome`` what it is; a choice of what was there to be kept."""
+    laid = Laid(settings.out)
+    with replaced(laid, work) as folder:
+        lost = lay_kept(records, choice, folder, settings.copy, laid)
+        choice = choice.without(lost)
+        write_dropped(records, scores, choice, lost, settings.by, folder / DROPPED)
+        _draw(settings, scores, choice, folder)
     filtered = outcome.about["filter"]
     for model in filtered["models"]:
         name = model["name"]
@@ -239,9 +313,10 @@ def _keep(
             "records_in": "shards" if isinstance(records, ShardRecords) else LIST,
             "entries": records.entries,
             "records": len(kept),
-            "skipped": {**records.skipped, **choice.dropped()},
+            "skipped": dict(Counter(records.skipped) + Counter(choice.dropped())),
         }
     )
+    return choice
 
 
 def _said_before(data: Path) -> dict[str, Any]:
@@ -251,7 +326,9 @@ def _said_before(data: Path) -> dict[str, Any]:
     return {key: value for key, value in said.items() if key != "mean_characters"}
 
 
-def _about(settings: Settings, scores: Mapping[str, Scores], discernments: Mapping[str, Discernment]) -> dict[str, Any]:
+def _about(
+    settings: Settings, records: Records, scores: Mapping[str, Scores], discernments: Mapping[str, Discernment]
+) -> dict[str, Any]:
     """Who judged the records."""
     models = [
         {
@@ -268,7 +345,17 @@ def _about(settings: Settings, scores: Mapping[str, Scores], discernments: Mappi
         }
         for (name, scored), found in zip(scores.items(), discernments.values(), strict=True)
     ]
-    return {"filter": {"data": settings.data, "by": settings.by, "models": models}}
+    return {"filter": {"data": settings.data, "content": records.content, "by": settings.by, "models": models}}
+
+
+def _draw(settings: Settings, scores: Mapping[str, Scores], choice: Choice | None, folder: Path) -> None:
+    for name, scored in scores.items() if can_draw() else ():
+        threshold = None if choice is None else choice.thresholds[name]
+        draw_histogram(scored, settings.by, threshold, folder / _histogram(name))
+
+
+def _histogram(name: str) -> str:
+    return f"histogram-{name}.png"
 
 
 def _show(
@@ -279,13 +366,8 @@ def _show(
     choice: Choice | None,
     outcome: Outcome,
 ) -> None:
-    histograms = {}
-    if can_draw():
-        for name, scored in scores.items():
-            threshold = None if choice is None else choice.thresholds[name]
-            file = settings.out / f"histogram-{name}.png"
-            histograms[name] = draw_histogram(scored, settings.by, threshold, file)
-    else:
+    histograms = {name: settings.out / _histogram(name) for name in scores} if can_draw() else {}
+    if not histograms:
         outcome.notes.append("histograms are drawn by matplotlib: pip install 'pargo[demo]'")
     if settings.html is None:
         return

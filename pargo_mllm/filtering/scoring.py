@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from pargo_mllm.data.corpus import CorpusError
+from pargo_mllm.data.feeding.encoding import RECORD
 from pargo_mllm.data.pictures import PictureError
 from pargo_mllm.filtering.models import MATCH, Opened, Scorer, SimilarityModelError, open_scorer
 from pargo_mllm.filtering.records import Record, Records, name_of, open_records
@@ -33,6 +34,7 @@ MOST_SENTENCES = 512
 OTHERS_THAT_COST = 16
 # why a record has no score
 UNREADABLE = "pictures that are missing or cannot be read"
+DAMAGED = RECORD
 NO_PICTURE = "records without a picture"
 SEVERAL = "records with several pictures"
 NARROW = "pictures more than 100 times as long as wide"
@@ -117,7 +119,7 @@ def score_block(records: Sequence[Record], scorer: Scorer, job: Job) -> list[Sco
     spans: dict[int, list[Span]] = {}
     for n, record in enumerate(records):
         found = sentence_spans(record.text, job.identity.language)
-        reason, detail = _unjudged(record, found), None
+        reason, detail = _unjudged(record, found), record.damage
         if reason is None:
             reason, detail = pictures.open(record)
         if reason is None:
@@ -186,6 +188,8 @@ class _Pictures:
 
 
 def _unjudged(record: Record, spans: Sequence[Any]) -> str | None:
+    if record.damage is not None:
+        return DAMAGED
     if len(record.pictures) != 1:
         return SEVERAL if record.pictures else NO_PICTURE
     if not spans:

@@ -25,12 +25,31 @@ class WorkFolder:
 
     Args:
         out: the folder that the job makes.
+        job: its kind, such as "prepare": what another kind left half made is never gone on with.
         settings: what the outcome depends on, as JSON: sources, options; not the number of processes.
     """
 
-    def __init__(self, out: Path, settings: Mapping[str, Any]):
+    def __init__(self, out: Path, job: str, settings: Mapping[str, Any]):
         # as they are read back: a tuple is a list then
-        self.out, self.path, self.settings = out, out / WORK, json.loads(json.dumps(settings))
+        self.out, self.path, self.settings = out, out / WORK, json.loads(json.dumps({"job": job, **settings}))
+
+    @staticmethod
+    def is_begun(out: Path, job: str) -> bool:
+        """Whether a job of this kind has begun ``out``; or nobody has, and it holds nothing that could be lost: it is absent,
+        empty, or was left when a job had done nothing yet.
+
+        Raises:
+            UserError: for settings, or a folder, that cannot be read.
+        """
+        work = out / WORK
+        if not out.is_dir():
+            return not os.path.lexists(out)
+        if work.is_dir() and not work.is_symlink() and os.path.lexists(work / SETTINGS):
+            return _settings(work / SETTINGS, out).get("job") == job
+        try:
+            return all(path == work for path in out.iterdir()) and not _holds_work(work)
+        except OSError as error:
+            raise UserError(f"{out} cannot be read: {error.strerror or error}.") from error
 
     @contextmanager
     def held(self) -> Iterator[Path]:
@@ -71,20 +90,40 @@ class WorkFolder:
     def _compare(self) -> None:
         file = self.path / SETTINGS
         if not os.path.lexists(file):
-            try:
-                write_whole(file, json.dumps(self.settings, indent=2))
-            except OSError as error:
-                raise UserError(f"{file} cannot be written: {error.strerror or error}.") from error
-            return
+            return self._write(file)
+        begun = _settings(file, self.out)
+        if begun == self.settings:
+            return None
+        # nothing has come of the other settings yet
+        if begun.get("job") == self.settings["job"] and not _holds_work(self.path):
+            return self._write(file)
+        names = sorted(name for name in {*self.settings, *begun} if begun.get(name) != self.settings.get(name))
+        raise UserError(
+            f"{self.out} was begun with another {', '.join(names)}; give the same to go on, another --out, or remove it."
+        )
+
+    def _write(self, file: Path) -> None:
         try:
-            # a folder, a pipe or a text of another size that somebody laid there is not read
-            begun = json.loads(file.read_text(encoding="utf-8")) if file.is_file() and file.stat().st_size <= MOST else None
-        except (OSError, ValueError, RecursionError):
-            begun = None
-        if not isinstance(begun, dict):
-            raise UserError(f"{file} is damaged: what {self.out} was begun with is not known; remove {self.path}.")
-        if begun != self.settings:
-            names = sorted(name for name in {*self.settings, *begun} if begun.get(name) != self.settings.get(name))
-            raise UserError(
-                f"{self.out} was begun with another {', '.join(names)}; give the same to go on, another --out, or remove it."
-            )
+            write_whole(file, json.dumps(self.settings, indent=2))
+        except OSError as error:
+            raise UserError(f"{file} cannot be written: {error.strerror or error}.") from error
+
+
+def _settings(file: Path, out: Path) -> dict[str, Any]:
+    try:
+        # a folder, a pipe or a text of another size that somebody laid there is not read
+        begun = json.loads(file.read_text(encoding="utf-8")) if file.is_file() and file.stat().st_size <= MOST else None
+    except (OSError, ValueError, RecursionError):
+        begun = None
+    if not isinstance(begun, dict):
+        raise UserError(f"{file} is damaged: what {out} was begun with is not known; remove {file.parent}.")
+    return begun
+
+
+def _holds_work(work: Path) -> bool:
+    """Whether there is a file in it that took work, or is somebody else's: anything but locks and settings."""
+    if not work.is_dir() or work.is_symlink():
+        return os.path.lexists(work)
+    files = [path for path in work.rglob("*") if path.is_symlink() or not path.is_dir()]
+    ours = (work / SETTINGS, work / f".{SETTINGS}.partial")
+    return not all(path in ours or (path.name.endswith("lock") and path.lstat().st_size == 0) for path in files)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from pargo_mllm.errors import UserError
 from pargo_mllm.files import write_whole
 
 _STYLE = """
@@ -43,11 +45,48 @@ summary { cursor: pointer; color: var(--accent); }
 _JPEG = b"\xff\xd8"
 
 
+_HEAD = "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><meta name='generator' content='pargo'>"
+
+
+class PageError(UserError):
+    """A file that stands where a page would be written, and is somebody's own."""
+
+
+def check_page(file: Path) -> None:
+    """Find out, before the work, whether a page may be written there: nothing stands there, or a page that was written here.
+
+    Raises:
+        PageError: if not.
+    """
+    check_written(file, _HEAD, "page")
+
+
+def check_written(file: Path, begins: str, what: str) -> None:
+    """Find out whether a file may be written: it is absent or empty, or begins as what is written here does.
+
+    Raises:
+        PageError: if not; it calls the file a ``what``.
+    """
+    if not os.path.lexists(file):
+        return
+    if file.is_dir():
+        raise PageError(f"{file} is a folder; a {what} is a file.")
+    found = None
+    # a pipe would be waited for
+    if file.is_file():
+        try:
+            with open(file, "rb") as opened:
+                found = opened.read(len(begins))
+        except OSError as error:
+            raise PageError(f"{file} cannot be read: {error.strerror or error}.") from error
+    if found not in (b"", begins.encode()):
+        raise PageError(f"{file} is no {what} of pargo, and is not written over; give another name.")
+
+
 def write_page(path: Path, title: str, parts: Iterable[str]) -> Path:
     """Write a page of these parts; it shows its pictures wherever it is moved."""
     page = (
-        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f"{_HEAD}<meta name='viewport' content='width=device-width, initial-scale=1'>"
         f"<title>{text(title)}</title><style>{_STYLE}</style></head><body><main>\n"
         + "\n".join(parts)
         + "\n</main></body></html>\n"

@@ -33,6 +33,7 @@ from pargo_mllm.files import sync, whole_file, write_whole
 from pargo_mllm.jobs import Engine, WorkFolder
 
 FAILURES, ASKED = "failures.jsonl", "asked.json"
+JOB = "caption"
 PER_PIECE = 500
 NOT_ASKED = "pictures that were not asked about yet"
 WITH_MARK = f"captions that hold {MARK}, where nothing but a picture may stand"
@@ -80,14 +81,15 @@ class Job:
         source = found.files.root.resolve()
         if images.is_dir() and source in (out.resolve(), *out.resolve().parents):
             raise CaptionError(f"--out {out} lies among the pictures in {source}; give a folder outside.")
-        if (out / ABOUT).exists() and not (out / ".work").is_dir():
+        is_begun = WorkFolder.is_begun(out, JOB)
+        if (out / ABOUT).exists() and not is_begun:
             raise CaptionError(f"{out} is finished ({ABOUT} stands in it); remove it to make it anew.")
-        if out.is_dir() and any(out.iterdir()) and not (out / ".work").is_dir():
+        if out.is_dir() and not is_begun:
             raise CaptionError(f"{out} holds something else; give an absent or empty folder.")
         status = images.stat()
         version = None if images.is_dir() else [status.st_size, status.st_mtime_ns]
         begun_with = {"images": str(images.resolve()), "version": version, "source": str(source), "copy": copy}
-        self.work_folder = WorkFolder(out, {**asked.settings(), **begun_with})
+        self.work_folder = WorkFolder(out, JOB, {**asked.settings(), **begun_with})
         self.pieces: list[Piece] = []
 
     @contextmanager

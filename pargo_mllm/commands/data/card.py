@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from pargo_mllm.jobs import engine_of
+from pargo_mllm.reports.page import check_page
 from pargo_mllm.validation.card.about import about_of
 from pargo_mllm.validation.card.run import MARK, CardError, make_card
 from pargo_mllm.validation.division import part_of
@@ -26,6 +27,7 @@ def run(options: argparse.Namespace) -> None:
     part = part_of(options.data, options.image_root)
     out = options.out or Path(f"{part.path.resolve()}-card")
     _check(out)
+    check_page(out / PAGE)
     about = about_of(part, options.licence, options.source, options.title, options.language)
     card = make_card(part, about, engine_of(options.engine, options.processes), options.seed, options.samples)
     try:

@@ -24,6 +24,7 @@ from pargo_mllm.jobs import Engine, WorkFolder
 
 # of :file:`about.json`; another number for another meaning
 FORMAT = 1
+JOB = "prepare"
 # entries that a worker takes at a time where no shard says otherwise
 PER_PIECE = 2000
 
@@ -67,7 +68,7 @@ def prepare(
     files = OfficialFiles(source, data_set.needs)
     _check(out, source)
     settings = {"set": data_set.name, "options": asdict(options), "form": asdict(form), "source": str(source.resolve())}
-    work_folder = WorkFolder(out, settings)
+    work_folder = WorkFolder(out, JOB, settings)
     try:
         with work_folder.held() as work:
             # killed when all was done but this
@@ -87,11 +88,11 @@ def _check(out: Path, source: Path) -> None:
     """Refuse a folder that something else is in, or that lies among the official files."""
     if out.resolve() == source.resolve() or source.resolve() in out.resolve().parents:
         raise PreparationError(f"--out {out} lies in --src {source}, in which nothing is changed; give another folder.")
-    if (out / ".work").is_dir():
+    if WorkFolder.is_begun(out, JOB):
         return
     if (out / ABOUT).exists():
         raise PreparationError(f"{out} is prepared already ({ABOUT} stands in it); remove it to make it anew.")
-    if out.is_dir() and any(out.iterdir()):
+    if out.is_dir():
         raise PreparationError(f"{out} holds something else; give an absent or empty folder.")
 
 

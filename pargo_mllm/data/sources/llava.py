@@ -7,7 +7,7 @@ import os
 import posixpath
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from pargo_mllm.data.corpus import (
 )
 from pargo_mllm.data.held_out import Split
 from pargo_mllm.data.pictures import load_picture
-from pargo_mllm.data.sources.json_rows import AS_LIST, DAMAGED, begins_list, json_lines, json_rows, parse_json
+from pargo_mllm.data.sources.json_rows import AS_LIST, DAMAGED, JsonRow, begins_list, json_lines, json_rows, parse_json
 from pargo_mllm.data.sources.llava_records import ID, NO_TURNS, UnusableRecord, picture_names, record_messages
 from pargo_mllm.data.sources.opening import leads_inside, named_file, open_regular
 from pargo_mllm.data.sources.record_forms import as_llava
@@ -52,6 +52,17 @@ class RawRecord:
     text: bytes
     value: dict[str, Any]
     names: list[str]
+
+
+@dataclass(frozen=True)
+class LeftOutRecord:
+    """A record that cannot be used: its number and its first byte in the file, its id where it has a usable one, and why."""
+
+    number: int
+    start: int
+    id: str | None
+    reason: str
+    detail: str
 
 
 class LlavaCorpus:
@@ -98,7 +109,7 @@ class LlavaCorpus:
         entries = other_side = 0
         skipped: Counter[str] = Counter()
         lines, is_list = self.file.suffix.lower() == ".jsonl", False
-        for number, row in enumerate((json_lines if lines else json_rows)(self.file)):
+        for number, row in enumerate(_rows(self.file)):
             entries += 1
             is_list = is_list or (lines and entries == 1 and begins_list(row.text))
             digest.update(row.text)
@@ -172,6 +183,19 @@ class LlavaCorpus:
         except UnusableRecord as error:
             raise CorpusError(f"{self.file} has changed since it was opened: byte {start:,}: {error}.") from error
 
+    def left_out(self) -> Iterator[LeftOutRecord]:
+        """The records that cannot be used, of both sides of the split; the file is read again."""
+        for number, row in enumerate(_rows(self.file)):
+            if row.value is DAMAGED:
+                yield LeftOutRecord(number, row.start, None, LINES, "the line is no JSON")
+                continue
+            try:
+                read_record(row.value, self._root)
+            except UnusableRecord as problem:
+                id = row.value.get("id") if isinstance(row.value, dict) else None
+                id = str(id) if isinstance(id, (str, int)) else None
+                yield LeftOutRecord(number, row.start, id, problem.reason, str(problem))
+
     def length_hint(self, index: int) -> int:
         """See :class:`pargo_mllm.data.corpus.Corpus`: bytes of the record, a picture taken for :data:`PICTURE_LENGTH`."""
         return self._sizes[index] - self._held.get(index, 0) + PICTURE_LENGTH * self._pictures[index]
@@ -186,6 +210,10 @@ class LlavaCorpus:
             if name.startswith(DATA)
             else load_picture(named_file(self.images, name))
         )
+
+
+def _rows(file: Path) -> Iterator[JsonRow]:
+    return (json_lines if file.suffix.lower() == ".jsonl" else json_rows)(file)
 
 
 def read_record(value: Any, root: str | None = None) -> tuple[dict[str, Any], list[str], Conversation]:

@@ -185,6 +185,14 @@ class ShardCorpus:
         ]
         return RawSample(row["key"].decode("utf-8", "replace"), texts, pictures)
 
+    def key(self, index: int) -> str:
+        """The key of a sample, damaged or not.
+
+        Raises:
+            CorpusError: if the shard is not the one that was opened.
+        """
+        return self._find(index)[1]["key"].decode("utf-8", "replace")
+
     def offset(self, index: int) -> int:
         """Where the first member of a sample lies in its shard, in bytes."""
         _, row = self._find(index)

@@ -14,7 +14,7 @@ from pargo_mllm.evaluation.reporting.report_page import figure, page_parts, verd
 from pargo_mllm.evaluation.reporting.statistics import LEVEL, POWER, Estimate
 from pargo_mllm.evaluation.scoring import versions
 from pargo_mllm.files import write_whole
-from pargo_mllm.reports.page import write_page
+from pargo_mllm.reports.page import check_page, check_written, write_page
 
 
 def write_report(
@@ -39,6 +39,8 @@ def write_report(
     figures = page.with_suffix(".json") if figures is None else figures
     if figures == page:
         raise EvaluationError(f"{page} would hold both the page and the JSON; give one of them another name.")
+    check_page(page)
+    check_written(figures, '{\n "command": ', "report in JSON")
     made = {"command": list(command), "versions": versions(), **as_json(compared, difference)}
     parts = list(page_parts(compared, difference))
     try:

@@ -105,6 +105,18 @@ def test_another_question_needs_another_folder(pictures, capsys):
         assert caption(capsys, pictures, *words, "--max-tokens", 9).status == 0
 
 
+def test_a_folder_with_somebody_elses_work_is_left_alone(pictures, capsys):
+    out = pictures / "out"
+    (out / ".work").mkdir(parents=True)
+    (out / "thesis.txt").write_text("mine")
+    for settings in (None, '{"job": "filter"}'):
+        if settings:
+            (out / ".work" / "settings.json").write_text(settings)
+        said = caption(capsys, pictures, "--endpoint", "http://127.0.0.1:9", "--model", "m")
+        assert (said.status, "holds something else" in said.said) == (2, True), said.said
+    assert sorted(path.name for path in out.iterdir()) == [".work", "thesis.txt"]
+
+
 def test_no_picture_is_taken_for_another_that_came_in_its_place(pictures, capsys):
     """It was looked at, and is not what it was when its turn comes."""
     with serving(lambda asked, number: Reply(completion("half", finish="length"))) as server:

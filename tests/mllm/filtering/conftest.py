@@ -1,7 +1,7 @@
 import pytest
 
 from pargo_mllm.data.scenes.layout import scene_and_picture
-from tests.mllm.made.similarity_models import coarse, random_clip, trained_clip
+from tests.mllm.made.similarity_models import coarse, of_kind, random_clip, trained_clip
 from tests.mllm.made.similarity_pairs import unseen, write_swapped
 
 
@@ -15,6 +15,14 @@ def trained(tmp_path_factory):
 def untrained(tmp_path_factory):
     told = [coarse(scene_and_picture("train", 0, index)[0])[0] for index in range(20)]
     return random_clip(tmp_path_factory.mktemp("models") / "untrained", told)
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory):
+    """A CLIP that knows nothing, and is small."""
+    folder = tmp_path_factory.mktemp("models") / "clip"
+    of_kind("clip", folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

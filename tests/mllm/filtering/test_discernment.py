@@ -39,7 +39,7 @@ def test_without_a_loss_the_interval_still_has_a_width():
 def test_no_pairs_are_no_evidence():
     none = area(np.zeros(0), np.zeros(0))
     assert not none.judges
-    assert "cannot tell" in none.told()
+    assert "cannot be tried" in none.told()
 
 
 def test_a_model_that_is_surely_at_chance_cannot_judge():
@@ -47,3 +47,20 @@ def test_a_model_that_is_surely_at_chance_cannot_judge():
     found = area(rng.normal(size=2000), rng.normal(size=2000))
     assert not found.judges
     assert "cannot judge" in found.told()
+
+
+@pytest.mark.parametrize("count", [20, 60, 200])
+def test_an_interval_around_chance_is_told_as_such_with_enough_pairs(count):
+    """Not as too few of them."""
+    scores = np.random.default_rng(0).normal(size=2 * count)
+    found = area(scores[:count], scores[count:])
+    assert found.low < 0.5 < found.high
+    assert "does not tell matching from swapped pairs" in found.told()
+    assert "too few" not in found.told()
+
+
+def test_an_interval_that_is_not_high_enough_is_told_as_such():
+    rng = np.random.default_rng(3)
+    found = area(rng.normal(0.25, 1, 800), rng.normal(size=800))
+    assert 0.5 < found.low < 0.55 < found.high
+    assert "does not surely tell" in found.told()

@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import tarfile
+from collections import Counter
 
 import pytest
 
@@ -15,13 +16,6 @@ from tests.mllm.made.command_line import ended
 from tests.mllm.made.photographs import noise_picture, write_photographs
 from tests.mllm.made.similarity_models import of_kind, random_clip
 from tests.mllm.made.similarity_pairs import write_list
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("forms") / "clip"
-    of_kind("clip", folder)
-    return folder
 
 
 def filter(capsys, data, model, out, *more):
@@ -66,6 +60,52 @@ def test_shards_stay_shards(clip, tmp_path, capsys):
     assert filter(capsys, tmp_path / "data", clip, tmp_path / "out", "--threshold", "1", "--unjudged", "drop").status == 0
     assert list((tmp_path / "out").glob("*.tar*")) == []
     assert about_of(tmp_path / "out")["skipped"] == {"below the threshold of clip": 10, "records with several pictures": 1}
+
+
+def test_samples_that_cannot_be_read_are_dropped_and_what_is_left_is_whole(clip, tmp_path, capsys):
+    good = lambda n: {"png": png(n), "txt": f"a red dog {n}.".encode()}  # noqa: E731
+    said = {f"{n:04d}": good(n) for n in range(12)}
+    damaged = {"0002": {"txt": b""}, "0004": {"txt": None, "json": b"{"}, "0005": {"txt": b"\xff\xfe"}, "0007": {"png": b"no"}}
+    for key, members in damaged.items():
+        said[key] = {suffix: content for suffix, content in {**said[key], **members}.items() if content is not None}
+    said["0008"] = {"txt": b"no picture."}
+    said["0009"] = {"png": png(9)}
+    (tmp_path / "data").mkdir()
+    write_shards(said.items(), tmp_path / "data", per_shard=5)
+    done = filter(capsys, tmp_path / "data", clip, tmp_path / "out", "--threshold", "-1")
+    assert done.status == 0, done.said
+    about = about_of(tmp_path / "out")
+    assert (about["entries"], about["records"], sum(about["skipped"].values())) == (12, 6, 6)
+    assert about["skipped"]["records that are damaged"] == 3
+    lines = [json.loads(line) for line in (tmp_path / "out" / "dropped.jsonl").read_text().splitlines()]
+    assert Counter(line["why"] for line in lines) == about["skipped"]
+    assert {line["id"] for line in lines if "id" in line} == set(damaged)
+    assert {(line["shard"], line["entry"]) for line in lines if "shard" in line} == {("000001.tar", 3), ("000001.tar", 4)}
+    assert len(open_corpus(tmp_path / "out", 1)) == 6
+    found = ended(capsys, "validate", tmp_path / "out", "--json", "--processes", 1)
+    report = json.loads(found.printed)
+    assert (report["samples"], report["usable"], found.status) == (6, 6, 0), report
+
+
+def test_a_picture_that_is_gone_is_not_kept(clip, tmp_path, capsys):
+    """It was there when it was scored."""
+    data, out = tmp_path / "data", tmp_path / "out"
+    write_list(data, [(noise_picture(30, 30, n), f"a red dog {n}.") for n in range(10)])
+    assert filter(capsys, data, clip, out, "--quantile", "0.5").status == 0
+    before = {record["id"] for record in json.loads((out / "data.json").read_text())}
+    for picture in (data / "images").iterdir():
+        picture.unlink()
+    done = filter(capsys, data, clip, out, "--quantile", "0", "--json")
+    about = json.loads(done.printed)
+    # of an earlier choice there still are some
+    assert (about["entries"], about["records"]) == (10, 5)
+    assert about["skipped"] == {"pictures that are missing or cannot be read": 5}
+    kept = json.loads((out / "data.json").read_text())
+    assert {record["id"] for record in kept} == before
+    assert all((out / "images" / record["image"]).is_file() for record in kept)
+    lines = [json.loads(line) for line in (out / "dropped.jsonl").read_text().splitlines()]
+    assert {line["id"] for line in lines} == {f"s{n}" for n in range(10)} - before
+    assert all(line["detail"].endswith(".png is not there") for line in lines)
 
 
 def test_captions_of_a_coco_folder_are_records_of_their_own(clip, tmp_path, capsys):
@@ -128,11 +168,20 @@ def test_a_list_as_strangers_leave_it(clip, tmp_path, capsys):
     assert done.status == 0, done.said
     about = about_of(tmp_path / "out")
     assert about["entries"] == 17 == about["records"] + sum(about["skipped"].values())
-    assert about["skipped"]["pictures that are missing or cannot be read"] == 3
+    # of one with several pictures too, if it was to be kept
+    assert about["skipped"]["pictures that are missing or cannot be read"] == 4
+    dropped = [json.loads(line) for line in (tmp_path / "out" / "dropped.jsonl").read_text().splitlines()]
+    assert Counter(line["why"] for line in dropped) == about["skipped"]
+    before = [line for line in dropped if "byte" in line]
+    assert [(line["entry"], line["id"]) for line in before] == [(13, "out"), (14, "half"), (15, None)]
+    content = (tmp_path / "list.json").read_bytes()
+    assert all(content[line["byte"] :].startswith(b"{" if line["id"] else b'"no') for line in before)
+    assert "half a character" in before[1]["detail"]
+    (two,) = (line for line in dropped if line["id"] == "two")
+    assert two["detail"] == "no.png is not there"
     assert about["filter"]["unjudged_kept"] == {
         "answers of more than 512 sentences": 1,
         "answers without a sentence": 1,
-        "records with several pictures": 1,
         "records without a picture": 1,
     }
     kept = {record["id"]: record for record in json.loads((tmp_path / "out" / "data.json").read_text())}
@@ -164,6 +213,9 @@ def test_every_model_must_find_that_a_pair_fits(clip, tmp_path, capsys):
         (("--threshold", "clap=0.5"), "no model is called 'clap'"),
         ((), "--threshold or --quantile"),
         (("--scores-only", "--threshold", "0"), "one of them"),
+        (("--threshold", "blip=-0.1", "--quantile", "0.5"), "blip gives a probability, which is from 0 to 1"),
+        (("--threshold", "clip=1.5", "--quantile", "0.5"), "clip gives a cosine, which is from -1 to 1"),
+        (("--quantile", "0.5", "--measure", "match"), "gives cosine alone"),
     ):
         refused = ended(capsys, *words, *rules)
         assert (refused.status, said in refused.said) == (2, True), refused.said

@@ -123,3 +123,22 @@ def test_a_model_that_reads_texts_at_another_token_than_their_end_is_refused(tmp
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(SimilarityModelError, match="reads a text at its token 7"):
         open_scorer(look_at(tmp_path, None), "float32", "cpu", 2)
+
+
+def test_what_a_folder_lacks_and_what_a_model_does_not_measure_is_said_before_it_is_loaded(tmp_path):
+    of_kind("clip", tmp_path)
+    with pytest.raises(SimilarityModelError, match=r"--measure match: .* gives cosine alone"):
+        look_at(tmp_path, MATCH)
+    processors = [path for path in tmp_path.iterdir() if "processor" in path.name]
+    contents = [path.read_bytes() for path in processors]
+    for path in processors:
+        path.unlink()
+    with pytest.raises(SimilarityModelError, match="holds no image processor"):
+        look_at(tmp_path, None)
+    for path, content in zip(processors, contents, strict=True):
+        path.write_bytes(content)
+    for path in tmp_path.iterdir():
+        if path.name.startswith(("tokenizer", "vocab", "merges")):
+            path.unlink()
+    with pytest.raises(SimilarityModelError, match=r"holds no tokenizer \(tokenizer.json or vocab.json"):
+        look_at(tmp_path, None)

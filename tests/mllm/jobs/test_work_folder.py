@@ -18,33 +18,62 @@ SETTINGS = {"source": "here", "options": {"seed": 0, "parts": (1, 2)}}
 
 def test_the_same_job_goes_on(tmp_path):
     for _ in range(2):
-        with WorkFolder(tmp_path / "out", SETTINGS).held() as work:
+        with WorkFolder(tmp_path / "out", "prepare", SETTINGS).held() as work:
             (work / "piece").touch()
     assert (tmp_path / "out" / ".work" / "piece").exists()
 
 
 def test_another_job_is_refused_and_says_what_differs(tmp_path):
-    with WorkFolder(tmp_path, SETTINGS).held():
+    with WorkFolder(tmp_path, "prepare", SETTINGS).held() as work:
+        (work / "piece").touch()
+    with pytest.raises(UserError, match="another options, source;"), WorkFolder(tmp_path, "prepare", {"options": {}}).held():
         pass
-    with pytest.raises(UserError, match="another options, source;"), WorkFolder(tmp_path, {"options": {}}).held():
+
+
+def test_where_nothing_was_done_yet_another_job_of_its_kind_begins_anew(tmp_path):
+    with WorkFolder(tmp_path, "prepare", SETTINGS).held() as work:
+        (work / "empty").mkdir()
+    with pytest.raises(UserError, match="another job, options, source;"), WorkFolder(tmp_path, "caption", {}).held():
         pass
+    with WorkFolder(tmp_path, "prepare", {"options": {}}).held() as work:
+        assert json.loads((work / "settings.json").read_text()) == {"job": "prepare", "options": {}}
+
+
+def test_only_what_a_job_of_the_kind_has_begun_is_begun(tmp_path):
+    out, work = tmp_path / "out", tmp_path / "out" / ".work"
+    assert WorkFolder.is_begun(out, "prepare")
+    # killed before it wrote its settings
+    work.mkdir(parents=True)
+    (work / "lock").touch()
+    assert WorkFolder.is_begun(out, "prepare")
+    # an empty .work says nothing about what lies beside it, and notes in one are somebody's
+    (out / "thesis.txt").touch()
+    assert not WorkFolder.is_begun(out, "prepare")
+    (out / "thesis.txt").rename(work / "thesis.txt")
+    assert not WorkFolder.is_begun(out, "prepare")
+    (work / "thesis.txt").rename(out / "thesis.txt")
+    (work / "settings.json").write_text('{"job": "prepare"}')
+    assert WorkFolder.is_begun(out, "prepare")
+    assert not WorkFolder.is_begun(out, "caption")
+    out.joinpath("file").touch()
+    assert not WorkFolder.is_begun(out / "file", "prepare")
 
 
 def test_another_process_is_refused_until_this_one_ends_or_dies(tmp_path):
-    with WorkFolder(tmp_path, SETTINGS).held(), pytest.raises(UserError, match="another process"):
-        ExitStack().enter_context(WorkFolder(tmp_path, SETTINGS).held())
+    with WorkFolder(tmp_path, "prepare", SETTINGS).held(), pytest.raises(UserError, match="another process"):
+        ExitStack().enter_context(WorkFolder(tmp_path, "prepare", SETTINGS).held())
     # a lock that a dead process leaves holds nobody up
     code = (
         f"import fcntl, os; fcntl.flock(os.open({str(tmp_path / '.work' / 'lock')!r}, os.O_RDWR), fcntl.LOCK_EX); os._exit(9)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 9
-    with WorkFolder(tmp_path, SETTINGS).held():
+    with WorkFolder(tmp_path, "prepare", SETTINGS).held():
         pass
 
 
 def test_a_folder_that_was_removed_meanwhile_is_nobodys(tmp_path, monkeypatch):
     """Between the opening of the lock and its taking, the process that had it removes the folder, its work done."""
-    first = WorkFolder(tmp_path, SETTINGS)
+    first = WorkFolder(tmp_path, "prepare", SETTINGS)
     flock = __import__("fcntl").flock
 
     def late(lock, how):
@@ -66,7 +95,7 @@ def test_settings_that_cannot_be_read_are_never_taken_for_the_same(tmp_path, dam
     file.parent.mkdir(parents=True)
     make = {"folder": file.mkdir, "pipe": lambda: os.mkfifo(file), "link": lambda: file.symlink_to(tmp_path / "nowhere")}
     make.get(damage, lambda: file.write_bytes(damage.encode("utf-8", "surrogateescape")))()
-    with pytest.raises(UserError, match=r"settings\.json is damaged"), WorkFolder(tmp_path / "out", SETTINGS).held():
+    with pytest.raises(UserError, match=r"settings\.json is damaged"), WorkFolder(tmp_path / "out", "prepare", SETTINGS).held():
         pass
 
 
@@ -79,7 +108,7 @@ def test_where_nothing_can_be_written_says_so(tmp_path, what):
         (out / ".work").mkdir(parents=True)
         lock = out / ".work" / "lock"
         lock.symlink_to(tmp_path / "elsewhere") if what == "link" else lock.mkdir()
-    with pytest.raises(UserError, match="cannot be"), WorkFolder(out, SETTINGS).held():
+    with pytest.raises(UserError, match="cannot be"), WorkFolder(out, "prepare", SETTINGS).held():
         pass
     assert not (tmp_path / "elsewhere").exists()
 
@@ -87,5 +116,8 @@ def test_where_nothing_can_be_written_says_so(tmp_path, what):
 @pytest.mark.skipif(os.geteuid() == 0, reason="everything may be written by root")
 def test_a_folder_that_may_not_be_written(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(UserError, match="cannot be written: Permission denied"), WorkFolder(tmp_path / "out", {}).held():
+    with (
+        pytest.raises(UserError, match="cannot be written: Permission denied"),
+        WorkFolder(tmp_path / "out", "prepare", {}).held(),
+    ):
         pass

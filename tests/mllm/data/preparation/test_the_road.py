@@ -317,6 +317,14 @@ def test_nothing_is_made_among_the_official_files_or_beside_something_else(sourc
     (tmp_path / "mine" / "thesis.txt").write_text("mine")
     with pytest.raises(PreparationError, match="holds something else"):
         made(source, tmp_path / "mine")
+    # of somebody else, or of another command
+    for settings in (None, '{"job": "caption"}'):
+        (tmp_path / "mine" / ".work").mkdir(exist_ok=True)
+        if settings:
+            (tmp_path / "mine" / ".work" / "settings.json").write_text(settings)
+        with pytest.raises(PreparationError, match="holds something else"):
+            made(source, tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "mine"
     made(source, tmp_path / "out")
     with pytest.raises(PreparationError, match="is prepared already"):
         made(source, tmp_path / "out")

@@ -18,6 +18,7 @@ from pargo_mllm.evaluation.reporting.comparing import compare
 from pargo_mllm.evaluation.reporting.report import told, write_report
 from pargo_mllm.evaluation.reporting.statistics import codes, mean_estimate
 from pargo_mllm.evaluation.runs.run_folder import read_run
+from pargo_mllm.reports.page import PageError
 from tests.mllm.made.evaluated import benchmark, both_right, drawn_marks, marked, red, write_run
 
 HOSTILE = "<script>alert('x')</script> & \"q\" \ud800 \x00 \u202e"
@@ -379,6 +380,15 @@ def test_unknown_names_are_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(EvaluationError, match="cannot be written"):
         write_report(compared, tmp_path / "file" / "x.html")
+    # neither the page nor the figures take the place of something else; of a report, again
+    for name in ("list.html", "list.json"):
+        (tmp_path / name).write_text("[1]")
+        with pytest.raises(PageError, match=f"{name} is no .* of pargo"):
+            write_report(compared, tmp_path / "list.html")
+        assert (tmp_path / name).read_text() == "[1]"
+        (tmp_path / name).unlink()
+        write_report(compared, tmp_path / "list.html")
+        (tmp_path / "list.html").unlink()
 
 
 def test_the_same_runs_give_the_same_files(two, tmp_path):
