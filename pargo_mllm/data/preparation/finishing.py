@@ -15,6 +15,7 @@ from pargo_mllm.data.corpus import is_text
 from pargo_mllm.data.pictures import PictureError, stored_size
 from pargo_mllm.data.pixels import QUARTERS
 from pargo_mllm.data.preparation.entries import Entry, Skipped
+from pargo_mllm.data.preparation.instructions import AGAIN
 from pargo_mllm.data.preparation.laying import add_member, lay
 from pargo_mllm.data.preparation.picture_places import OUTSIDE, PicturePlaces, suffix_of
 from pargo_mllm.data.preparation.pieces import Counts, Piece
@@ -64,11 +65,12 @@ def finish(piece: Piece) -> Counts:
 
 def _records(piece: Piece, tally: _Tally) -> Iterator[Laid]:
     """(record, name of its picture, the picture: a file, or bytes), one at a time: pictures take more room than memory has."""
-    entries, clashing = piece.entries(), set(piece.clashing)
+    entries = piece.entries()
+    refused = {**dict.fromkeys(piece.clashing, ONE_NAME), **dict.fromkeys(piece.repeated, AGAIN)}
     places = PicturePlaces(piece, (entry.picture for entry in entries if isinstance(entry, Entry) and entry.picture))
     for number, entry in enumerate(entries):
         tally.entries += 1
-        made = ONE_NAME if number in clashing else _record(entry, places)
+        made = refused.get(number) or _record(entry, places)
         if isinstance(made, str):
             tally.skipped[made] += 1
         else:

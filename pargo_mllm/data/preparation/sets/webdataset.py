@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Iterator
 from io import FileIO
 from typing import Any
@@ -48,7 +49,7 @@ def entries(files: OfficialFiles, options: Options) -> Iterator[Entry | Skipped]
 
 
 def _entry(name: str, stem: str, number: int, sample: Sample, opened: FileIO) -> Entry | Skipped:
-    id = f"{stem}/{sample.key.rpartition('/')[2]}".encode("utf-8", "replace").decode()
+    id = f"{stem}/{posixpath.normpath(sample.key)}".encode("utf-8", "replace").decode()
     if len(sample.pictures) > 1:
         return Skipped(id, SEVERAL)
     if max(sample.json[1], sample.txt[1]) > MAX_TEXT:
