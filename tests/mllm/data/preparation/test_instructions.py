@@ -168,3 +168,30 @@ def test_boxes_that_cannot_be_are_counted_by_what_is_wrong(box, reason):
     skipped = region_entry(region, "vg", "{box}", Options())
     assert isinstance(skipped, Skipped)
     assert reason in skipped.reason
+
+
+@pytest.mark.parametrize("name", ["vqav2", "gqa", "ocrvqa"])
+@pytest.mark.parametrize("fault", ["What does <image> mean?", "half \ud83d", "What is in the <video>?"])
+@pytest.mark.parametrize("in_answer", [False, True], ids=["question", "answer"])
+def test_a_question_that_cannot_be_used_takes_no_others_with_it(name, fault, in_answer, tmp_path):
+    pairs = [(f"question {number}?", f"answer {number}") for number in range(12)]
+    pairs[3] = ("question 3?", fault) if in_answer else (fault, "answer 3")
+    for folder in ("train2014", "images"):
+        (tmp_path / folder).mkdir()
+    if name == "vqav2":
+        asked = [{"question_id": number, "image_id": 7, "question": pair[0]} for number, pair in enumerate(pairs)]
+        said = [{"question_id": number, "multiple_choice_answer": pair[1]} for number, pair in enumerate(pairs)]
+        (tmp_path / "v2_OpenEnded_mscoco_train2014_questions.json").write_text(json.dumps({"questions": asked}))
+        (tmp_path / "v2_mscoco_train2014_annotations.json").write_text(json.dumps({"annotations": said}))
+    elif name == "gqa":
+        rows = {number: {"imageId": "7", "question": pair[0], "answer": pair[1]} for number, pair in enumerate(pairs)}
+        (tmp_path / "train_balanced_questions.json").write_text(json.dumps(rows))
+    else:
+        row = {"split": 1, "questions": [pair[0] for pair in pairs], "answers": [pair[1] for pair in pairs]}
+        (tmp_path / "dataset.json").write_text(json.dumps({"7": row}))
+    found = entries_of(name, tmp_path)
+    said = [turn["value"] for entry in found if isinstance(entry, Entry) for turn in entry.conversations[1::2]]
+    # an answer is no place for a video
+    is_said = in_answer and "video" in fault
+    assert [text for text in said if text != fault] == [f"answer {number}" for number in range(12) if number != 3]
+    assert len([entry for entry in found if isinstance(entry, Skipped)]) == (0 if is_said else 1)
