@@ -19,6 +19,7 @@ MOST_PAIRS = 10
 AGAIN = "entries whose id an earlier one has"
 NO_ANSWER = "questions without an answer"
 NO_QUESTION = "entries without a question"
+NO_PHOTOGRAPH = "questions that name no photograph, or not as the set does"
 # what is wrong with a record of one question, said of the question
 _UNFIT = {
     MARKS: f"questions that hold {MARK}, or whose answers do",

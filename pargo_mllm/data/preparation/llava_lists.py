@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pargo_mllm.data.preparation.entries import Entry, Picture, Skipped
@@ -14,24 +14,27 @@ from pargo_mllm.data.sources.record_forms import as_llava
 SEVERAL = "records with several pictures"
 
 
-def records(rows: Iterator[Any], folder: str, below: str = "") -> Iterator[Entry | Skipped]:
+def records(
+    rows: Iterator[Any], folder: str, below: str = "", form: Callable[[Any], Any] = as_llava
+) -> Iterator[Entry | Skipped]:
     """An entry of each record. One without an id is ``row-7``, by its number from 0; the second and third of an id are ``id-2``
     and ``id-3``, or the next that no record before has.
 
     Args:
         folder: that the names of pictures lead from, below the source; "" for the source itself.
         below: where they shall lie below ``images/``.
+        form: gives a record as LLaVA has it, or raises UnusableRecord.
     """
     ids = _Ids()
     for number, row in enumerate(rows):
         id = ids.own(_id(row, number))
-        yield Skipped(id, LINES) if row is DAMAGED else record(id, row, folder, below)
+        yield Skipped(id, LINES) if row is DAMAGED else record(id, row, folder, below, form)
 
 
-def record(id: str, row: Any, folder: str, below: str = "") -> Entry | Skipped:
+def record(id: str, row: Any, folder: str, below: str, form: Callable[[Any], Any]) -> Entry | Skipped:
     """An entry of one record."""
     try:
-        row = as_llava(row)
+        row = form(row)
     except UnusableRecord as error:
         return Skipped(id, error.reason)
     turns = turns_of(row)

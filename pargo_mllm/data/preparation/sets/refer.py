@@ -20,6 +20,7 @@ from pargo_mllm.data.sources.plain_pickle import plain_pickle
 
 PHOTOGRAPHS = "train2014"
 NO_PHOTOGRAPH = "phrases on a photograph that the file does not name"
+NO_ANNOTATION = "phrases on an object that the file does not have"
 SEVERAL = "phrases with several boxes"
 
 Size = tuple[int, int]
@@ -55,11 +56,11 @@ def _mdetr(files: OfficialFiles, name: str, photograph: Callable[[str], Picture]
         id, file, own = text(row, "id", "?"), text(row, "file_name"), boxes.get(text(row, "id"), [])
         if not file:
             yield Skipped(id, NO_PHOTOGRAPH)
-        elif len(own) > 1:
-            yield Skipped(id, SEVERAL)
+        elif len(own) != 1:
+            yield Skipped(id, SEVERAL if own else NO_ANNOTATION)
         else:
             size = (whole(row, "width"), whole(row, "height"))
-            yield Region(id, line(row, "caption"), numbers(own[0] if own else None), size, photograph(file))
+            yield Region(id, line(row, "caption"), numbers(own[0]), size, photograph(file))
 
 
 def _refs(files: OfficialFiles, name: str, photograph: Callable[[str], Picture]) -> Iterator[Region | Skipped]:
@@ -82,9 +83,12 @@ def _refs(files: OfficialFiles, name: str, photograph: Callable[[str], Picture])
             continue
         file, size = images.get(text(ref, "image_id"), ("", (0, 0)))
         for sentence in sentences:
-            id, box = text(sentence, "sent_id", "?"), boxes.get(text(ref, "ann_id"), [])
+            id, box = text(sentence, "sent_id", "?"), boxes.get(text(ref, "ann_id"))
             phrase = line(sentence, "sent") or line(sentence, "raw")
-            yield Region(id, phrase, box, size, photograph(file)) if file else Skipped(id, NO_PHOTOGRAPH)
+            if not file or box is None:
+                yield Skipped(id, NO_ANNOTATION if file else NO_PHOTOGRAPH)
+            else:
+                yield Region(id, phrase, box, size, photograph(file))
 
 
 def _set(name: str, title: str, about: str, by: str, phrases: str, describe: str) -> DataSet:

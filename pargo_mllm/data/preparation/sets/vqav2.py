@@ -7,7 +7,15 @@ from collections.abc import Iterator
 from pargo_mllm.data.preparation.data_set import INSTRUCTIONS, DataSet, Need, Options
 from pargo_mllm.data.preparation.entries import Entry, Picture, Skipped
 from pargo_mllm.data.preparation.fields import line, text, whole
-from pargo_mllm.data.preparation.instructions import AGAIN, NO_ANSWER, NO_QUESTION, below, by_picture, conversations
+from pargo_mllm.data.preparation.instructions import (
+    AGAIN,
+    NO_ANSWER,
+    NO_PHOTOGRAPH,
+    NO_QUESTION,
+    below,
+    by_picture,
+    conversations,
+)
 from pargo_mllm.data.preparation.official_files import OfficialFiles
 
 HOME = "https://visualqa.org/download.html"
@@ -24,8 +32,10 @@ def entries(files: OfficialFiles, options: Options) -> Iterator[Entry | Skipped]
     asked, seen = [], set()
     for row in files.listed("questions", f"v2_OpenEnded_mscoco_{split}_questions.json"):
         id, question, image = text(row, "question_id", "?"), line(row, "question"), whole(row, "image_id")
-        if not question or not image:
+        if not question:
             yield Skipped(id, NO_QUESTION)
+        elif not image:
+            yield Skipped(id, NO_PHOTOGRAPH)
         elif not answers.get(id):
             yield Skipped(id, NO_ANSWER)
         elif id in seen:

@@ -9,13 +9,13 @@ from typing import Any
 from pargo_mllm.data.preparation.data_set import INSTRUCTIONS, DataSet, Need, Options
 from pargo_mllm.data.preparation.entries import Entry, Picture, Skipped, turns
 from pargo_mllm.data.preparation.fields import line, text
-from pargo_mllm.data.preparation.instructions import NO_ANSWER, short
+from pargo_mllm.data.preparation.instructions import short
 from pargo_mllm.data.preparation.official_files import OfficialFiles
 from pargo_mllm.data.sources.json_rows import DAMAGED
 
 HOME = "https://github.com/cambridgeltl/visual-spatial-reasoning"
 NO_STATEMENT = 'captions of another form than "The X is R the Y."'
-ANSWERS = {"1": "yes", "0": "no"}
+NO_LABEL = "captions whose label is neither 0 nor 1"
 _STATEMENT = re.compile(
     r"(?P<first>(?:the|an?) [^.?!]+?) (?:(?P<be>is|are) (?P<where>[^.?!]+)"
     r"|(?P<verb>contains?|consists? of|ha(?:s|ve) as a part|ha(?:s|ve)) (?P<second>[^.?!]+))[. ]*",
@@ -51,11 +51,11 @@ def entries(files: OfficialFiles, options: Options) -> Iterator[Entry | Skipped]
 def _entry(id: str, row: Any, files: OfficialFiles) -> Entry | Skipped:
     if row is DAMAGED or not isinstance(row, dict):
         return Skipped(id, "lines that are no JSON object")
-    question, answer, image = as_question(line(row, "caption")), ANSWERS.get(text(row, "label")), text(row, "image")
+    question, answer, image = as_question(line(row, "caption")), _answer(row.get("label")), text(row, "image")
     if question is None:
         return Skipped(id, NO_STATEMENT)
     if answer is None:
-        return Skipped(id, NO_ANSWER)
+        return Skipped(id, NO_LABEL)
     if not image:
         return Skipped(id, "captions of no photograph")
     # photographs of COCO's train2017 and val2017; the address ends with which
@@ -63,6 +63,13 @@ def _entry(id: str, row: Any, files: OfficialFiles) -> Entry | Skipped:
     place = files.first(*(f"{folder}/{image}" for folder in ("images", "trainval2017", *own, "train2017", "val2017") if folder))
     asked = f"{short(question)} Please answer yes or no."
     return Entry(id, Picture.file(place), turns([(asked, answer)]))
+
+
+def _answer(label: Any) -> str | None:
+    """What a label says: 0 or 1, in whichever way JSON spells the number (1, 1.0, true, "1")."""
+    if not isinstance(label, (bool, int, float, str)):
+        return None
+    return {1: "yes", "1": "yes", 0: "no", "0": "no"}.get(label)
 
 
 ALL = [
