@@ -21,6 +21,7 @@ from pargo_mllm.data.sources.plain_pickle import plain_pickle
 PHOTOGRAPHS = "train2014"
 NO_PHOTOGRAPH = "phrases on a photograph that the file does not name"
 NO_ANNOTATION = "phrases on an object that the file does not have"
+NO_SUCH_PHOTOGRAPH = "boxes on a photograph that the file does not name"
 SEVERAL = "phrases with several boxes"
 
 Size = tuple[int, int]
@@ -50,10 +51,12 @@ def _photograph(folder: str, name: str) -> Picture:
 
 def _mdetr(files: OfficialFiles, name: str, photograph: Callable[[str], Picture]) -> Iterator[Region | Skipped]:
     boxes: dict[str, list[Any]] = {}
+    known: set[str] = set()
     for row in files.listed("annotations", name):
         boxes.setdefault(text(row, "image_id"), []).append(row.get("bbox") if isinstance(row, dict) else None)
     for row in files.listed("images", name):
         id, file, own = text(row, "id", "?"), text(row, "file_name"), boxes.get(text(row, "id"), [])
+        known.add(text(row, "id"))
         if not file:
             yield Skipped(id, NO_PHOTOGRAPH)
         elif len(own) != 1:
@@ -61,6 +64,8 @@ def _mdetr(files: OfficialFiles, name: str, photograph: Callable[[str], Picture]
         else:
             size = (whole(row, "width"), whole(row, "height"))
             yield Region(id, line(row, "caption"), numbers(own[0]), size, photograph(file))
+    for id, own in boxes.items():
+        yield from (Skipped(id or "?", NO_SUCH_PHOTOGRAPH) for _ in (own if id not in known else ()))
 
 
 def _refs(files: OfficialFiles, name: str, photograph: Callable[[str], Picture]) -> Iterator[Region | Skipped]:
