@@ -13,8 +13,8 @@ from typing import Any
 
 from pargo_mllm.data.corpus import shown
 from pargo_mllm.data.preparation.need import Need
-from pargo_mllm.data.sources.json_rows import json_lines, json_list_of, json_members, json_rows
-from pargo_mllm.data.sources.opening import leads_inside, named_file, open_regular
+from pargo_mllm.data.sources.json_rows import as_said, as_text, json_lines, json_list_of, json_members, json_rows
+from pargo_mllm.data.sources.opening import leads_inside, named_file, no_text, open_regular
 from pargo_mllm.errors import UserError
 
 # bytes of a file that is read whole: the largest official one, Visual Genome's regions, has 700 MB
@@ -116,11 +116,12 @@ class OfficialFiles:
             with open_regular(path) as opened:
                 if os.fstat(opened.fileno()).st_size > MAX_WHOLE:
                     raise UserError(f"{path} is larger than {MAX_WHOLE:,} bytes, the most that is read whole.")
-                return json.loads(opened.read().decode("utf-8-sig"))
+                content = opened.read()
+            return json.loads(as_text(content))
         except (OSError, ValueError, RecursionError) as error:
             if isinstance(error, UserError):
                 raise
-            raise UserError(f"{path} cannot be read as JSON: {error}.") from error
+            raise UserError(f"{path} cannot be read as JSON: {as_said(error)}.") from error
 
     def rows(self, *names: str) -> Iterator[Any]:
         """The elements of a JSON list, or of JSON Lines, one at a time, in flat memory; a line that is no JSON is
@@ -137,6 +138,8 @@ class OfficialFiles:
         path = self.path(*names)
         try:
             with io.BufferedReader(open_regular(path)) as opened:
+                if why := no_text(opened.peek(8)[:8]):
+                    raise UserError(f"{path} cannot be read as text: {why}.")
                 is_first = True
                 while line := opened.readline(MAX_LINE + 1):
                     fits = len(line) <= MAX_LINE
