@@ -18,6 +18,9 @@ WORK = ".work"
 SETTINGS = "settings.json"
 # bytes of it that are read
 MOST = 2**20
+# characters of a value in an error
+_SHOWN = 100
+_ABSENT: Any = object()
 
 
 class WorkFolder:
@@ -84,7 +87,20 @@ class WorkFolder:
         if not isinstance(begun, dict):
             raise UserError(f"{file} is damaged: what {self.out} was begun with is not known; remove {self.path}.")
         if begun != self.settings:
-            names = sorted(name for name in {*self.settings, *begun} if begun.get(name) != self.settings.get(name))
-            raise UserError(
-                f"{self.out} was begun with another {', '.join(names)}; give the same to go on, another --out, or remove it."
-            )
+            what = ", ".join(sorted(_differences(begun, self.settings)))
+            raise UserError(f"{self.out} was begun with another {what}; give the same to go on, another --out, or remove it.")
+
+
+def _differences(begun: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """What differs, with both values; of settings in groups those in them."""
+    for name in {*begun, *now}:
+        was, wanted = begun.get(name, _ABSENT), now.get(name, _ABSENT)
+        if isinstance(was, dict) and isinstance(wanted, dict):
+            yield from _differences(was, wanted)
+        elif was != wanted:
+            yield f"{name} ({_told(was)}, not {_told(wanted)})"
+
+
+def _told(value: Any) -> str:
+    text = "nothing" if value is _ABSENT else json.dumps(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -26,8 +26,14 @@ def test_the_same_job_goes_on(tmp_path):
 def test_another_job_is_refused_and_says_what_differs(tmp_path):
     with WorkFolder(tmp_path, SETTINGS).held():
         pass
-    with pytest.raises(UserError, match="another options, source;"), WorkFolder(tmp_path, {"options": {}}).held():
+    other = {"source": "there", "options": {"seed": 0, "parts": [1, 3], "frame": "x" * 9000}}
+    with pytest.raises(UserError) as raised, WorkFolder(tmp_path, other).held():
         pass
+    said = str(raised.value)
+    assert 'begun with another frame (nothing, not "xxx' in said
+    assert 'x…), parts ([1, 2], not [1, 3]), source ("here", not "there"); give the same' in said
+    assert "seed" not in said
+    assert len(said) < 500
 
 
 def test_another_process_is_refused_until_this_one_ends_or_dies(tmp_path):
