@@ -112,7 +112,7 @@ def _record(entry: Entry | Skipped, places: PicturePlaces) -> Laid | str:
 
 
 def _fits(size: tuple[int, int] | None, stored: tuple[int, int], turn: int) -> bool:
-    """Whether boxes surely lie in the picture as it is shown: a set's size tells of a quarter turn alone which pixels it means."""
+    """Whether boxes lie for sure in the upright picture: of a quarter turn alone the set's size tells which pixels it means."""
     return turn == 1 or (turn in QUARTERS and size == stored[::-1] != stored)
 
 
