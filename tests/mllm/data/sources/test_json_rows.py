@@ -138,5 +138,4 @@ def test_what_is_no_text_is_said_to_be_in_the_same_words(read, content, why, tmp
         # a line of such a text is counted
         return
     with pytest.raises(UserError, match=f"a.json cannot be read as .*: {why}"):
-        told = getattr(OfficialFiles(tmp_path), read)("a.json")
-        list(told)
+        list(getattr(OfficialFiles(tmp_path), read)("a.json"))
