@@ -7,9 +7,9 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pargo_mllm.data.corpus import shown
 from pargo_mllm.data.preparation.need import Need
@@ -21,8 +21,12 @@ from pargo_mllm.errors import UserError
 MAX_WHOLE = 2**31
 # bytes of a line of text
 MAX_LINE = 2**20
+# damaged files that an error names
+MOST_NAMED = 100
 # endings of what must be unpacked
 PACKED = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst")
+
+T = TypeVar("T")
 
 
 class MissingFile(UserError):
@@ -184,6 +188,30 @@ class OfficialFiles:
                 hint = f" ({shown(name)} holds {shown(held)}: unpack it)"
                 break
         return f"lies {', '.join(shown(name, 60) for name in lying[:8])}{', …' * (len(lying) > 8)}{hint}"
+
+
+def of_each(names: Sequence[str], read: Callable[[str], Iterator[T]]) -> Iterator[T]:
+    """What is read of each of these files, one after the other. All of them are tried, so that one error names all that are
+    damaged.
+
+    Raises:
+        UserError: if one or several cannot be read.
+    """
+    faults: list[UserError] = []
+    for name in names:
+        try:
+            for one in read(name):
+                # with an error nothing comes of what is read behind it
+                if not faults:
+                    yield one
+        except UserError as error:
+            faults.append(error)
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        told = "; ".join(f"{fault}".rstrip(".") for fault in faults[:MOST_NAMED])
+        more = f"; and {len(faults) - MOST_NAMED:,} more" * (len(faults) > MOST_NAMED)
+        raise UserError(f"{len(faults):,} of {len(names):,} files cannot be used: {told}{more}.")
 
 
 def _decoded(line: bytes) -> str | None:
