@@ -100,3 +100,28 @@ def test_what_a_command_raises_becomes_a_line_and_a_status(error, status, said, 
     )
     done = python("-c", code)
     assert (done.returncode, done.stderr) == (status, said)
+
+
+BAR = """
+from pargo_cli.main import prepare
+prepare()
+import time
+from tqdm.auto import tqdm
+for _ in tqdm(range(8)):
+    time.sleep(0.12)
+"""
+
+
+@pytest.mark.parametrize("terminal", [False, True], ids=["a file", "a terminal"])
+def test_bars_do_not_fill_a_file(terminal):
+    there, here = os.openpty() if terminal else os.pipe()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TQDM")}
+    try:
+        subprocess.run([sys.executable, "-c", BAR], check=True, stderr=here, env=environment)
+        told = os.read(there, 2**16)
+    finally:
+        os.close(here)
+        os.close(there)
+    # its beginning and its end, or each step
+    assert (told.count(b"it/s") > 2) == terminal
+    assert b"8/8" in told
