@@ -117,6 +117,8 @@ for _ in tqdm(range(8)):
 def test_bars_do_not_fill_a_file(terminal):
     there, here = os.openpty() if terminal else os.pipe()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TQDM")}
+    # a terminal of nobody's has no columns
+    environment["TQDM_NCOLS"] = "80"
     try:
         subprocess.run([sys.executable, "-c", BAR], check=True, stderr=here, env=environment)
     finally:
