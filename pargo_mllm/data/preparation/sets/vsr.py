@@ -21,14 +21,23 @@ _STATEMENT = re.compile(
     r"|(?P<verb>contains?|consists? of|ha(?:s|ve) as a part|ha(?:s|ve)) (?P<second>[^.?!]+))[. ]*",
     re.IGNORECASE,
 )
+# what makes it unsure which verb is the sentence's, or what yes means
+_CLAUSE = re.compile(r"\b(?:who|whom|whose|that|which|where|when|while|if)\b", re.IGNORECASE)
+_VERB = re.compile(r"\b(?:is|are|was|were|has|have|contains?|consists?)\b", re.IGNORECASE)
+_DENIAL = re.compile(r"\b(?:not|never|no|neither|nor|without)\b|n['’]t\b", re.IGNORECASE)
 
 
 def as_question(caption: str) -> str | None:
     """A caption as a question: "The cat is on the bed." asks "Is the cat on the bed?", "The cup contains the cat." asks "Does
-    the cup contain the cat?"; None for one of another form.
+    the cup contain the cat?"; None for one of another form, and where it is not sure which verb the sentence's is, or what a
+    yes would mean: one with a clause in front of the verb, with a second sentence behind it, or that denies something.
     """
     found = _STATEMENT.fullmatch(caption)
-    if found is None:
+    if found is None or _CLAUSE.search(found["first"]) or _DENIAL.search(caption):
+        return None
+    # a clause has a verb of its own
+    behind = _CLAUSE.split(found["where"] or found["second"], maxsplit=1)[0]
+    if _VERB.search(behind):
         return None
     first = found["first"][0].lower() + found["first"][1:]
     if found["be"]:

@@ -39,6 +39,17 @@ def entries_of(name, folder, **options):
         ("The cake consists of the banana.", "Does the cake consist of the banana?"),
         ("The train has as a part the bench.", "Does the train have the bench as a part?"),
         ("The cat is on the bed. The dog is not.", None),
+        ("The cat and the dog are on the bed.", "Are the cat and the dog on the bed?"),
+        ("The bed's cat has the tail.", "Does the bed's cat have the tail?"),
+        # whose verb it is
+        ("The person who is tall is on the bed.", None),
+        ("The bed that has the cat is near the person.", None),
+        ("The cat is on the bed and the dog is under it.", None),
+        ("The suitcase contains the cat and is open.", None),
+        # what yes means
+        ("The cat is not on the bed.", None),
+        ("The cat has no tail.", None),
+        ("The cat that isn't black is on the bed.", None),
         ("There is a cat on the bed.", None),
         ("Is the cat on the bed?", None),
         ("The cat on the bed.", None),
