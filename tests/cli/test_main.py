@@ -1,11 +1,14 @@
 """The command line before a command runs: what needs no model imports none, and what needs one is ready for it."""
 
 import argparse
+import fcntl
 import importlib
 import os
 import re
+import struct
 import subprocess
 import sys
+import termios
 from contextlib import suppress
 
 import pytest
@@ -117,8 +120,9 @@ for _ in tqdm(range(8)):
 def test_bars_do_not_fill_a_file(terminal):
     there, here = os.openpty() if terminal else os.pipe()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TQDM")}
-    # a terminal of nobody's has no columns
-    environment["TQDM_NCOLS"] = "80"
+    if terminal:
+        # lines and columns
+        fcntl.ioctl(here, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     try:
         subprocess.run([sys.executable, "-c", BAR], check=True, stderr=here, env=environment)
     finally:
