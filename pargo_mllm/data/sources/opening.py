@@ -65,7 +65,9 @@ def leads_inside(name: str) -> bool:
 
     What would lead out on Windows (``..\\x``, ``C:\\x``) is none, wherever it is read.
     """
-    if ("\\" in name and (name[0] == "\\" or ".." in re.split(r"[\\/]", name))) or _DRIVE.match(name):
+    there = set(re.split(r"[\\/]", name))
+    # the last of these is the folder itself
+    if ("\\" in name and (name[0] == "\\" or ".." in there or there <= {"", "."})) or _DRIVE.match(name):
         return False
     try:
         size = len(name.encode())
