@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from pargo_cli.engine_options import add_engine_options
-from pargo_cli.values import above_zero, positive
+from pargo_cli.values import above_zero, path, positive
 
 
 def add_parser(commands) -> None:
@@ -20,12 +19,12 @@ def add_parser(commands) -> None:
     )
     caption.add_argument(
         "images",
-        type=Path,
+        type=path,
         metavar="IMAGES",
         help="a folder with all below it, a list of names (.txt), a LLaVA list or prepared folder, or webdataset shards",
     )
-    caption.add_argument("--out", type=Path, required=True, metavar="DIR", help="a folder that is absent, empty, or half made")
-    caption.add_argument("--image-root", type=Path, metavar="DIR", help="where the names on a list lead from")
+    caption.add_argument("--out", type=path, required=True, metavar="DIR", help="a folder that is absent, empty, or half made")
+    caption.add_argument("--image-root", type=path, metavar="DIR", help="where the names on a list lead from")
     caption.add_argument("--copy", action="store_true", help="copy pictures (default: hard links, where the disk can)")
     caption.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     _add_question(caption)
@@ -39,7 +38,7 @@ def add_parser(commands) -> None:
 
 def _add_question(caption: argparse.ArgumentParser) -> None:
     group = caption.add_argument_group("what is asked")
-    group.add_argument("--prompt-file", type=Path, metavar="FILE", help="in place of the prompt that comes with pargo")
+    group.add_argument("--prompt-file", type=path, metavar="FILE", help="in place of the prompt that comes with pargo")
     group.add_argument(
         "--max-tokens", type=positive, default=1024, metavar="N", help="of a caption; a longer one is a failure (default: 1024)"
     )
@@ -67,7 +66,7 @@ def _add_endpoint(caption: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--cache",
-        type=Path,
+        type=path,
         metavar="FILE",
         help="an SQLite file that keeps what was answered (default: captions.sqlite in pargo's cache)",
     )
@@ -82,7 +81,7 @@ def _add_limits(caption: argparse.ArgumentParser) -> None:
     group.add_argument("--limit-output-tokens", type=positive, metavar="N", help="a minute")
     group.add_argument(
         "--prices",
-        type=Path,
+        type=path,
         metavar="FILE",
         help="JSON or YAML: {MODEL: {input: USD, output: USD}} per million tokens; cached_input and batch (a share) may follow",
     )
@@ -103,13 +102,13 @@ def _add_batches(caption: argparse.ArgumentParser) -> None:
         help="write files to upload into DIR/batch; read files of results; or let go of batches that were given up",
     )
     group.add_argument(
-        "--results", type=Path, nargs="+", default=[], metavar="FILE", help="of --batch read: files of answers, and of errors"
+        "--results", type=path, nargs="+", default=[], metavar="FILE", help="of --batch read: files of answers, and of errors"
     )
 
 
 def _add_model(caption: argparse.ArgumentParser) -> None:
     group = caption.add_argument_group("model", "of one's own, in place of an endpoint")
-    group.add_argument("--local", type=Path, metavar="DIR", help="folder of model and processor")
+    group.add_argument("--local", type=path, metavar="DIR", help="folder of model and processor")
     group.add_argument("--batch-size", type=positive, default=8, metavar="N", help="pictures at once (default: 8)")
     group.add_argument(
         "--dtype",

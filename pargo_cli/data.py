@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import re
-from pathlib import Path
 
 from pargo_cli.data_sets import DATA_SETS
 from pargo_cli.engine_options import add_engine_options
-from pargo_cli.values import at_least_zero, positive
+from pargo_cli.values import at_least_zero, no_empty, path, positive
 
 
 def add_parser(commands) -> None:
@@ -36,8 +35,8 @@ def _mixture(actions) -> None:
         description="Write a file of parts that pargo train --data takes: folders that pargo data prepare made, each with how "
         "often it is drawn from. Paths in it lead from the folder that it lies in.",
     )
-    mixture.add_argument("prepared", nargs="+", type=Path, metavar="PREPARED", help="folders that pargo data prepare made")
-    mixture.add_argument("--out", type=Path, required=True, metavar="FILE.yaml", help="a file that is not there")
+    mixture.add_argument("prepared", nargs="+", type=path, metavar="PREPARED", help="folders that pargo data prepare made")
+    mixture.add_argument("--out", type=path, required=True, metavar="FILE.yaml", help="a file that is not there")
     mixture.add_argument(
         "--weights",
         nargs="+",
@@ -59,9 +58,9 @@ def _prepare(actions) -> None:
     )
     prepare.add_argument("name", choices=tuple(DATA_SETS), metavar="NAME", help=f"one of {', '.join(DATA_SETS)}")
     prepare.add_argument(
-        "--src", type=Path, required=True, metavar="DIR", help="the folder of official files; nothing in it is changed"
+        "--src", type=path, required=True, metavar="DIR", help="the folder of official files; nothing in it is changed"
     )
-    prepare.add_argument("--out", type=Path, required=True, metavar="DIR", help="a folder that is absent, empty, or half made")
+    prepare.add_argument("--out", type=path, required=True, metavar="DIR", help="a folder that is absent, empty, or half made")
     prepare.add_argument("--split", metavar="NAME", help="a part of the set (default: the one that is trained on)")
     prepare.add_argument(
         "--seed", type=at_least_zero, default=0, metavar="N", help="of what a template leaves to chance (default: 0)"
@@ -97,13 +96,13 @@ def _convert(actions) -> None:
         description="Make a LLaVA list of records as other trainers write them. Training reads these too; a list is what other "
         "programs read, and says which records are left out, and why.",
     )
-    convert.add_argument("file", type=Path, metavar="FILE", help="a JSON list, or JSON Lines (.jsonl)")
+    convert.add_argument("file", type=path, metavar="FILE", help="a JSON list, or JSON Lines (.jsonl)")
     convert.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="the list, .json or .jsonl, which must not be there yet"
+        "--out", type=path, required=True, metavar="FILE", help="the list, .json or .jsonl, which must not be there yet"
     )
     convert.add_argument(
         "--image-root",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="the folder that pictures are named from (default: images/ beside FILE, or beside it)",
     )
@@ -119,9 +118,11 @@ def _card(actions) -> None:
         description="Tell what training data hold: the paper's Table 1 with them in it, lengths, pictures, what answers speak "
         "of and samples, as card.html and as README.md in the hub's form.",
     )
-    card.add_argument("data", metavar="DATA", help="a LLaVA list, a prepared folder, shards or a COCO-style folder")
-    card.add_argument("--out", type=Path, metavar="DIR", help="where the card goes (default: DATA-card, beside the data)")
-    card.add_argument("--image-root", type=Path, metavar="DIR", help="where a LLaVA list has its pictures, as in training")
+    card.add_argument(
+        "data", type=no_empty, metavar="DATA", help="a LLaVA list, a prepared folder, shards or a COCO-style folder"
+    )
+    card.add_argument("--out", type=path, metavar="DIR", help="where the card goes (default: DATA-card, beside the data)")
+    card.add_argument("--image-root", type=path, metavar="DIR", help="where a LLaVA list has its pictures, as in training")
     card.add_argument("--title", metavar="TEXT", help="its name (default: what its preparation wrote, or the file's)")
     card.add_argument(
         "--licence", metavar="TEXT", help="as the hub spells it (cc-by-4.0), or in words (default: what its preparation wrote)"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import math
-from pathlib import Path
 
 from pargo_cli.engine_options import add_engine_options
-from pargo_cli.values import positive
+from pargo_cli.values import no_empty, path, positive
 
 
 def add_parser(commands) -> None:
@@ -20,7 +19,9 @@ def add_parser(commands) -> None:
         "and keep the pairs that no model puts below its threshold. Scores stay in OUT: the same command with another "
         "threshold computes nothing again, and one that was interrupted is gone on with.",
     )
-    filter.add_argument("data", metavar="DATA", help="a LLaVA list, a prepared folder, shards, a COCO-style folder")
+    filter.add_argument(
+        "data", type=no_empty, metavar="DATA", help="a LLaVA list, a prepared folder, shards, a COCO-style folder"
+    )
     filter.add_argument(
         "--model",
         action="append",
@@ -28,8 +29,8 @@ def add_parser(commands) -> None:
         metavar="DIR",
         help="a model's folder, or its name on a hub; NAME, below, is the last of its path. May be given again",
     )
-    filter.add_argument("--out", type=Path, required=True, metavar="DIR", help="for scores, what is kept and what is dropped")
-    filter.add_argument("--image-root", type=Path, metavar="DIR", help="where a LLaVA list has its pictures")
+    filter.add_argument("--out", type=path, required=True, metavar="DIR", help="for scores, what is kept and what is dropped")
+    filter.add_argument("--image-root", type=path, metavar="DIR", help="where a LLaVA list has its pictures")
     rules = filter.add_argument_group("thresholds", "one for each model; a pair is dropped if one of them finds it below")
     rules.add_argument(
         "--threshold",
@@ -75,7 +76,7 @@ def add_parser(commands) -> None:
         "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the model (default: %(default)s)"
     )
     shown = filter.add_argument_group("what is written")
-    shown.add_argument("--html", type=Path, metavar="FILE", help="a page of what was dropped and what was just kept")
+    shown.add_argument("--html", type=path, metavar="FILE", help="a page of what was dropped and what was just kept")
     shown.add_argument("--copy", action="store_true", help="copy pictures (default: hard links, where the disk can)")
     shown.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     add_engine_options(filter)

@@ -57,10 +57,14 @@ def prepare() -> None:
 
     The garbage collector rests until :func:`main` has imported the command: thousands of modules are made and none is freed,
     and to look through them again and again takes a sixth of the time.
+
+    Where no terminal shows them, bars say how far they are twice a minute: in a file nothing is written over.
     """
     if "torch" not in sys.modules:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         gc.disable()
+        if sys.stderr is None or not sys.stderr.isatty():
+            os.environ.setdefault("TQDM_MININTERVAL", "30")
 
 
 def _version() -> str:

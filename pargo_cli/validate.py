@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pargo_cli.engine_options import add_engine_options
-from pargo_cli.values import positive
+from pargo_cli.values import no_empty, path, positive
 
 
 def add_parser(commands) -> None:
@@ -18,9 +16,12 @@ def add_parser(commands) -> None:
         "for errors, 2 where it cannot be validated.",
     )
     validate.add_argument(
-        "data", metavar="DATA", help="what pargo train --data takes: a LLaVA list, shards, a COCO-style folder, or several"
+        "data",
+        type=no_empty,
+        metavar="DATA",
+        help="what pargo train --data takes: a LLaVA list, shards, a COCO-style folder, or several",
     )
-    validate.add_argument("--image-root", type=Path, metavar="DIR", help="where a LLaVA list has its pictures, as in training")
+    validate.add_argument("--image-root", type=path, metavar="DIR", help="where a LLaVA list has its pictures, as in training")
     validate.add_argument("--decode", action="store_true", help="decode every picture, not only its head")
     validate.add_argument(
         "--near",
@@ -28,7 +29,7 @@ def add_parser(commands) -> None:
         help="look for pictures and answers that nearly repeat others, and for files of the same content (pargo[data])",
     )
     validate.add_argument(
-        "--model", type=Path, metavar="DIR", help="count tokens as this model's tokenizer, template and pictures make them"
+        "--model", type=path, metavar="DIR", help="count tokens as this model's tokenizer, template and pictures make them"
     )
     validate.add_argument(
         "--max-length", type=positive, metavar="N", help="tokens of a sample at most (default: the model's positions)"
@@ -50,7 +51,7 @@ def add_parser(commands) -> None:
     )
     validate.add_argument("--strict", action="store_true", help="count warnings as errors")
     validate.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    validate.add_argument("--html", type=Path, metavar="FILE", help="write a page with examples and their pictures")
-    validate.add_argument("--findings", type=Path, metavar="FILE", help="write every finding, one JSON object a line")
+    validate.add_argument("--html", type=path, metavar="FILE", help="write a page with examples and their pictures")
+    validate.add_argument("--findings", type=path, metavar="FILE", help="write every finding, one JSON object a line")
     add_engine_options(validate)
     validate.set_defaults(module="pargo_mllm.commands.validate")

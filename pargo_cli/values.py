@@ -3,6 +3,27 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+
+
+def path(text: str) -> Path:
+    """A file or a folder. An empty text, which a variable of the shell that is not set leaves, is not the folder one is in.
+
+    Raises:
+        argparse.ArgumentTypeError: for an empty text.
+    """
+    return Path(no_empty(text))
+
+
+def no_empty(text: str) -> str:
+    """A text of some characters.
+
+    Raises:
+        argparse.ArgumentTypeError: for an empty one.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty; give a name (is a variable of the shell not set?)")
+    return text
 
 
 def positive(text: str) -> int:

@@ -20,6 +20,8 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# of these, those that make width of height
+QUARTERS = (5, 6, 7, 8)
 _ORIENTATION = 274
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLES = 258, 262, 339
 # what Pillow's readers raise for files that are broken, some of them for those of their tags alone

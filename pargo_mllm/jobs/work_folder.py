@@ -18,6 +18,9 @@ WORK = ".work"
 SETTINGS = "settings.json"
 # bytes of it that are read
 MOST = 2**20
+# characters of a value in an error
+_SHOWN = 100
+_ABSENT: Any = object()
 
 
 class WorkFolder:
@@ -97,10 +100,8 @@ class WorkFolder:
         # nothing has come of the other settings yet
         if begun.get("job") == self.settings["job"] and not _holds_work(self.path):
             return self._write(file)
-        names = sorted(name for name in {*self.settings, *begun} if begun.get(name) != self.settings.get(name))
-        raise UserError(
-            f"{self.out} was begun with another {', '.join(names)}; give the same to go on, another --out, or remove it."
-        )
+        what = ", ".join(sorted(_differences(begun, self.settings)))
+        raise UserError(f"{self.out} was begun with another {what}; give the same to go on, another --out, or remove it.")
 
     def _write(self, file: Path) -> None:
         try:
@@ -127,3 +128,18 @@ def _holds_work(work: Path) -> bool:
     files = [path for path in work.rglob("*") if path.is_symlink() or not path.is_dir()]
     ours = (work / SETTINGS, work / f".{SETTINGS}.partial")
     return not all(path in ours or (path.name.endswith("lock") and path.lstat().st_size == 0) for path in files)
+
+
+def _differences(begun: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """What differs, with both values; of settings in groups those in them."""
+    for name in {*begun, *now}:
+        was, wanted = begun.get(name, _ABSENT), now.get(name, _ABSENT)
+        if isinstance(was, dict) and isinstance(wanted, dict):
+            yield from _differences(was, wanted)
+        elif was != wanted:
+            yield f"{name} ({_told(was)}, not {_told(wanted)})"
+
+
+def _told(value: Any) -> str:
+    text = "nothing" if value is _ABSENT else json.dumps(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

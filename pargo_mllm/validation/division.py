@@ -14,7 +14,7 @@ from pargo_mllm.data.scenes.corpus import Scenes
 from pargo_mllm.data.sources.coco import FolderError, read_coco_folder
 from pargo_mllm.data.sources.json_rows import MAX_ROW
 from pargo_mllm.data.sources.llava import LIST, picture_folder
-from pargo_mllm.data.sources.opening import open_regular
+from pargo_mllm.data.sources.opening import no_text, open_regular
 from pargo_mllm.data.sources.shards import ABOUT, is_shard
 from pargo_mllm.errors import UserError
 from pargo_mllm.validation.findings import Finding
@@ -23,13 +23,6 @@ from pargo_mllm.validation.pieces import ListPiece, PhotographPiece, Piece, Shar
 
 _BEGINNING = 2**16
 _PHOTOGRAPHS = 2000
-# what is no text in UTF-8
-_OTHERS = {
-    codecs.BOM_UTF16_LE: "it is UTF-16: save it as UTF-8",
-    codecs.BOM_UTF16_BE: "it is UTF-16: save it as UTF-8",
-    b"\x1f\x8b": "it is compressed: unpack it",
-    b"PK\x03\x04": "it is a zip archive: unpack it",
-}
 
 
 class ValidationError(UserError):
@@ -111,7 +104,7 @@ def _list_part(file: Path, images: Path, root: str | None) -> DividedSet:
     if b"\r\n" in head:
         part.found.append(Finding("carriage_returns", "its first lines", file.name, byte=head.index(b"\r\n")))
     first = blank_behind(file, start)
-    other = next((why for begin, why in _OTHERS.items() if head.startswith(begin)), None)
+    other = no_text(head)
     if first is None or other is not None:
         part.found.append(Finding("not_a_list", other or "it is empty", file.name))
         return part

@@ -24,12 +24,8 @@ from pargo_mllm.data.pictures import (
     read_header,
 )
 from pargo_mllm.data.sources.opening import leads_out
+from pargo_mllm.data.whole_pictures import SAME, ends_well
 from pargo_mllm.validation.samples import SamplePicture
-
-# Pillow's names of what goes by the same endings
-_SAME: Mapping[str, str] = {"MPO": "JPEG", "DIB": "BMP"}
-# what a whole file of a format ends with, within so many bytes
-_ENDS: Mapping[str, tuple[bytes, int]] = {"JPEG": (b"\xff\xd9", 2), "PNG": (b"IEND\xaeB`\x82", 8), "GIF": (b";", 1)}
 
 
 @dataclass(frozen=True)
@@ -89,7 +85,7 @@ def _looked(picture: SamplePicture, file: IO[bytes], size: int, decode: bool) ->
     if header.is_animated:
         found.append(("picture_animated", name))
     found += _named(picture.name, header.format)
-    if decode or not _ends_well(file, size, header.format):
+    if decode or not ends_well(file, size, header.format):
         found += _decoded(picture, file, name)
     return Look(tuple(found), header, size)
 
@@ -101,7 +97,7 @@ def _named(name: str, form: str) -> list[tuple[str, str]]:
     meant = _endings().get(ending)
     if meant is None:
         return [("wrong_extension", f"{shown(name)} is {form}")]
-    if _SAME.get(meant, meant) != _SAME.get(form, form):
+    if SAME.get(meant, meant) != SAME.get(form, form):
         return [("mislabelled", f"{shown(name)} is {form}")]
     return []
 
@@ -110,19 +106,6 @@ def _named(name: str, form: str) -> list[tuple[str, str]]:
 def _endings() -> Mapping[str, str]:
     Image.init()
     return Image.registered_extensions()
-
-
-def _ends_well(file: IO[bytes], size: int, form: str) -> bool:
-    """Whether the last bytes are those of a whole file; only a hint: cameras write behind the end."""
-    form = _SAME.get(form, form)
-    if form == "WEBP":
-        file.seek(4)
-        return int.from_bytes(file.read(4), "little") + 8 <= size
-    if form not in _ENDS:
-        return True
-    end, length = _ENDS[form]
-    file.seek(size - length)
-    return file.read(length) == end
 
 
 def _decoded(picture: SamplePicture, file: IO[bytes], name: str) -> list[tuple[str, str]]:

@@ -20,6 +20,7 @@ from pargo_mllm.validation.samples import Sample, SamplePicture, turns_of
 
 _REASONS: Mapping[str, str] = {
     llava_records.NO_TURNS: "no_turns",
+    llava_records.NO_TEXT: "no_turns",
     llava_records.HALF: "half_character",
     llava_records.ID: "id_wrong",
     llava_records.NO_NAMES: "image_type",

@@ -1,11 +1,15 @@
 """The command line before a command runs: what needs no model imports none, and what needs one is ready for it."""
 
 import argparse
+import fcntl
 import importlib
 import os
 import re
+import struct
 import subprocess
 import sys
+import termios
+from contextlib import suppress
 
 import pytest
 
@@ -100,3 +104,34 @@ def test_what_a_command_raises_becomes_a_line_and_a_status(error, status, said, 
     )
     done = python("-c", code)
     assert (done.returncode, done.stderr) == (status, said)
+
+
+BAR = """
+from pargo_cli.main import prepare
+prepare()
+import time
+from tqdm.auto import tqdm
+for _ in tqdm(range(8)):
+    time.sleep(0.12)
+"""
+
+
+@pytest.mark.parametrize("terminal", [False, True], ids=["a file", "a terminal"])
+def test_bars_do_not_fill_a_file(terminal):
+    there, here = os.openpty() if terminal else os.pipe()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TQDM")}
+    if terminal:
+        # lines and columns
+        fcntl.ioctl(here, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    try:
+        subprocess.run([sys.executable, "-c", BAR], check=True, stderr=here, env=environment)
+    finally:
+        os.close(here)
+    told = b""
+    # a terminal that nobody has opened any more ends with an error
+    with suppress(OSError), open(there, "rb", buffering=0) as opened:
+        while some := opened.read(2**16):
+            told += some
+    # its beginning and its end, or each step
+    assert (told.count(b"it/s") > 2) == terminal
+    assert b"8/8" in told

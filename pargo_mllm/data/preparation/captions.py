@@ -5,7 +5,7 @@ from __future__ import annotations
 from pargo_mllm.data.preparation.entries import Entry, Picture, Skipped, turns
 from pargo_mllm.data.sources.photographs_folder import CAPTION_PROMPT
 
-SILENT = "captions that say nothing"
+SILENT = "captions that say nothing, or are no text"
 UNREADABLE = "lines that are no UTF-8, or too long"
 NO_ADDRESS = "captions without the address of a picture"
 # what a detailed caption is asked for with, where a set does not say

@@ -17,6 +17,7 @@ from pargo_mllm.data.sources.json_rows import DAMAGED, json_lines, json_rows
 from pargo_mllm.data.sources.llava import DATA, LINES, picture_folder, read_record
 from pargo_mllm.data.sources.llava_records import UnusableRecord
 from pargo_mllm.data.sources.opening import leads_inside
+from pargo_mllm.data.whole_pictures import check_whole
 from pargo_mllm.files import whole_file
 
 NO_PICTURE = "records that hold a picture which cannot be read"
@@ -159,6 +160,7 @@ class _Inline:
         """
         content = content_of_url(url)
         stored_size(content)
+        check_whole(content, "a picture in a record")
         name = f"{self.folder}/{hashlib.sha256(content).hexdigest()[:32]}.{suffix_of(content)}"
         if not leads_inside(name):
             raise CorpusError(f"pictures cannot lie in a folder called {self.folder!r}; give --out another name.")

@@ -13,17 +13,21 @@ from typing import Any
 
 from pargo_mllm.data.corpus import is_text
 from pargo_mllm.data.pictures import PictureError, stored_size
+from pargo_mllm.data.pixels import QUARTERS
 from pargo_mllm.data.preparation.entries import Entry, Skipped
+from pargo_mllm.data.preparation.instructions import AGAIN
 from pargo_mllm.data.preparation.laying import add_member, lay
 from pargo_mllm.data.preparation.picture_places import OUTSIDE, PicturePlaces, suffix_of
 from pargo_mllm.data.preparation.pieces import Counts, Piece
 from pargo_mllm.data.sources.llava_records import HALF, UnusableRecord, record_messages
 from pargo_mllm.data.sources.opening import leads_inside
 from pargo_mllm.data.sources.shard_samples import PICTURES
+from pargo_mllm.data.whole_pictures import check_whole
 from pargo_mllm.files import sync, whole_file
 
 UNREADABLE = "pictures that are missing or cannot be read"
 ANOTHER_SIZE = "pictures of another size than the set says"
+TURNED = "pictures that EXIF turns or mirrors, whose boxes may be those of the stored pixels"
 ONE_NAME = "pictures with the name of another one (upper and lower case are one)"
 
 Laid = tuple[dict[str, Any], str | None, "Path | bytes | None"]
@@ -61,11 +65,12 @@ def finish(piece: Piece) -> Counts:
 
 def _records(piece: Piece, tally: _Tally) -> Iterator[Laid]:
     """(record, name of its picture, the picture: a file, or bytes), one at a time: pictures take more room than memory has."""
-    entries, clashing = piece.entries(), set(piece.clashing)
+    entries = piece.entries()
+    refused = {**dict.fromkeys(piece.clashing, ONE_NAME), **dict.fromkeys(piece.repeated, AGAIN)}
     places = PicturePlaces(piece, (entry.picture for entry in entries if isinstance(entry, Entry) and entry.picture))
     for number, entry in enumerate(entries):
         tally.entries += 1
-        made = ONE_NAME if number in clashing else _record(entry, places)
+        made = refused.get(number) or _record(entry, places)
         if isinstance(made, str):
             tally.skipped[made] += 1
         else:
@@ -85,11 +90,15 @@ def _record(entry: Entry | Skipped, places: PicturePlaces) -> Laid | str:
     if entry.picture is not None:
         try:
             content = places.content(entry.picture)
-            (width, height), _ = stored_size(content, entry.picture.name)
-        except PictureError as error:
+            stored, turn = stored_size(content, entry.picture.name)
+            check_whole(content, entry.picture.name)
+        except (PictureError, OSError) as error:
             return getattr(error, "reason", UNREADABLE)
-        if entry.size not in (None, (width, height)):
+        width, height = upright = stored[::-1] if turn in QUARTERS else stored
+        if entry.size not in (None, upright, stored):
             return ANOTHER_SIZE
+        if entry.frame is not None and not _fits(entry.size, stored, turn):
+            return TURNED
         name = entry.picture.name.replace("{suffix}", suffix_of(content))
         if not leads_inside(name):
             return OUTSIDE
@@ -100,6 +109,11 @@ def _record(entry: Entry | Skipped, places: PicturePlaces) -> Laid | str:
         record["frame"] = entry.frame
     record["conversations"] = list(entry.conversations)
     return record, name, content
+
+
+def _fits(size: tuple[int, int] | None, stored: tuple[int, int], turn: int) -> bool:
+    """Whether boxes lie for sure in the upright picture: of a quarter turn alone the set's size tells which pixels it means."""
+    return turn == 1 or (turn in QUARTERS and size == stored[::-1] != stored)
 
 
 def _unusable(entry: Entry) -> str | None:

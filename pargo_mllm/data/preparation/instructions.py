@@ -9,7 +9,8 @@ import random
 import string
 from collections.abc import Iterable, Iterator, Sequence
 
-from pargo_mllm.data.preparation.entries import Entry, Picture, turns
+from pargo_mllm.data.preparation.entries import Entry, Picture, Skipped, turns
+from pargo_mllm.data.sources.llava_records import HALF, MARK, MARKS, VIDEO, UnusableRecord, record_messages
 
 SHORT = "Answer the question using a single word or phrase."
 LETTER = "Answer with the option's letter from the given choices directly."
@@ -18,6 +19,13 @@ MOST_PAIRS = 10
 AGAIN = "entries whose id an earlier one has"
 NO_ANSWER = "questions without an answer"
 NO_QUESTION = "entries without a question"
+NO_PHOTOGRAPH = "questions that name no photograph, or not as the set does"
+# what is wrong with a record of one question, said of the question
+_UNFIT = {
+    MARKS: f"questions that hold {MARK}, or whose answers do",
+    HALF: "questions or answers that hold half a character (a lone surrogate)",
+    VIDEO: "questions with a place for a video or sound",
+}
 
 
 def short(question: str) -> str:
@@ -43,11 +51,29 @@ def among(question: str, choices: Sequence[str], right: int, rng: random.Random,
     return "\n".join(lines), string.ascii_uppercase[order.index(right)]
 
 
-def conversations(id: str, picture: Picture, pairs: Sequence[tuple[str, str]]) -> Iterator[Entry]:
-    """The questions about a picture, up to :data:`MOST_PAIRS` in one conversation; further ones are ``ID-2``, ``ID-3``, …"""
-    for first in range(0, len(pairs), MOST_PAIRS):
+def conversations(id: str, picture: Picture, pairs: Sequence[tuple[str, str]]) -> Iterator[Entry | Skipped]:
+    """The questions about a picture, up to :data:`MOST_PAIRS` in one conversation; further ones are ``ID-2``, ``ID-3``, …
+
+    A question that training would leave out is counted, and takes no others with it.
+    """
+    fit = []
+    for asked, said in pairs:
+        reason = _unfit(asked, said)
+        if reason is None:
+            fit.append((short(asked), said))
+        else:
+            yield Skipped(id, reason)
+    for first in range(0, len(fit), MOST_PAIRS):
         own = f"{id}-{1 + first // MOST_PAIRS}" if first else id
-        yield Entry(own, picture, turns([(short(asked), said) for asked, said in pairs[first : first + MOST_PAIRS]]))
+        yield Entry(own, picture, turns(fit[first : first + MOST_PAIRS]))
+
+
+def _unfit(asked: str, said: str) -> str | None:
+    try:
+        record_messages({"conversations": list(turns([(asked, said)]))}, 1)
+    except UnusableRecord as problem:
+        return _UNFIT.get(problem.reason, problem.reason)
+    return None
 
 
 def by_picture(pairs: Iterable[tuple[str, str, str]]) -> dict[str, list[tuple[str, str]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pargo_mllm.data.preparation.entries import Entry, Picture, Skipped
@@ -14,23 +14,27 @@ from pargo_mllm.data.sources.record_forms import as_llava
 SEVERAL = "records with several pictures"
 
 
-def records(rows: Iterator[Any], folder: str) -> Iterator[Entry | Skipped]:
-    """An entry of each record; one without an id is ``row-7``, a second one of an id ``id-7``, by its number.
+def records(
+    rows: Iterator[Any], folder: str, below: str = "", form: Callable[[Any], Any] = as_llava
+) -> Iterator[Entry | Skipped]:
+    """An entry of each record. One without an id is ``row-7``, by its number from 0; the second and third of an id are ``id-2``
+    and ``id-3``, or the next that no record before has.
 
     Args:
         folder: that the names of pictures lead from, below the source; "" for the source itself.
+        below: where they shall lie below ``images/``.
+        form: gives a record as LLaVA has it, or raises UnusableRecord.
     """
-    seen: set[str] = set()
+    ids = _Ids()
     for number, row in enumerate(rows):
-        id = _id(row, number, seen)
-        seen.add(id)
-        yield Skipped(id, LINES) if row is DAMAGED else record(id, row, folder)
+        id = ids.own(_id(row, number))
+        yield Skipped(id, LINES) if row is DAMAGED else record(id, row, folder, below, form)
 
 
-def record(id: str, row: Any, folder: str) -> Entry | Skipped:
+def record(id: str, row: Any, folder: str, below: str, form: Callable[[Any], Any]) -> Entry | Skipped:
     """An entry of one record."""
     try:
-        row = as_llava(row)
+        row = form(row)
     except UnusableRecord as error:
         return Skipped(id, error.reason)
     turns = turns_of(row)
@@ -46,17 +50,32 @@ def record(id: str, row: Any, folder: str) -> Entry | Skipped:
         return Skipped(id, SEVERAL)
     if names and names[0].startswith("/"):
         return Skipped(id, ABSOLUTE)
-    picture = Picture.file(f"{folder}/{names[0]}" if folder else names[0], names[0]) if names else None
+    picture = Picture.file(*(f"{place}/{names[0]}" if place else names[0] for place in (folder, below))) if names else None
     return Entry(id, picture, turns)
 
 
-def _id(row: Any, number: int, seen: set[str]) -> str:
+def _id(row: Any, number: int) -> str:
     id = row.get("id") if isinstance(row, dict) else None
-    told = str(id) if isinstance(id, (str, int)) and not isinstance(id, bool) and id != "" else f"row-{number}"
-    # nobody else's, whatever ids there are
-    while told in seen:
-        told = f"{told}-{number}"
-    return told
+    return str(id) if isinstance(id, (str, int)) and not isinstance(id, bool) and id != "" else f"row-{number}"
+
+
+class _Ids:
+    """Ids that are given once."""
+
+    def __init__(self) -> None:
+        self._given: set[str] = set()
+        # of an id that comes again, the number that is tried next
+        self._next: dict[str, int] = {}
+
+    def own(self, id: str) -> str:
+        """The id, or with a number behind it one that nobody before has."""
+        told, number = id, self._next.get(id, 2)
+        while told in self._given:
+            told, number = f"{id}-{number}", number + 1
+        if told != id:
+            self._next[id] = number
+        self._given.add(told)
+        return told
 
 
 def turns_of(row: Any) -> tuple[dict[str, str], ...] | None:

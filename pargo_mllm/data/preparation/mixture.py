@@ -31,12 +31,14 @@ class Part:
         name: of its set.
         weight: how often it is drawn from, relative to the others.
         records: how many it holds.
+        frame: of the boxes in its texts; None where there are none.
     """
 
     folder: Path
     name: str
     weight: float
     records: int
+    frame: str | None = None
 
 
 def parts(folders: Sequence[Path], weights: Sequence[str] = ()) -> list[Part]:
@@ -46,8 +48,8 @@ def parts(folders: Sequence[Path], weights: Sequence[str] = ()) -> list[Part]:
         weights: ``NAME=W``, of a folder as it was given, or of a set; others have what :file:`about.json` says.
 
     Raises:
-        PreparationError: for a folder that was not prepared or stands twice, and for a weight that is none, of nothing here, or
-            of several folders.
+        PreparationError: for a folder that was not prepared or stands twice, for folders whose boxes are in several frames, and
+            for a weight that is none, of nothing here, or of several folders.
     """
     if len({os.path.realpath(folder) for folder in folders}) < len(folders):
         raise PreparationError("a folder is given twice; give it once, with the weight that it shall have.")
@@ -64,9 +66,23 @@ def parts(folders: Sequence[Path], weights: Sequence[str] = ()) -> list[Part]:
             )
             raise PreparationError(f"--weights {given}: {name or 'a weight without a name'} {several}.")
         own[found[0]] = _weight(value, f"--weights {name}")
-    return [
-        Part(folder, about["set"], weight, about["records"]) for folder, about, weight in zip(folders, told, own, strict=True)
+    mixed = [
+        Part(folder, about["set"], weight, about["records"], about.get("frame"))
+        for folder, about, weight in zip(folders, told, own, strict=True)
     ]
+    _check_frames(mixed)
+    return mixed
+
+
+def _check_frames(mixed: Sequence[Part]) -> None:
+    """No number tells its frame: a model that is shown several learns none."""
+    frames: dict[str, list[str]] = {}
+    for part in mixed:
+        if part.frame is not None:
+            frames.setdefault(str(part.frame), []).append(str(part.folder))
+    if len(frames) > 1:
+        told = "; ".join(f"{frame}: {', '.join(folders)}" for frame, folders in frames.items())
+        raise PreparationError(f"boxes are in several frames ({told}); prepare all with the same --frame.")
 
 
 def write_mixture(mixed: Sequence[Part], file: Path) -> None:

@@ -7,22 +7,26 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pargo_mllm.data.corpus import shown
 from pargo_mllm.data.preparation.need import Need
-from pargo_mllm.data.sources.json_rows import json_lines, json_list_of, json_members, json_rows
-from pargo_mllm.data.sources.opening import leads_inside, named_file, open_regular
+from pargo_mllm.data.sources.json_rows import as_said, as_text, json_lines, json_list_of, json_members, json_rows
+from pargo_mllm.data.sources.opening import leads_inside, named_file, no_text, open_regular
 from pargo_mllm.errors import UserError
 
 # bytes of a file that is read whole: the largest official one, Visual Genome's regions, has 700 MB
 MAX_WHOLE = 2**31
 # bytes of a line of text
 MAX_LINE = 2**20
+# damaged files that an error names
+MOST_NAMED = 100
 # endings of what must be unpacked
 PACKED = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst")
+
+T = TypeVar("T")
 
 
 class MissingFile(UserError):
@@ -116,11 +120,12 @@ class OfficialFiles:
             with open_regular(path) as opened:
                 if os.fstat(opened.fileno()).st_size > MAX_WHOLE:
                     raise UserError(f"{path} is larger than {MAX_WHOLE:,} bytes, the most that is read whole.")
-                return json.loads(opened.read().decode("utf-8-sig"))
+                content = opened.read()
+            return json.loads(as_text(content))
         except (OSError, ValueError, RecursionError) as error:
             if isinstance(error, UserError):
                 raise
-            raise UserError(f"{path} cannot be read as JSON: {error}.") from error
+            raise UserError(f"{path} cannot be read as JSON: {as_said(error)}.") from error
 
     def rows(self, *names: str) -> Iterator[Any]:
         """The elements of a JSON list, or of JSON Lines, one at a time, in flat memory; a line that is no JSON is
@@ -137,6 +142,8 @@ class OfficialFiles:
         path = self.path(*names)
         try:
             with io.BufferedReader(open_regular(path)) as opened:
+                if why := no_text(opened.peek(8)[:8]):
+                    raise UserError(f"{path} cannot be read as text: {why}.")
                 is_first = True
                 while line := opened.readline(MAX_LINE + 1):
                     fits = len(line) <= MAX_LINE
@@ -181,6 +188,30 @@ class OfficialFiles:
                 hint = f" ({shown(name)} holds {shown(held)}: unpack it)"
                 break
         return f"lies {', '.join(shown(name, 60) for name in lying[:8])}{', …' * (len(lying) > 8)}{hint}"
+
+
+def of_each(names: Sequence[str], read: Callable[[str], Iterator[T]]) -> Iterator[T]:
+    """What is read of each of these files, one after the other. All of them are tried, so that one error names all that are
+    damaged.
+
+    Raises:
+        UserError: if one or several cannot be read.
+    """
+    faults: list[UserError] = []
+    for name in names:
+        try:
+            for one in read(name):
+                # with an error nothing comes of what is read behind it
+                if not faults:
+                    yield one
+        except UserError as error:
+            faults.append(error)
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        told = "; ".join(f"{fault}".rstrip(".") for fault in faults[:MOST_NAMED])
+        more = f"; and {len(faults) - MOST_NAMED:,} more" * (len(faults) > MOST_NAMED)
+        raise UserError(f"{len(faults):,} of {len(names):,} files cannot be used: {told}{more}.")
 
 
 def _decoded(line: bytes) -> str | None:

@@ -40,6 +40,7 @@ class Piece:
         fetch: whether pictures may be downloaded.
         may_connect: from which machines, then; see :func:`pargo_mllm.data.fetching.fetch`.
         clashing: entries, by number, whose picture has the name of another one.
+        repeated: entries, by number, whose id an earlier one has.
     """
 
     number: int
@@ -51,6 +52,7 @@ class Piece:
     fetch: bool = False
     may_connect: Callable[[Address], bool] = is_public
     clashing: tuple[int, ...] = ()
+    repeated: tuple[int, ...] = ()
 
     @property
     def plan(self) -> Path:
@@ -115,11 +117,13 @@ class Plan:
         sources: the files that were read: their names, bytes and times of modification, and the checksums of those that hold
             no pictures.
         clashing: of pieces that have some, entries whose picture has the name of another one.
+        repeated: of pieces that have some, entries whose id an earlier one has.
     """
 
     pieces: int
     sources: list[dict[str, Any]]
     clashing: dict[str, list[int]]
+    repeated: dict[str, list[int]]
 
 
 def plan(entries: Iterable[Entry | Skipped], files: OfficialFiles, work: Path, per_piece: int, title: str) -> Plan:
@@ -144,12 +148,17 @@ def plan(entries: Iterable[Entry | Skipped], files: OfficialFiles, work: Path, p
                 aside.write_text("\n".join(map(to_line, some)), encoding="utf-8")
             number += 1
             bar.update(len(some))
-    clashing: dict[str, list[int]] = {}
-    for entry in names.clashing():
-        clashing.setdefault(str(entry // per_piece), []).append(entry % per_piece)
-    made = Plan(number, _sources(files, work), clashing)
+    clashing, repeated = (_by_piece(found, per_piece) for found in (names.clashing(), names.repeated()))
+    made = Plan(number, _sources(files, work), clashing, repeated)
     write_whole(planned, json.dumps(made.__dict__))
     return made
+
+
+def _by_piece(entries: Iterable[int], per_piece: int) -> dict[str, list[int]]:
+    pieces: dict[str, list[int]] = {}
+    for entry in entries:
+        pieces.setdefault(str(entry // per_piece), []).append(entry % per_piece)
+    return pieces
 
 
 def _sources(files: OfficialFiles, work: Path) -> list[dict[str, Any]]:
@@ -177,17 +186,23 @@ def _check(root: Path, name: str, was: tuple[int, int], work: Path) -> None:
 
 
 class _Names:
-    """Which pictures have the name of another one, by 64 bits of each name and of each place: 24 bytes an entry.
+    """Which pictures have the name of another one, and which entries the id, by 64 bits of each name, place and id: 40 bytes an
+    entry.
 
     Names are taken for one that a disk may take for one: upper and lower case, accents spelled in two ways.
     """
 
     def __init__(self) -> None:
         self._entries, self._names, self._places = array("Q"), array("Q"), array("Q")
+        self._with_id, self._ids = array("Q"), array("Q")
 
     def note(self, entries: Iterable[Entry | Skipped], first: int) -> None:
         for number, entry in enumerate(entries, first):
-            if isinstance(entry, Entry) and entry.picture is not None:
+            if not isinstance(entry, Entry):
+                continue
+            self._with_id.append(number)
+            self._ids.append(name_hash(entry.id))
+            if entry.picture is not None:
                 kind, place = entry.picture.kind, entry.picture.place
                 known = [posixpath.normpath(place[0])] if kind == "file" else place
                 self._entries.append(number)
@@ -197,12 +212,24 @@ class _Names:
     def clashing(self) -> list[int]:
         """Entries whose picture has a name that the picture of an entry before has, from another place."""
         entries, names, places = (np.frombuffer(one, dtype=np.uint64) for one in (self._entries, self._names, self._places))
-        order = np.argsort(names, kind="stable")
-        begins = np.ones(len(order), dtype=bool)
-        begins[1:] = names[order][1:] != names[order][:-1]
+        order, begins = _runs(names)
         first = np.maximum.accumulate(np.where(begins, np.arange(len(order)), 0))
         others = places[order] != places[order][first]
         return sorted(entries[order][others].tolist())
+
+    def repeated(self) -> list[int]:
+        """Entries with the id of an entry before."""
+        entries, ids = (np.frombuffer(one, dtype=np.uint64) for one in (self._with_id, self._ids))
+        order, begins = _runs(ids)
+        return sorted(entries[order][~begins].tolist())
+
+
+def _runs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """An order in which equal values follow each other, the first of them first, and where in it another value begins."""
+    order = np.argsort(values, kind="stable")
+    begins = np.ones(len(order), dtype=bool)
+    begins[1:] = values[order][1:] != values[order][:-1]
+    return order, begins
 
 
 def _folded(name: str) -> str:

@@ -126,6 +126,7 @@ def _make(
             form.fetch,
             may_connect,
             tuple(planned.clashing.get(str(number), ())),
+            tuple(planned.repeated.get(str(number), ())),
         )
         for number in range(planned.pieces)
     ]

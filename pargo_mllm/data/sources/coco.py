@@ -16,6 +16,7 @@ from typing import Any
 
 from pargo_mllm.data.corpus import Tally, all_skipped, counted, is_text
 from pargo_mllm.data.pictures import PictureError, stored_size
+from pargo_mllm.data.sources.json_rows import as_said, as_text
 from pargo_mllm.data.sources.opening import leads_inside, named_file, read_whole
 from pargo_mllm.errors import UserError
 
@@ -263,9 +264,9 @@ def _by_id(rows: list[dict[str, Any]], said: Sequence[str], what: str, skipped: 
 
 def _read(file: Path, lists: tuple[str, ...]) -> dict[str, Any]:
     try:
-        content = json.loads(read_whole(file).decode("utf-8-sig"))
+        content = json.loads(as_text(read_whole(file)))
     except (OSError, ValueError, RecursionError) as error:
-        raise FolderError(f"{file} cannot be read as JSON: {error}") from error
+        raise FolderError(f"{file} cannot be read as JSON: {as_said(error)}") from error
     for name in lists:
         if not isinstance(content, dict) or not isinstance(content.get(name), list):
             raise FolderError(f"{file} has no list {name!r}; it must be COCO's {file.stem} format.")

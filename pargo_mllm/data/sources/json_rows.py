@@ -15,7 +15,7 @@ from typing import IO, Any
 from tqdm.auto import tqdm
 
 from pargo_mllm.data.corpus import CorpusError, shown
-from pargo_mllm.data.sources.opening import open_regular
+from pargo_mllm.data.sources.opening import no_text, open_regular
 from pargo_mllm.errors import UserError
 
 # characters
@@ -127,11 +127,13 @@ def _reading(path: Path, what: str) -> Iterator[tuple[IO[bytes], tqdm]]:
                 total=path.stat().st_size, desc=f"reading {path.name}", unit="B", unit_scale=True, delay=2, dynamic_ncols=True
             ) as bar,
         ):
+            if why := no_text(opened.peek(8)[:8]):
+                raise ValueError(why)
             yield opened, bar
     except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
-        raise CorpusError(f"{path} cannot be read as {what}: {error}") from error
+        raise CorpusError(f"{path} cannot be read as {what}: {as_said(error)}") from error
 
 
 def parse_json(text: bytes, name: str) -> Any:
@@ -141,20 +143,50 @@ def parse_json(text: bytes, name: str) -> Any:
         CorpusError: naming ``name``, if it is none.
     """
     try:
-        return json.loads(text.decode("utf-8-sig"))
+        return json.loads(as_text(text))
     except (ValueError, RecursionError) as error:
-        raise CorpusError(f"{name} cannot be read as JSON: {error}") from error
+        raise CorpusError(f"{name} cannot be read as JSON: {as_said(error)}") from error
+
+
+def as_text(content: bytes) -> str:
+    """The text of a file in UTF-8, without a byte order mark.
+
+    Raises:
+        ValueError: if it is none, or empty.
+    """
+    why = no_text(content[:8]) or (None if content.strip() else "it is empty")
+    if why:
+        raise ValueError(why)
+    try:
+        return content.decode().removeprefix(_MARK_OF_ORDER)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start:,} is no UTF-8: save it as UTF-8") from error
+
+
+def as_said(error: Exception) -> str:
+    """What is wrong with a text, and where, as Python found it."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if not isinstance(error, json.JSONDecodeError):
+        return f"{error}"
+    return f"line {error.lineno:,}, column {error.colno:,}: {error.msg}"
 
 
 def _elements(text: _Text) -> Iterator[JsonRow]:
     """The elements of a list that is the whole text."""
     opening = text.first_mark()
     if opening != "[":
+        _refuse_empty(opening)
         lines = "; where each line is a record of its own, end the file's name with .jsonl" if opening == "{" else ""
         raise ValueError(f"it begins with {opening!r}, not with '['{lines}")
     yield from _listed(text)
     if text.next_mark():
-        raise ValueError("something follows the list's end")
+        raise ValueError(f"{text.where(-1)}: something follows the list's end")
+
+
+def _refuse_empty(opening: str) -> None:
+    if not opening:
+        raise ValueError("it is empty")
 
 
 def _listed(text: _Text) -> Iterator[JsonRow]:
@@ -167,6 +199,7 @@ def _names(text: _Text) -> Iterator[str]:
     """The names of an object that is the whole text; whoever takes one reads its value before the next is asked for."""
     opening = text.first_mark()
     if opening != "{":
+        _refuse_empty(opening)
         raise ValueError(f"it begins with {opening!r}, not with '{{'")
     for number in _separated(text, "}"):
         name = text.element(number).value
@@ -175,7 +208,7 @@ def _names(text: _Text) -> Iterator[str]:
             raise ValueError(f"element {number} is no name with ':' behind it")
         yield name
     if text.next_mark():
-        raise ValueError("something follows the object's end")
+        raise ValueError(f"{text.where(-1)}: something follows the object's end")
 
 
 def _separated(text: _Text, end: str) -> Iterator[int]:
@@ -189,8 +222,10 @@ def _separated(text: _Text, end: str) -> Iterator[int]:
         mark = text.next_mark()
         if mark == end:
             return
+        if not mark:
+            raise ValueError(f"it ends behind element {number}: a part of it is missing")
         if mark != ",":
-            raise ValueError(f"element {number} is followed by {mark!r}, not by ',' or {end!r}")
+            raise ValueError(f"{text.where(-1)}: element {number} is followed by {mark!r}, not by ',' or {end!r}")
         number += 1
 
 
@@ -203,6 +238,8 @@ class _Text:
         self._json = json.JSONDecoder()
         # what is read and not yet consumed begins at `place` of `buffer`, at byte `offset` of the file
         self._buffer, self._place, self._offset, self._ended = "", 0, 0, False
+        # bytes that were read, and line ends in front of the buffer
+        self._read, self._lines = 0, 0
 
     def first_mark(self) -> str:
         """The first character of the text that is no white space, behind a byte order mark."""
@@ -226,20 +263,40 @@ class _Text:
         """The value that begins here, or behind white space."""
         self.next_mark(consume=False)
         while True:
-            problem = ""
+            problem = None
             try:
                 value, end = self._json.raw_decode(self._buffer, self._place)
             except ValueError as error:
-                problem = str(error)
+                problem = error
             # a number may go on behind the window, or in what stands there ("0" of "0." parses); all else that is cut does not
-            if not problem and (self._ended or self._buffer[end : end + 1] not in _OF_NUMBERS):
+            if problem is None and (self._ended or self._buffer[end : end + 1] not in _OF_NUMBERS):
                 start, text = self._offset, self._buffer[self._place : end].encode()
                 self._advance(end - self._place, len(text))
                 return JsonRow(start, text, value)
             if len(self._buffer) - self._place > MAX_ROW:
-                raise ValueError(f"element {number} is longer than {MAX_ROW:,} characters, or no JSON: {problem}")
+                raise ValueError(
+                    f"element {number} is longer than {MAX_ROW:,} characters, or no JSON; it begins on {self.where()}"
+                )
             if not self._more():
-                raise ValueError(f"element {number}: {problem}")
+                raise ValueError(f"element {number}{self._told(problem)}")
+
+    def where(self, ahead: int = 0) -> str:
+        """The line and the byte of the file, the one counted from 1 and the other from 0, so many characters from here."""
+        place = self._place + ahead
+        line = self._lines + self._buffer.count("\n", 0, place) + 1
+        first, last = sorted((self._place, place))
+        size = len(self._buffer[first:last].encode())
+        return f"line {line:,} (byte {self._offset + (size if ahead > 0 else -size):,})"
+
+    def _told(self, problem: ValueError | None) -> str:
+        """What is wrong with the value that begins here."""
+        # a number of more digits than Python reads has no place of its own
+        if not isinstance(problem, json.JSONDecodeError):
+            return f": {self.where()}: {problem}" if problem else ""
+        is_cut = not self._buffer[problem.pos :].strip() or problem.msg.startswith("Unterminated string")
+        if self._ended and is_cut:
+            return f", which begins on {self.where()}, does not end: a part of the file is missing"
+        return f": {self.where(problem.pos - self._place)}: {problem.msg}"
 
     def _advance(self, characters: int, size: int) -> None:
         self._place += characters
@@ -250,7 +307,14 @@ class _Text:
         if self._ended:
             return False
         rest = self._buffer[self._place :]
+        self._lines += self._buffer.count("\n", 0, self._place)
         chunk = self._file.read(max(CHUNK, len(rest)))
         self._ended = not chunk
-        self._buffer, self._place = rest + self._decoder.decode(chunk, final=self._ended), 0
+        kept = len(self._decoder.getstate()[0])
+        try:
+            decoded = self._decoder.decode(chunk, final=self._ended)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"byte {self._read - kept + error.start:,} is no UTF-8: save it as UTF-8") from error
+        self._read += len(chunk)
+        self._buffer, self._place = rest + decoded, 0
         return True

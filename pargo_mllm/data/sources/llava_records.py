@@ -12,6 +12,7 @@ MARK = "<image>"
 TURNS = ("conversations", "conversatons")
 # why records are left out
 NO_TURNS = "records without conversations: [{from, value}]"
+NO_TEXT = "records with a turn that says no text, but null, a number, a list or an object"
 HALF = "records with a text that holds half a character (a lone surrogate)"
 ID = "records whose id is neither text nor number"
 NO_NAMES = "records whose image is neither a name nor a list of names"

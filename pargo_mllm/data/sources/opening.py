@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import re
@@ -13,6 +14,16 @@ from pathlib import Path
 _MAX_NAME, _MAX_PATH = 255, 4095
 # bytes of a file that is read whole; the largest official one of a set has 700 MB
 MAX_WHOLE = 2**31
+# what is no text in UTF-8, by its first bytes
+_OTHERS = {
+    codecs.BOM_UTF16_LE: "it is UTF-16: save it as UTF-8",
+    codecs.BOM_UTF16_BE: "it is UTF-16: save it as UTF-8",
+    b"\x1f\x8b": "it is compressed: unpack it",
+    b"BZh": "it is compressed: unpack it",
+    b"\xfd7zXZ\0": "it is compressed: unpack it",
+    b"\x28\xb5\x2f\xfd": "it is compressed: unpack it",
+    b"PK\x03\x04": "it is a zip archive: unpack it",
+}
 # of Windows; to others a name may begin so, and none that is meant does
 _DRIVE = re.compile(r"[A-Za-z]:")
 
@@ -44,12 +55,19 @@ def read_whole(file: str | os.PathLike, most: int = MAX_WHOLE) -> bytes:
         return opened.read(most)
 
 
+def no_text(begins: bytes) -> str | None:
+    """Why a file that begins so can be no text in UTF-8, and what to do about it; None where it may be one."""
+    return next((why for mark, why in _OTHERS.items() if begins.startswith(mark)), None)
+
+
 def leads_inside(name: str) -> bool:
     """Whether a name can be that of a file in a folder or below it: relative, nowhere up, and one that a file can have.
 
     What would lead out on Windows (``..\\x``, ``C:\\x``) is none, wherever it is read.
     """
-    if ("\\" in name and (name[0] == "\\" or ".." in re.split(r"[\\/]", name))) or _DRIVE.match(name):
+    there = set(re.split(r"[\\/]", name))
+    # the last of these is the folder itself
+    if ("\\" in name and (name[0] == "\\" or ".." in there or there <= {"", "."})) or _DRIVE.match(name):
         return False
     try:
         size = len(name.encode())

@@ -11,6 +11,7 @@ from pargo_mllm.data.sources.llava_records import (
     BOTH,
     MARK,
     NO_NAMES,
+    NO_TEXT,
     NO_TURNS,
     VIDEO,
     UnusableRecord,
@@ -262,7 +263,7 @@ def _turn(speaker: str, value: Any) -> Turn:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise _no_turns(f"a turn says {described(value)}, which is no text")
+        raise UnusableRecord(NO_TEXT, f"a turn says {described(value)}, which is no text")
     return value
 
 

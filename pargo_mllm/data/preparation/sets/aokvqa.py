@@ -8,7 +8,7 @@ from typing import Any
 from pargo_mllm.data.preparation.data_set import INSTRUCTIONS, DataSet, Need, Options
 from pargo_mllm.data.preparation.entries import Entry, Picture, Skipped, chance, turns
 from pargo_mllm.data.preparation.fields import line, lines, text, whole
-from pargo_mllm.data.preparation.instructions import AGAIN, NO_QUESTION, among, below
+from pargo_mllm.data.preparation.instructions import AGAIN, NO_PHOTOGRAPH, NO_QUESTION, among, below
 from pargo_mllm.data.preparation.official_files import OfficialFiles
 
 HOME = "https://allenai.org/project/a-okvqa/home"
@@ -30,8 +30,10 @@ def entries(files: OfficialFiles, options: Options) -> Iterator[Entry | Skipped]
 
 def _entry(id: str, row: Any, photographs: str, folder: str, options: Options) -> Entry | Skipped:
     question, image = line(row, "question"), whole(row, "image_id")
-    if not question or not image:
+    if not question:
         return Skipped(id, NO_QUESTION)
+    if not image:
+        return Skipped(id, NO_PHOTOGRAPH)
     choices, right = lines(row, "choices"), row.get("correct_choice_idx")
     if not 1 < len(choices) <= 26 or type(right) is not int or not 0 <= right < len(choices):
         return Skipped(id, NO_CHOICE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from pargo_mllm.data.preparation.captions import SILENT
 from pargo_mllm.data.preparation.data_set import COARSE, DataSet, Need, Options
 from pargo_mllm.data.preparation.entries import Entry, Picture, Skipped, turns
 from pargo_mllm.data.preparation.fields import of_list, of_object, text, whole
@@ -28,7 +29,7 @@ def _entry(caption: Any, images: dict[str, Any], folder: str) -> Entry | Skipped
     image = images.get(text(caption, "image_id"))
     file = text(image, "file_name")
     if not said.strip():
-        return Skipped(id, "captions that say nothing")
+        return Skipped(id, SILENT)
     if not file:
         return Skipped(id, "captions of a photograph that the file does not name")
     width, height = whole(image, "width"), whole(image, "height")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pargo_mllm.data.preparation.data_set import INSTRUCTIONS, DataSet, Need, Options
 from pargo_mllm.data.preparation.entries import Entry, Picture, Skipped
 from pargo_mllm.data.preparation.fields import line, text
-from pargo_mllm.data.preparation.instructions import AGAIN, NO_ANSWER, NO_QUESTION, by_picture, conversations
+from pargo_mllm.data.preparation.instructions import AGAIN, NO_ANSWER, NO_PHOTOGRAPH, NO_QUESTION, by_picture, conversations
 from pargo_mllm.data.preparation.official_files import OfficialFiles
 
 HOME = "https://cs.stanford.edu/people/dorarad/gqa/download.html"
@@ -20,8 +20,10 @@ def entries(files: OfficialFiles, options: Options) -> Iterator[Entry | Skipped]
     asked, seen = [], set()
     for id, row in files.members(name, f"questions1.2/{name}", f"questions/{name}"):
         image, question, answer = text(row, "imageId"), line(row, "question"), line(row, "answer")
-        if not question or not image:
+        if not question:
             yield Skipped(id, NO_QUESTION)
+        elif not image:
+            yield Skipped(id, NO_PHOTOGRAPH)
         elif not answer:
             yield Skipped(id, NO_ANSWER)
         elif id in seen:

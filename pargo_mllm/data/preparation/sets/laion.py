@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pargo_mllm.data.preparation.captions import NO_ADDRESS, SILENT, captioned
 from pargo_mllm.data.preparation.data_set import COARSE, DataSet, Need, Options, PreparationError
 from pargo_mllm.data.preparation.entries import Entry, Picture, Skipped
-from pargo_mllm.data.preparation.official_files import OfficialFiles
+from pargo_mllm.data.preparation.official_files import OfficialFiles, of_each
 from pargo_mllm.data.sources.parquet_rows import Row, parquet_columns, parquet_rows
 from pargo_mllm.data.sources.shard_samples import PICTURES
 
@@ -27,11 +28,14 @@ def entries(files: OfficialFiles, options: Options) -> Iterator[Entry | Skipped]
     ``00000.parquet``), or an address. The width and height that LAION gives are those of what was found when it was made; what
     lies there now may be as good in another size, so they are not asked for.
     """
-    for name in files.ending(".parquet"):
-        path = files.container(name)
-        columns = _Columns(path, files.root / name.removesuffix(path.suffix))
-        for number, row in enumerate(parquet_rows(path, columns.wanted)):
-            yield columns.entry(name, number, row)
+    yield from of_each(files.ending(".parquet"), partial(_rows, files))
+
+
+def _rows(files: OfficialFiles, name: str) -> Iterator[Entry | Skipped]:
+    path = files.container(name)
+    columns = _Columns(path, files.root / name.removesuffix(path.suffix))
+    for number, row in enumerate(parquet_rows(path, columns.wanted)):
+        yield columns.entry(name, number, row)
 
 
 class _Columns:

@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pargo_mllm.data.preparation.captions import DETAILED_PROMPT
+from pargo_mllm.data.preparation.captions import DETAILED_PROMPT, SILENT
 from pargo_mllm.data.preparation.data_set import DETAILED, DataSet, Need, Options, PreparationError
 from pargo_mllm.data.preparation.entries import Entry, Skipped, turns
 from pargo_mllm.data.preparation.llava_lists import records
 from pargo_mllm.data.preparation.official_files import OfficialFiles
+from pargo_mllm.data.sources.llava_records import TURNS, UnusableRecord
+from pargo_mllm.data.sources.record_forms import as_llava
+
+NO_PICTURE = "captions that name no picture"
 
 
 def entries(files: OfficialFiles, options: Options) -> Iterator[Entry | Skipped]:
@@ -21,14 +25,18 @@ def entries(files: OfficialFiles, options: Options) -> Iterator[Entry | Skipped]
     names = [name for name in files.ending(".json", ".jsonl") if "/" not in name] or files.ending(".json", ".jsonl")
     if len(names) > 1:
         raise PreparationError(f"{files.root} has several lists: {', '.join(names[:5])}; one is read, take the others away.")
-    yield from records(map(_as_record, files.rows(names[0])), files.folder("images", ""))
+    yield from records(files.rows(names[0]), files.folder("images", ""), form=_as_llava)
 
 
-def _as_record(row: Any) -> Any:
-    if not (isinstance(row, dict) and isinstance(row.get("caption"), str) and isinstance(row.get("image"), str)):
-        return row
+def _as_llava(row: Any) -> Any:
+    if not isinstance(row, dict) or "caption" not in row or any(key in row for key in TURNS):
+        return as_llava(row)
+    if not isinstance(row["caption"], str) or not row["caption"].strip():
+        raise UnusableRecord(SILENT, "its caption says nothing, or is no text")
+    if not isinstance(row.get("image"), str) or not row["image"]:
+        raise UnusableRecord(NO_PICTURE, "its image is no name")
     said = turns([(DETAILED_PROMPT, row["caption"].strip())])
-    return {"id": row.get("id"), "image": row["image"], "conversations": list(said)}
+    return {"image": row["image"], "conversations": list(said)}
 
 
 ALL = [

@@ -20,6 +20,8 @@ from pargo_mllm.data.sources.plain_pickle import plain_pickle
 
 PHOTOGRAPHS = "train2014"
 NO_PHOTOGRAPH = "phrases on a photograph that the file does not name"
+NO_ANNOTATION = "phrases on an object that the file does not have"
+NO_SUCH_PHOTOGRAPH = "boxes on a photograph that the file does not name"
 SEVERAL = "phrases with several boxes"
 
 Size = tuple[int, int]
@@ -49,17 +51,21 @@ def _photograph(folder: str, name: str) -> Picture:
 
 def _mdetr(files: OfficialFiles, name: str, photograph: Callable[[str], Picture]) -> Iterator[Region | Skipped]:
     boxes: dict[str, list[Any]] = {}
+    known: set[str] = set()
     for row in files.listed("annotations", name):
         boxes.setdefault(text(row, "image_id"), []).append(row.get("bbox") if isinstance(row, dict) else None)
     for row in files.listed("images", name):
         id, file, own = text(row, "id", "?"), text(row, "file_name"), boxes.get(text(row, "id"), [])
+        known.add(text(row, "id"))
         if not file:
             yield Skipped(id, NO_PHOTOGRAPH)
-        elif len(own) > 1:
-            yield Skipped(id, SEVERAL)
+        elif len(own) != 1:
+            yield Skipped(id, SEVERAL if own else NO_ANNOTATION)
         else:
             size = (whole(row, "width"), whole(row, "height"))
-            yield Region(id, line(row, "caption"), numbers(own[0] if own else None), size, photograph(file))
+            yield Region(id, line(row, "caption"), numbers(own[0]), size, photograph(file))
+    for id, own in boxes.items():
+        yield from (Skipped(id or "?", NO_SUCH_PHOTOGRAPH) for _ in (own if id not in known else ()))
 
 
 def _refs(files: OfficialFiles, name: str, photograph: Callable[[str], Picture]) -> Iterator[Region | Skipped]:
@@ -82,9 +88,12 @@ def _refs(files: OfficialFiles, name: str, photograph: Callable[[str], Picture])
             continue
         file, size = images.get(text(ref, "image_id"), ("", (0, 0)))
         for sentence in sentences:
-            id, box = text(sentence, "sent_id", "?"), boxes.get(text(ref, "ann_id"), [])
+            id, box = text(sentence, "sent_id", "?"), boxes.get(text(ref, "ann_id"))
             phrase = line(sentence, "sent") or line(sentence, "raw")
-            yield Region(id, phrase, box, size, photograph(file)) if file else Skipped(id, NO_PHOTOGRAPH)
+            if not file or box is None:
+                yield Skipped(id, NO_ANNOTATION if file else NO_PHOTOGRAPH)
+            else:
+                yield Region(id, phrase, box, size, photograph(file))
 
 
 def _set(name: str, title: str, about: str, by: str, phrases: str, describe: str) -> DataSet:

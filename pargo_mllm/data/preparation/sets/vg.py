@@ -15,6 +15,7 @@ from pargo_mllm.data.preparation.regions import Region, region_entry
 HOME = "https://homes.cs.washington.edu/~ranjay/visualgenome/api.html"
 DESCRIBE = "Please provide a short description of this region: {box}"
 NO_REGIONS = "photographs without a list of regions"
+ELSEWHERE = "regions that name another photograph than the one they stand with"
 _BOX = ("x", "y", "width", "height")
 
 
@@ -48,6 +49,9 @@ def _regions(
             yield Skipped(id, AGAIN)
             continue
         seen.add(id)
+        if isinstance(one, dict) and one.get("image_id") is not None and text(one, "image_id") != image:
+            yield Skipped(id, ELSEWHERE)
+            continue
         box = numbers([one.get(key) for key in _BOX]) if isinstance(one, dict) else []
         yield region_entry(Region(id, line(one, "phrase"), box, size, picture), "vg", DESCRIBE, options)
 

@@ -7,25 +7,42 @@ from collections.abc import Iterator
 from pargo_mllm.data.preparation.data_set import INSTRUCTIONS, DataSet, Need, Options
 from pargo_mllm.data.preparation.entries import Entry, Picture, Skipped
 from pargo_mllm.data.preparation.fields import line, text, whole
-from pargo_mllm.data.preparation.instructions import AGAIN, NO_ANSWER, NO_QUESTION, below, by_picture, conversations
+from pargo_mllm.data.preparation.instructions import (
+    AGAIN,
+    NO_ANSWER,
+    NO_PHOTOGRAPH,
+    NO_QUESTION,
+    below,
+    by_picture,
+    conversations,
+)
 from pargo_mllm.data.preparation.official_files import OfficialFiles
 
 HOME = "https://visualqa.org/download.html"
+NO_SUCH_QUESTION = "annotations of a question that the file does not have"
+ANSWERED = "annotations of a question that an earlier one is of"
 
 
 def entries(files: OfficialFiles, options: Options) -> Iterator[Entry | Skipped]:
-    """A conversation of up to ten questions about a photograph; questions in the order of their file."""
+    """A conversation of up to ten questions about a photograph; questions in the order of their file. An annotation is an entry
+    of its own where it is of no question, or of one that has another.
+    """
     split = options.split or "train2014"
-    answers = {
-        text(row, "question_id"): line(row, "multiple_choice_answer")
-        for row in files.listed("annotations", f"v2_mscoco_{split}_annotations.json")
-    }
+    answers: dict[str, str] = {}
+    for row in files.listed("annotations", f"v2_mscoco_{split}_annotations.json"):
+        id = text(row, "question_id", "?")
+        if id in answers:
+            yield Skipped(id, ANSWERED)
+        answers.setdefault(id, line(row, "multiple_choice_answer"))
     folder = files.folder(split, f"images/{split}", "images")
-    asked, seen = [], set()
+    asked, seen, known = [], set(), set()
     for row in files.listed("questions", f"v2_OpenEnded_mscoco_{split}_questions.json"):
         id, question, image = text(row, "question_id", "?"), line(row, "question"), whole(row, "image_id")
-        if not question or not image:
+        known.add(id)
+        if not question:
             yield Skipped(id, NO_QUESTION)
+        elif not image:
+            yield Skipped(id, NO_PHOTOGRAPH)
         elif not answers.get(id):
             yield Skipped(id, NO_ANSWER)
         elif id in seen:
@@ -33,6 +50,7 @@ def entries(files: OfficialFiles, options: Options) -> Iterator[Entry | Skipped]
         else:
             seen.add(id)
             asked.append((str(image), question, answers[id]))
+    yield from (Skipped(id, NO_SUCH_QUESTION) for id in answers if id not in known)
     for number, pairs in by_picture(asked).items():
         name = f"COCO_{split}_{int(number):012d}.jpg"
         yield from conversations(number, Picture.file(below(folder, name), f"{split}/{name}"), pairs)

@@ -9,26 +9,35 @@ from typing import Any
 from pargo_mllm.data.preparation.data_set import INSTRUCTIONS, DataSet, Need, Options
 from pargo_mllm.data.preparation.entries import Entry, Picture, Skipped, turns
 from pargo_mllm.data.preparation.fields import line, text
-from pargo_mllm.data.preparation.instructions import NO_ANSWER, short
+from pargo_mllm.data.preparation.instructions import short
 from pargo_mllm.data.preparation.official_files import OfficialFiles
 from pargo_mllm.data.sources.json_rows import DAMAGED
 
 HOME = "https://github.com/cambridgeltl/visual-spatial-reasoning"
 NO_STATEMENT = 'captions of another form than "The X is R the Y."'
-ANSWERS = {"1": "yes", "0": "no"}
+NO_LABEL = "captions whose label is neither 0 nor 1"
 _STATEMENT = re.compile(
     r"(?P<first>(?:the|an?) [^.?!]+?) (?:(?P<be>is|are) (?P<where>[^.?!]+)"
     r"|(?P<verb>contains?|consists? of|ha(?:s|ve) as a part|ha(?:s|ve)) (?P<second>[^.?!]+))[. ]*",
     re.IGNORECASE,
 )
+# what makes it unsure which verb is the sentence's, or what yes means
+_CLAUSE = re.compile(r"\b(?:who|whom|whose|that|which|where|when|while|if)\b", re.IGNORECASE)
+_VERB = re.compile(r"\b(?:is|are|was|were|has|have|contains?|consists?)\b", re.IGNORECASE)
+_DENIAL = re.compile(r"\b(?:not|never|no|neither|nor|without)\b|n['’]t\b", re.IGNORECASE)
 
 
 def as_question(caption: str) -> str | None:
     """A caption as a question: "The cat is on the bed." asks "Is the cat on the bed?", "The cup contains the cat." asks "Does
-    the cup contain the cat?"; None for one of another form.
+    the cup contain the cat?"; None for one of another form, and where it is not sure which verb the sentence's is, or what a
+    yes would mean: one with a clause in front of the verb, with a second sentence behind it, or that denies something.
     """
     found = _STATEMENT.fullmatch(caption)
-    if found is None:
+    if found is None or _CLAUSE.search(found["first"]) or _DENIAL.search(caption):
+        return None
+    # a clause has a verb of its own
+    behind = _CLAUSE.split(found["where"] or found["second"], maxsplit=1)[0]
+    if _VERB.search(behind):
         return None
     first = found["first"][0].lower() + found["first"][1:]
     if found["be"]:
@@ -51,11 +60,11 @@ def entries(files: OfficialFiles, options: Options) -> Iterator[Entry | Skipped]
 def _entry(id: str, row: Any, files: OfficialFiles) -> Entry | Skipped:
     if row is DAMAGED or not isinstance(row, dict):
         return Skipped(id, "lines that are no JSON object")
-    question, answer, image = as_question(line(row, "caption")), ANSWERS.get(text(row, "label")), text(row, "image")
+    question, answer, image = as_question(line(row, "caption")), _answer(row.get("label")), text(row, "image")
     if question is None:
         return Skipped(id, NO_STATEMENT)
     if answer is None:
-        return Skipped(id, NO_ANSWER)
+        return Skipped(id, NO_LABEL)
     if not image:
         return Skipped(id, "captions of no photograph")
     # photographs of COCO's train2017 and val2017; the address ends with which
@@ -63,6 +72,13 @@ def _entry(id: str, row: Any, files: OfficialFiles) -> Entry | Skipped:
     place = files.first(*(f"{folder}/{image}" for folder in ("images", "trainval2017", *own, "train2017", "val2017") if folder))
     asked = f"{short(question)} Please answer yes or no."
     return Entry(id, Picture.file(place), turns([(asked, answer)]))
+
+
+def _answer(label: Any) -> str | None:
+    """What a label says: 0 or 1, in whichever way JSON spells the number (1, 1.0, true, "1")."""
+    if not isinstance(label, (bool, int, float, str)):
+        return None
+    return {1: "yes", "1": "yes", 0: "no", "0": "no"}.get(label)
 
 
 ALL = [

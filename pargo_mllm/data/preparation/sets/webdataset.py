@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Iterator
+from functools import partial
 from io import FileIO
 from typing import Any
 
@@ -12,7 +14,7 @@ from pargo_mllm.data.preparation.captions import SILENT, UNREADABLE, captioned
 from pargo_mllm.data.preparation.data_set import COARSE, DataSet, Need, Options, PreparationError
 from pargo_mllm.data.preparation.entries import Entry, Picture, Skipped
 from pargo_mllm.data.preparation.llava_lists import SEVERAL, turns_of
-from pargo_mllm.data.preparation.official_files import OfficialFiles
+from pargo_mllm.data.preparation.official_files import OfficialFiles, of_each
 from pargo_mllm.data.sources.json_rows import parse_json
 from pargo_mllm.data.sources.llava_records import NO_TURNS, TURNS
 from pargo_mllm.data.sources.opening import open_regular
@@ -30,25 +32,27 @@ def entries(files: OfficialFiles, options: Options) -> Iterator[Entry | Skipped]
 
     Its .json says the conversations, or the caption; where that has none, the .txt does.
     """
-    told: set[str] = set()
-    for name in files.ending(".tar"):
-        path = files.container(name)
-        stem = name.removesuffix(path.suffix)
-        with open_regular(path) as opened:
-            for number, found in enumerate(shard_samples(path)):
-                if isinstance(found, LeftOut):
-                    # a stranger can invent any number of extensions
-                    reason = found.told if found.told in told or len(told) < MOST_REASONS else OTHER
-                    told.add(reason)
-                    # samples count once, and members that are of none one by one
-                    for _ in range(1 if found.is_sample else found.members):
-                        yield Skipped(f"{stem}/{number}", reason)
-                else:
-                    yield _entry(name, stem, number, found, opened)
+    yield from of_each(files.ending(".tar"), partial(_shard, files, set()))
+
+
+def _shard(files: OfficialFiles, told: set[str], name: str) -> Iterator[Entry | Skipped]:
+    path = files.container(name)
+    stem = name.removesuffix(path.suffix)
+    with open_regular(path) as opened:
+        for number, found in enumerate(shard_samples(path)):
+            if isinstance(found, LeftOut):
+                # a stranger can invent any number of extensions
+                reason = found.told if found.told in told or len(told) < MOST_REASONS else OTHER
+                told.add(reason)
+                # samples count once, and members that are of none one by one
+                for _ in range(1 if found.is_sample else found.members):
+                    yield Skipped(f"{stem}/{number}", reason)
+            else:
+                yield _entry(name, stem, number, found, opened)
 
 
 def _entry(name: str, stem: str, number: int, sample: Sample, opened: FileIO) -> Entry | Skipped:
-    id = f"{stem}/{sample.key.rpartition('/')[2]}".encode("utf-8", "replace").decode()
+    id = f"{stem}/{posixpath.normpath(sample.key)}".encode("utf-8", "replace").decode()
     if len(sample.pictures) > 1:
         return Skipped(id, SEVERAL)
     if max(sample.json[1], sample.txt[1]) > MAX_TEXT:

@@ -274,3 +274,21 @@ def test_columns_are_read_forwards_over_pieces(source, monkeypatch):
     made("laion", source)
     for number, record in enumerate(records(source)):
         assert (source.parent / "out" / "images" / record["image"]).read_bytes() == picture_bytes(number)
+
+
+@pytest.mark.parametrize(("name", "suffix"), [("webdataset", "tar"), ("laion", "parquet")])
+def test_all_damaged_files_are_named_at_once(name, suffix, source, tmp_path):
+    (tmp_path / "good").mkdir()
+    write(name, tmp_path / "good")
+    good = next(path for path in sorted((tmp_path / "good").iterdir()) if path.suffix == f".{suffix}")
+    (source / f"a.{suffix}").write_bytes(good.read_bytes()[:700])
+    (source / f"b.{suffix}").write_bytes(good.read_bytes())
+    (source / f"c.{suffix}").write_bytes(b"")
+    with pytest.raises(UserError) as raised:
+        made(name, source)
+    said = str(raised.value)
+    assert "2 of 3 files" in said
+    assert all(f"{source / one}.{suffix}" in said for one in "ac")
+    assert f"b.{suffix}" not in said
+    assert len(said.splitlines()) == 1
+    assert not (source.parent / "out").exists()

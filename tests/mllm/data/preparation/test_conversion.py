@@ -150,3 +150,13 @@ def test_what_cannot_be_converted_is_one_line(source, tmp_path, capsys):
         assert len(done.said.strip().splitlines()) == 1
     assert (tmp_path / "there.json").read_text() == "mine"
     assert {path.name for path in tmp_path.iterdir()} == {"in", "there.json", "link.json"}
+
+
+def test_a_picture_in_a_record_that_is_cut_is_counted(tmp_path):
+    records = [chat(inline(1)), chat(inline(2))]
+    url = records[1]["messages"][0]["content"][0]["image_url"]
+    content = picture_bytes(2, "JPEG")
+    url["url"] = f"data:image/jpeg;base64,{base64.b64encode(content[: len(content) - 30]).decode()}"
+    (tmp_path / "in.json").write_text(json.dumps(records))
+    done = convert(tmp_path / "in.json", tmp_path / "out.json")
+    assert (done.written, dict(done.skipped)) == (1, {"records that hold a picture which cannot be read": 1})

@@ -1,6 +1,7 @@
 """What templates make of official questions, told without them: grammar, letters, boxes, chance."""
 
 import json
+import pickle
 import re
 
 import pytest
@@ -38,6 +39,17 @@ def entries_of(name, folder, **options):
         ("The cake consists of the banana.", "Does the cake consist of the banana?"),
         ("The train has as a part the bench.", "Does the train have the bench as a part?"),
         ("The cat is on the bed. The dog is not.", None),
+        ("The cat and the dog are on the bed.", "Are the cat and the dog on the bed?"),
+        ("The bed's cat has the tail.", "Does the bed's cat have the tail?"),
+        # whose verb it is
+        ("The person who is tall is on the bed.", None),
+        ("The bed that has the cat is near the person.", None),
+        ("The cat is on the bed and the dog is under it.", None),
+        ("The suitcase contains the cat and is open.", None),
+        # what yes means
+        ("The cat is not on the bed.", None),
+        ("The cat has no tail.", None),
+        ("The cat that isn't black is on the bed.", None),
         ("There is a cat on the bed.", None),
         ("Is the cat on the bed?", None),
         ("The cat on the bed.", None),
@@ -168,3 +180,89 @@ def test_boxes_that_cannot_be_are_counted_by_what_is_wrong(box, reason):
     skipped = region_entry(region, "vg", "{box}", Options())
     assert isinstance(skipped, Skipped)
     assert reason in skipped.reason
+
+
+@pytest.mark.parametrize("name", ["vqav2", "gqa", "ocrvqa"])
+@pytest.mark.parametrize("fault", ["What does <image> mean?", "half \ud83d", "What is in the <video>?"])
+@pytest.mark.parametrize("in_answer", [False, True], ids=["question", "answer"])
+def test_a_question_that_cannot_be_used_takes_no_others_with_it(name, fault, in_answer, tmp_path):
+    pairs = [(f"question {number}?", f"answer {number}") for number in range(12)]
+    pairs[3] = ("question 3?", fault) if in_answer else (fault, "answer 3")
+    for folder in ("train2014", "images"):
+        (tmp_path / folder).mkdir()
+    if name == "vqav2":
+        asked = [{"question_id": number, "image_id": 7, "question": pair[0]} for number, pair in enumerate(pairs)]
+        said = [{"question_id": number, "multiple_choice_answer": pair[1]} for number, pair in enumerate(pairs)]
+        (tmp_path / "v2_OpenEnded_mscoco_train2014_questions.json").write_text(json.dumps({"questions": asked}))
+        (tmp_path / "v2_mscoco_train2014_annotations.json").write_text(json.dumps({"annotations": said}))
+    elif name == "gqa":
+        rows = {number: {"imageId": "7", "question": pair[0], "answer": pair[1]} for number, pair in enumerate(pairs)}
+        (tmp_path / "train_balanced_questions.json").write_text(json.dumps(rows))
+    else:
+        row = {"split": 1, "questions": [pair[0] for pair in pairs], "answers": [pair[1] for pair in pairs]}
+        (tmp_path / "dataset.json").write_text(json.dumps({"7": row}))
+    found = entries_of(name, tmp_path)
+    said = [turn["value"] for entry in found if isinstance(entry, Entry) for turn in entry.conversations[1::2]]
+    # an answer is no place for a video
+    is_said = in_answer and "video" in fault
+    assert [text for text in said if text != fault] == [f"answer {number}" for number in range(12) if number != 3]
+    assert len([entry for entry in found if isinstance(entry, Skipped)]) == (0 if is_said else 1)
+
+
+def skipped_of(name, folder):
+    return [(entry.id, entry.reason) for entry in entries_of(name, folder) if isinstance(entry, Skipped)]
+
+
+def test_a_label_is_zero_or_one_however_it_is_spelled(tmp_path):
+    labels = [1, 0, "1", "0", True, False, 1.0, 0.0, 2, None, -1, "yes", "1.0", [1], 0.5, float("nan")]
+    (tmp_path / "random").mkdir()
+    rows = [{"image": "a.jpg", "caption": "The cat is on the bed.", "label": label} for label in labels]
+    (tmp_path / "random" / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = entries_of("vsr", tmp_path)
+    assert [one.conversations[1]["value"] for one in found[:8]] == ["yes", "no"] * 4
+    assert {one.reason for one in found[8:]} == {"captions whose label is neither 0 nor 1"}
+
+
+@pytest.mark.parametrize("image", ["123", 123.0, None, [1], 0])
+@pytest.mark.parametrize("name", ["aokvqa", "vqav2"])
+def test_a_question_that_names_no_photograph_is_said_to(name, image, tmp_path):
+    for folder in ("train2017", "train2014"):
+        (tmp_path / folder).mkdir()
+    row = {"question_id": "1", "image_id": image, "question": "what?", "choices": ["a", "b"], "correct_choice_idx": 0}
+    (tmp_path / "aokvqa_v1p0_train.json").write_text(json.dumps([row]))
+    (tmp_path / "v2_OpenEnded_mscoco_train2014_questions.json").write_text(json.dumps({"questions": [row]}))
+    said = {"question_id": "1", "multiple_choice_answer": "a"}
+    (tmp_path / "v2_mscoco_train2014_annotations.json").write_text(json.dumps({"annotations": [said]}))
+    assert skipped_of(name, tmp_path) == [("1", "questions that name no photograph, or not as the set does")]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"caption": ["a", "b"]}, "captions that say nothing, or are no text"),
+        ({"caption": None}, "captions that say nothing, or are no text"),
+        ({"caption": " "}, "captions that say nothing, or are no text"),
+        ({"image": None}, "captions that name no picture"),
+        ({"image": ["a.jpg"]}, "captions that name no picture"),
+    ],
+)
+def test_a_caption_that_is_none_is_said_to(row, reason, tmp_path):
+    (tmp_path / "list.json").write_text(json.dumps([{"id": "1", "image": "a.jpg", "caption": "a cat", **row}]))
+    assert skipped_of("pargocap", tmp_path) == [("1", reason)]
+
+
+@pytest.mark.parametrize("form", ["mdetr", "refs"])
+def test_a_phrase_on_an_object_that_is_not_there_is_no_fault_of_a_box(form, tmp_path):
+    (tmp_path / "train2014").mkdir()
+    image = {"id": 1, "file_name": "a.jpg", "width": 20, "height": 20, "caption": "a cat"}
+    told = {"images": [image], "annotations": [{"id": 5, "image_id": 2, "bbox": [1, 1, 5, 5]}]}
+    reason = "phrases on an object that the file does not have"
+    if form == "mdetr":
+        (tmp_path / "finetune_refcoco_train.json").write_text(json.dumps(told))
+        # a box on a photograph that is not there is one more
+        assert skipped_of("refcoco", tmp_path) == [("1", reason), ("2", "boxes on a photograph that the file does not name")]
+    else:
+        ref = {"split": "train", "image_id": 1, "ann_id": 7, "ref_id": 3, "sentences": [{"sent_id": 1, "sent": "a cat"}]}
+        (tmp_path / "refs(unc).p").write_bytes(pickle.dumps([ref], protocol=2))
+        (tmp_path / "instances.json").write_text(json.dumps(told))
+        assert skipped_of("refcoco", tmp_path) == [("1", reason)]

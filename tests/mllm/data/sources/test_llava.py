@@ -93,6 +93,7 @@ TURNS, ID, IMAGE_NAME, NAME = (
     "records whose image names are none or lead out of the images",
 )
 ABSOLUTE = "records whose image names are absolute paths (image_root says where they may lead)"
+NO_TEXT = "records with a turn that says no text, but null, a number, a list or an object"
 HALF = "records with a text that holds half a character (a lone surrogate)"
 TOOLS = "records with tools or calls of them"
 MARKS, SILENT, ORDER, OPEN, UNKNOWN, SYSTEM, BOTH, VIDEO = (
@@ -125,7 +126,7 @@ def text_row(*values, **more):
         (row(conversations=[]), TURNS),
         (row(conversations={"from": "human", "value": "x"}), TURNS),
         (row(conversations=[7]), TURNS),
-        (row(conversations=[{"from": "human"}]), TURNS),
+        (row(conversations=[{"from": "human"}]), NO_TEXT),
         (row(conversations=[{"from": 1, "value": "x"}]), TURNS),
         (row(conversations=[{"from": "human", "value": ["x"]}]), TURNS),
         (row(id=[1]), ID),

@@ -29,7 +29,20 @@ def test_names_of_files_below(name):
     "name",
     [
         *("", ".", "..", "/", "/a", "//host/a", "../a", "a/..", "a/../b", "a/../../b", "a/", "a\0b", "a\ud800", "n" * 256),
-        *("C:\\a.png", "c:/a.png", "c:a", "x:", "\\a", "\\\\host\\a", "..\\a", "a\\..\\..\\b", "a/..\\b", "a/" * 3000 + "b"),
+        *(
+            "./\\",
+            ".\\.",
+            "C:\\a.png",
+            "c:/a.png",
+            "c:a",
+            "x:",
+            "\\a",
+            "\\\\host\\a",
+            "..\\a",
+            "a\\..\\..\\b",
+            "a/..\\b",
+            "a/" * 3000 + "b",
+        ),
     ],
 )
 def test_names_that_lead_elsewhere(name):

@@ -209,6 +209,7 @@ def test_pictures_may_lie_in_the_record(tmp_path):
 
 
 TURNS = "records without conversations: [{from, value}]"
+NO_TEXT = "records with a turn that says no text, but null, a number, a list or an object"
 TWO_FORMS = "records in two forms at once (conversations beside messages, from beside role)"
 TWO_PLACES = "records that name their pictures in two places at once"
 TOOLS = "records with tools or calls of them"
@@ -278,16 +279,17 @@ def with_turn(**more):
             "records with places for boxes (<bbox>, <ref-object>), which are filled in elsewhere",
         ),
         ({"messages": chat(["text"])}, TURNS),
-        ({"messages": chat(7)}, TURNS),
+        ({"messages": chat(7)}, NO_TEXT),
         ({"messages": [message(["user"], "x")]}, TURNS),
-        ({"messages": [{"role": "user"}]}, TURNS),
+        ({"messages": [{"role": "user"}]}, NO_TEXT),
         ({"messages": [message("user", "x"), "y"]}, TURNS),
         ({"messages": "[{'role': 'user'}]"}, TURNS),
         ({"query": SHOWN, "response": TOLD, "history": "[]"}, TURNS),
         ({"query": SHOWN, "response": TOLD, "history": [["x"]]}, TURNS),
-        ({"query": 7, "response": TOLD}, TURNS),
+        ({"query": 7, "response": TOLD}, NO_TEXT),
         ({"query": SHOWN}, TURNS),
-        (with_turn(content=None), TURNS),
+        (with_turn(content=None), NO_TEXT),
+        ({"conversations": [*gpt(SHOWN)[:-1], {"from": "gpt", "value": None}]}, NO_TEXT),
         (with_turn(content=" "), "records with a turn that says nothing"),
         ({"messages": [*chat(SHOWN), message("critic", "x")]}, UNKNOWN),
     ],

@@ -74,6 +74,7 @@ def turns(*values):
 
 
 TURNS = "records without conversations: [{from, value}]"
+NO_TEXT = "records with a turn that says no text, but null, a number, a list or an object"
 NAMES = "records whose image names are none or lead out of the images"
 WHAT = "records whose image is neither a name nor a list of names"
 HALF = "records with a text that holds half a character (a lone surrogate)"
@@ -99,8 +100,8 @@ RECORDS = NUMBERED | st.sampled_from(
         ("text", TURNS),
         ([[]], TURNS),
         ({"image": "a.png"}, TURNS),
-        ({"image": "a.png", "conversations": [{"from": "human"}]}, TURNS),
-        ({"image": "a.png", "conversations": turns("<image>", None)}, TURNS),
+        ({"image": "a.png", "conversations": [{"from": "human"}]}, NO_TEXT),
+        ({"image": "a.png", "conversations": turns("<image>", None)}, NO_TEXT),
         ({"image": "a.png", "conversations": turns("<image>", "\ud83d")}, HALF),
         ({"image": 7, "conversations": GOOD}, WHAT),
         ({"image": ["a.png", None], "conversations": GOOD}, WHAT),

@@ -42,6 +42,9 @@ def write(name: str, folder: Path) -> Truth:
             pictures[str(id)] = f"{place}/{image}.jpg"
             said[str(id)] = (" ".join(phrase.split()),)
             boxes[str(id)] = ((max(x, 0), y, min(x + width, 120), y + height), (120, 90))
+        # one of another photograph
+        regions.append({**regions[0], "region_id": 1000 * image + 99, "image_id": image + 1})
+        skipped += 1
         photographs.append({"id": image, "regions": regions})
     # a photograph whose size nobody tells
     photographs.append({"id": 404, "regions": [{**regions[0], "region_id": 404000, "image_id": 404}]})

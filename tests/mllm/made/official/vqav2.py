@@ -46,10 +46,13 @@ def write(name: str, folder: Path) -> Truth:
     questions.append({"image_id": 9, "question": "and this?", "question_id": 9999})
     questions.append({"image_id": 9, "question": " ", "question_id": 9998})
     questions.append(questions[0])
+    # of no question; of one that has another
+    annotations.append({**annotations[0], "question_id": 424242, "multiple_choice_answer": "of nothing"})
+    annotations.append({**annotations[0], "multiple_choice_answer": "another"})
     # questions about photographs take turns in the official file
     questions[:3], questions[3:6] = questions[3:6], questions[:3]
     info = {"info": {"version": "2.0"}, "license": {}, "data_subtype": "train2014"}
     told = {**info, "task_type": "Open-Ended", "data_type": "mscoco", "questions": questions}
     (folder / "v2_OpenEnded_mscoco_train2014_questions.json").write_text(json.dumps(told))
     (folder / "v2_mscoco_train2014_annotations.json").write_text(json.dumps({**info, "annotations": annotations}))
-    return Truth(pictures, said, skipped=3)
+    return Truth(pictures, said, skipped=5)
