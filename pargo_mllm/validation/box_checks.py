@@ -31,7 +31,7 @@ def check_boxes(sample: Sample, default: str | None, size: Size | None, stored: 
     said = [turn.get("value") for turn in turns_of(record)]
     boxes = [box for text in said if isinstance(text, str) and ("[" in text or "(" in text) for box in read_boxes(text)]
     declared = record.get("frame")
-    given = _said_size(record)
+    given = said_size(record)
     if given is not None and stored is not None and given not in (stored, stored[::-1]):
         sample.add("size_differs", f"it says {_pixels(given)}, and the file has {_pixels(stored)}")
     if declared is not None and (not isinstance(declared, str) or declared not in FRAMES):
@@ -70,7 +70,8 @@ def verdicts(counts: Mapping[str, int]) -> list[str]:
     return said
 
 
-def _said_size(record: dict[str, Any]) -> Size | None:
+def said_size(record: dict[str, Any]) -> Size | None:
+    """The width and height that a record says its picture has; None where it says none."""
     width, height = record.get("width"), record.get("height")
     if all(isinstance(one, (int, float)) and not isinstance(one, bool) and 0 < one < 1e9 for one in (width, height)):
         return (width, height)  # type: ignore[return-value]

@@ -11,7 +11,7 @@ from pargo_mllm.data.feeding.chat_format import ConversationError
 from pargo_mllm.data.frames import Size
 from pargo_mllm.data.pictures import PictureError, stored_size
 from pargo_mllm.validation import repeats
-from pargo_mllm.validation.box_checks import check_boxes
+from pargo_mllm.validation.box_checks import check_boxes, said_size
 from pargo_mllm.validation.findings import ERROR, KINDS, Finding
 from pargo_mllm.validation.leaks import check_leaks
 from pargo_mllm.validation.lengths import lengths_of
@@ -135,12 +135,16 @@ def _look_at_sample(sample: Sample, settings: Settings, seen: Seen, looker: _Loo
     if unreadable is not None and sample.conversation is not None:
         seen.unreadable[unreadable] += 1
     stored = sizes[0] if len(sizes) == len(sample.pictures) == 1 else None
+    upright = _upright(sample, stored, settings)
     if sample.record is not None:
-        seen.boxes += check_boxes(sample, settings.frame, _upright(sample, stored, settings), stored)
+        seen.boxes += check_boxes(sample, settings.frame, upright, stored)
     if settings.model is not None and sample.conversation is not None and len(sizes) == len(sample.pictures):
         _measure(sample, sizes, settings, seen)
     if settings.evaluated is not None:
-        check_leaks(sample, settings.evaluated)
+        record = sample.record or {}
+        declared = record.get("frame")
+        frame = declared if isinstance(declared, str) else settings.frame
+        check_leaks(sample, settings.evaluated, frame, said_size(record) or upright)
     if settings.near:
         _remember(sample, seen)
 
