@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from pargo_mllm.training.recipes import load_recipe
 from pargo_mllm.validation.division import DividedSet, ValidationError, part_of
 from pargo_mllm.validation.findings import Finding
 from pargo_mllm.validation.leaks import read_evaluated
+from pargo_mllm.validation.outputs import check_outputs
 from pargo_mllm.validation.run import CLEAN, ERRORS, WARNINGS, validate
 from pargo_mllm.validation.settings import Settings
 from pargo_mllm.validation.telling import lines, page
@@ -36,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValidationError("--max-length counts a model's tokens: give --model too.")
     engine = engine_of(options.engine, options.processes)
     parts = _parts(options.data, options.image_root)
+    check_outputs(options.findings, options.html, parts, options.against)
     with ExitStack() as held:
         note = held.enter_context(_noting(options.findings)) if options.findings else lambda data, finding: None
         reports = [validate(part, settings, engine, partial(note, str(part.path))) for part in parts]
@@ -74,7 +76,9 @@ def _parts(data: str, image_root: Path | None) -> list[DividedSet]:
 def _noting(file: Path) -> Iterator[Callable[[str, Finding], None]]:
     """Writes findings into a file, one a line."""
     try:
-        with whole_file(file) as aside, open(aside, "w", encoding="utf-8") as opened:
+        # a pipe or a device is written to as it is
+        is_stream = file.exists() and not file.is_file()
+        with nullcontext(file) if is_stream else whole_file(file) as aside, open(aside, "w", encoding="utf-8") as opened:
 
             def note(data: str, finding: Finding) -> None:
                 opened.write(f"{json.dumps({'data': data, **finding.told()})}\n")

@@ -85,11 +85,9 @@ def read_evaluated(files: Iterable[str]) -> Evaluated:
         if not is_asked:
             raise ScoringError(f"--against {file}: nothing in it is a question with an answer, or a caption.")
     ordered = sorted(boxes)
-    return Evaluated(
-        *(np.array(sorted(found), np.uint64) for found in (texts, asked, names, contents, sizes)),
-        phrases=np.array([phrase for phrase, _ in ordered], np.uint64),
-        boxes=np.array([box for _, box in ordered], np.float64).reshape(-1, 4),
-    )
+    sorted_hashes = [np.array(sorted(found), np.uint64) for found in (texts, asked, names, contents, sizes)]
+    phrases = np.array([phrase for phrase, _ in ordered], np.uint64)
+    return Evaluated(*sorted_hashes, phrases, np.array([box for _, box in ordered], np.float64).reshape(-1, 4))  # type: ignore[call-arg]
 
 
 def _keys(right: Right) -> Iterable[tuple[str, ...]]:
