@@ -26,16 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns the exit status: what the command says (0 where it says nothing), 2 for what a user can put right,
     130 when interrupted, 141 where nobody reads what it prints any more.
     """
-    try:
-        options = build_parser().parse_args(arguments)
-    except OSError:
-        return _printed(2, "pargo")
-    except SystemExit:
-        # the help is printed too
-        status = _printed(0, "pargo")
-        if status:
-            return status
-        raise
+    options = build_parser().parse_args(arguments)
     # what a result says that it came of
     options.words = ["pargo", *without_secrets(sys.argv[1:] if arguments is None else arguments)]
     prepare()
@@ -61,10 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _printed(status: int, command: str) -> int:
-    """The status, once all that was printed is written; another one where it cannot be."""
+def _printed(status: int, command: str, text: str = "") -> int:
+    """The status, once all that was printed is written, and the text; another one where it cannot be."""
     try:
-        sys.stdout.flush()
+        print(text, end="", flush=True)
         return status
     except BrokenPipeError:
         return _unread()
@@ -91,11 +82,13 @@ def _drop() -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Whose help does not vanish without a word where it cannot be written."""
+    """argparse lets its help vanish without a word where it cannot be written."""
 
     def print_help(self, file=None) -> None:
         """See argparse."""
-        print(self.format_help(), end="", file=file or sys.stdout)
+        status = _printed(0, self.prog, self.format_help())
+        if status:
+            raise SystemExit(status)
 
 
 def build_parser() -> argparse.ArgumentParser:
