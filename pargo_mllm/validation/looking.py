@@ -17,6 +17,7 @@ from pargo_mllm.validation.leaks import check_leaks
 from pargo_mllm.validation.lengths import lengths_of
 from pargo_mllm.validation.picture_checks import Look, links_out, look_at
 from pargo_mllm.validation.pieces import Piece, Reading
+from pargo_mllm.validation.record_checks import check_texts
 from pargo_mllm.validation.samples import Sample, SamplePicture
 from pargo_mllm.validation.settings import Settings
 
@@ -117,6 +118,7 @@ class _Looker:
 
 def _look_at_sample(sample: Sample, settings: Settings, seen: Seen, looker: _Looker) -> None:
     seen.forms[sample.form] += 1
+    check_texts(sample)
     if sample.image is not None:
         seen.images[sample.image] += 1
     sizes: list[Size] = []

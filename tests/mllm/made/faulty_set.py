@@ -157,6 +157,12 @@ def faulty_set(folder: Path) -> FaultySet:
         "image_marks",
     )
     plant("half_character", turn(1, value="cut here: \ud83d"))
+    plant("control_character", turn(1, value="an answer\0 of nothing"))
+    plant("control_character", turn(0, value="<image>\n\x1b[31mred\x1b[0m, is it?"))
+    plant(
+        "image_in_answer",
+        lambda record, number: (turn(0, value=f"what is {number}?")(record, 0), turn(1, value="<image> it is")(record, 0)),
+    )
     plant("other_media", sets(video="a.mp4"))
     plant("other_media", sets(audio=["a.wav"]))
     plant("no_turns", sets(conversations="hello"))
