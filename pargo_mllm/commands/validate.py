@@ -17,7 +17,7 @@ from pargo_mllm.validation.division import DividedSet, ValidationError, part_of
 from pargo_mllm.validation.findings import Finding
 from pargo_mllm.validation.leaks import read_evaluated
 from pargo_mllm.validation.outputs import check_outputs
-from pargo_mllm.validation.run import CLEAN, ERRORS, WARNINGS, validate
+from pargo_mllm.validation.run import CLEAN, ERRORS, WARNINGS, compare_frames, validate
 from pargo_mllm.validation.settings import Settings
 from pargo_mllm.validation.telling import lines, page
 
@@ -41,6 +41,7 @@ def run(options: argparse.Namespace) -> int:
     with ExitStack() as held:
         note = held.enter_context(_noting(options.findings)) if options.findings else lambda data, finding: None
         reports = [validate(part, settings, engine, partial(note, str(part.path))) for part in parts]
+        compare_frames(reports, note)
     if options.html is not None:
         try:
             page(reports, options.html)

@@ -97,6 +97,10 @@ _KINDS = {
     "box_frame": Kind(ERROR, "boxes whose numbers are of another frame than theirs", "declare the right one, or convert them"),
     "box_padding": Kind(ERROR, "boxes in the padding of the square, where no picture is", "declare the right frame"),
     "box_flat": Kind(NOTE, "boxes without extent", ""),
+    "box_unlikely": Kind(NOTE, "lists of four whole numbers that can be a box in no frame", ""),
+    "frames_mixed": Kind(
+        WARNING, "data whose boxes are in several frames; training reads the numbers as they are", "convert them"
+    ),
     "set_frame": Kind(WARNING, "sets whose boxes fit another frame better than their own", "compare a few with pictures"),
     # of a model
     "too_long": Kind(ERROR, "records of more tokens than are trained on", "shorten them, or raise --max-length"),

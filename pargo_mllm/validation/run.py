@@ -5,16 +5,17 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pargo_mllm.jobs import Engine
 from pargo_mllm.validation import repeats
-from pargo_mllm.validation.box_checks import verdicts
+from pargo_mllm.validation.box_checks import declared_frames, verdicts
 from pargo_mllm.validation.division import DividedSet
 from pargo_mllm.validation.findings import ERROR, KINDS, SEVERITIES, WARNING, Finding
 from pargo_mllm.validation.lengths import lengths_of
@@ -179,6 +180,9 @@ def _of_the_set(part: DividedSet, report: Report, images: Counter[str]) -> Itera
     name = part.path.name
     for verdict in verdicts(report.boxes):
         yield Finding("set_frame", verdict, name)
+    frames = declared_frames(report.boxes)
+    if len(frames) > 1:
+        yield Finding("frames_mixed", frames_told(frames), name)
     forms = {form: count for form, count in sorted(report.forms.items()) if form != "other"}
     if len(forms) > 1:
         yield Finding("several_forms", "; ".join(f"{count:,} {form}" for form, count in forms.items()), name)
@@ -186,6 +190,28 @@ def _of_the_set(part: DividedSet, report: Report, images: Counter[str]) -> Itera
         yield Finding("image_forms", "; ".join(f"{count:,} {form}" for form, count in sorted(images.items())), name)
     if not report.samples and report.complete and not report.counts["not_a_list"]:
         yield Finding("no_record", "nothing is in it", name)
+
+
+def frames_told(frames: Mapping[str, int]) -> str:
+    """Records by the frame of their boxes, in words."""
+    return "; ".join(f"{count:,} in {frame}" for frame, count in frames.items())
+
+
+def compare_frames(reports: Sequence[Report], note: Callable[[str, Finding], None] = lambda data, finding: None) -> None:
+    """Note of every part of a mixture whose boxes are in other frames than those of an earlier part."""
+    first: Report | None = None
+    for report in reports:
+        frames = declared_frames(report.boxes)
+        if first is None or not frames:
+            first = report if frames else first
+            continue
+        others = declared_frames(first.boxes)
+        if set(frames) != set(others):
+            detail = f"{frames_told(frames)}; of {first.data} {frames_told(others)}"
+            finding = Finding("frames_mixed", detail, Path(report.data).name)
+            report.counts[finding.kind] += 1
+            report.examples.setdefault(finding.kind, []).append(finding)
+            note(report.data, finding)
 
 
 class _Gathered:
