@@ -120,7 +120,8 @@ def told_of(source: str | os.PathLike, image_root: Path | None, content: Mapping
 
 def mixed_frames(frames: Iterable[Mapping[str, int]]) -> str | None:
     """A warning where the boxes of a mixture's parts are declared to be in several frames."""
-    counted = sum((Counter(one) for one in frames), Counter())
+    counted: Counter[str] = sum((Counter(one) for one in frames), Counter())
     if len(counted) < 2:
         return None
+    counted = Counter({frame: counted[frame] for frame in FRAMES if counted[frame]})
     return f"boxes of several frames are trained on, and their numbers are read as they are: {frames_told(counted)} (records)"

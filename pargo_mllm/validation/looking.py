@@ -36,8 +36,8 @@ class Seen:
         records, ids: hashes, uint64 ``[samples, 2]``; zeros for none.
         places, lines: where each begins; -1 where that is not known.
         names: each sample's id as text, None where it has none.
-        content, looks, signatures: with ``near``: of each picture, of each picture, of each sample; ``owners`` says whose
-            picture it is, ``speakers`` whose text.
+        named, content, looks: with ``near``, of each picture, whose sample ``owners`` says; ``signatures`` of each answer, whose
+            sample ``speakers`` says.
         looking, decoding: seconds.
     """
 
@@ -57,6 +57,7 @@ class Seen:
     places: list[int] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)
     names: list[str | None] = field(default_factory=list)
+    named: bytearray = field(default_factory=bytearray)
     content: bytearray = field(default_factory=bytearray)
     looks: bytearray = field(default_factory=bytearray)
     owners: list[int] = field(default_factory=list)
@@ -185,8 +186,9 @@ def _measure(sample: Sample, sizes: list[Size], settings: Settings, seen: Seen) 
 
 def _remember(sample: Sample, seen: Seen) -> None:
     looks, signature = repeats.near_hashes(sample)
-    for content, look in looks:
+    for named, content, look in looks:
         if look:
+            seen.named += named
             seen.content += content
             seen.looks += look
             seen.owners.append(sample.number)

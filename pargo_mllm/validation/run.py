@@ -224,6 +224,7 @@ class _Gathered:
         self._records, self._ids = bytearray(), bytearray()
         self._places, self._lines = array("q"), array("q")
         self._names, self._ends = bytearray(), array("q", [0])
+        self._named = bytearray()
         self._content, self._looks, self._signatures = bytearray(), bytearray(), bytearray()
         self._owners, self._speakers = array("q"), array("q")
         self._line_ends = lines
@@ -246,6 +247,7 @@ class _Gathered:
         for name in seen.names:
             self._names += (name or "").encode("utf-8", "surrogatepass")
             self._ends.append(len(self._names))
+        self._named += seen.named
         self._content += seen.content
         self._looks += seen.looks
         self._signatures += seen.signatures
@@ -268,10 +270,12 @@ class _Gathered:
     def _near(self, twice: dict[int, int]) -> Iterable[Finding]:
         content = np.frombuffer(self._content, np.uint64).reshape(-1, 2)
         looks = np.frombuffer(self._looks, np.uint8).reshape(-1, 8)
+        # a file that several records show is one
+        again = {at for at, _ in repeats.repeated(np.frombuffer(self._named, np.uint64).reshape(-1, 2))}
         same = {}
         for at, before in repeats.repeated(content):
             same[at] = before
-            if self._owners[at] not in twice and self._owners[at] != self._owners[before]:
+            if at not in again:
                 yield self._finding("duplicate_picture", self._owners[at], f"that of {self._called(self._owners[before])}")
         # of each content one
         own = np.array([at for at in range(len(looks)) if at not in same], np.int64)

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from pargo_mllm.jobs import engine_of
+from pargo_mllm.loading import save_model
 from pargo_mllm.validation.division import part_of
 from pargo_mllm.validation.run import validate
 from pargo_mllm.validation.settings import Settings
@@ -103,5 +104,13 @@ def test_several_frames_are_told_of_a_list_of_a_mixture_and_before_training(tmp_
     assert [(one.kind, one.detail) for one in found_in(tmp_path / "both.json") if one.kind == "frames_mixed"] == [
         ("frames_mixed", "1 in picture; 1 in pixels")
     ]
-    assert train("mini-stage2", "--miniature", "tiny", "--data", f"[{lists[0]}, {lists[1]}]", "--dry-run") == 0
-    assert "boxes of several frames are trained on" in capsys.readouterr().out
+
+
+def test_training_says_that_its_parts_have_several_frames(tmp_path, make_model, processor, capsys):
+    lists = [framed(tmp_path / frame, frame, frame, 3) for frame in ("pixels", "picture")]
+    save_model(make_model(), processor, tmp_path / "model")
+    words = ["mini-stage2", "--model", tmp_path / "model", "--dry-run", "--data"]
+    assert train(*words, f"[{lists[0]}, {lists[1]}]") == 0
+    assert "3 in picture; 3 in pixels" in capsys.readouterr().out
+    assert train(*words, f"[{lists[0]}, {lists[0]}]") == 0
+    assert "several frames" not in capsys.readouterr().out
