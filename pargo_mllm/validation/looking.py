@@ -36,8 +36,8 @@ class Seen:
         records, ids: hashes, uint64 ``[samples, 2]``; zeros for none.
         places, lines: where each begins; -1 where that is not known.
         names: each sample's id as text, None where it has none.
-        named, content, looks: with ``near``, of each picture, whose sample ``owners`` says; ``signatures`` of each answer, whose
-            sample ``speakers`` says.
+        named, content, looks: with ``near``, of each picture, whose sample ``owners`` says.
+        signatures: with ``near``, of each answer, whose sample ``speakers`` says.
         looking, decoding: seconds.
     """
 

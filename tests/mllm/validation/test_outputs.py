@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from pargo_cli.main import main
 from tests.mllm.made.command_line import ended
 from tests.mllm.made.faulty_set import clean_set
 
@@ -67,15 +68,23 @@ def test_a_device_is_written_to_and_not_replaced(made, capsys):
     assert not os.path.isfile("/dev/full")
 
 
-@pytest.mark.parametrize("words", [["--help"], ["data", "list"]])
-def test_what_cannot_be_printed_is_no_success(words):
-    command = [sys.executable, "-m", "pargo_mllm", *words]
+@pytest.mark.parametrize("words", [["data", "list"], ["validate", "set/list.json", "--processes", "1"]])
+def test_what_cannot_be_printed_is_no_success(words, made, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with open("/dev/full", "w") as full, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", full)
+        assert main(words) == 2
+    assert "No space left" in capsys.readouterr().err
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as unread, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", unread)
+        assert main(words) == 141
+
+
+def test_the_help_that_cannot_be_printed_is_no_success():
+    command = [sys.executable, "-m", "pargo_mllm", "--help"]
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=100)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "No space left" in done.stderr
-    reading, writing = os.pipe()
-    os.close(reading)
-    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=100)
-    os.close(writing)
-    assert (done.returncode, done.stderr) == (141, "")
