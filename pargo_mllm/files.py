@@ -6,6 +6,7 @@ manifest is missing or does not fit its files is never used.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -76,7 +77,12 @@ def whole_file(file: Path, shared: bool = False, durable: bool = True) -> Iterat
     Args:
         shared: several processes may be writing the same one; what one leaves when it is killed is not found again.
         durable: write through to the disk before the file appears; what is computed again when it is lost need not be.
+
+    Raises:
+        OSError: if a device or a pipe stands there, which no file may replace; or as writing does.
     """
+    if file.exists() and not file.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file", str(file))
     # the ending stays: some writers choose their format by it
     own = f".{file.stem}.{os.getpid()}-{secrets.token_hex(4)}.partial{file.suffix}"
     aside = file.with_name(own) if shared else _aside(file)

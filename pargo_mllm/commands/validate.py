@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from pargo_mllm.training.recipes import load_recipe
 from pargo_mllm.validation.division import DividedSet, ValidationError, part_of
 from pargo_mllm.validation.findings import Finding
 from pargo_mllm.validation.leaks import read_evaluated
-from pargo_mllm.validation.run import CLEAN, ERRORS, WARNINGS, validate
+from pargo_mllm.validation.outputs import check_outputs
+from pargo_mllm.validation.run import CLEAN, ERRORS, WARNINGS, compare_frames, validate
 from pargo_mllm.validation.settings import Settings
 from pargo_mllm.validation.telling import lines, page
 
@@ -42,9 +43,11 @@ def run(options: argparse.Namespace) -> int:
         check_written(options.findings, '{"data": "', "list of findings")
     engine = engine_of(options.engine, options.processes)
     parts = _parts(options.data, options.image_root)
+    check_outputs(options.findings, options.html, parts, options.against)
     with ExitStack() as held:
         note = held.enter_context(_noting(options.findings)) if options.findings else lambda data, finding: None
         reports = [validate(part, settings, engine, partial(note, str(part.path))) for part in parts]
+        compare_frames(reports, note)
     if options.html is not None:
         try:
             page(reports, options.html)
@@ -80,7 +83,9 @@ def _parts(data: str, image_root: Path | None) -> list[DividedSet]:
 def _noting(file: Path) -> Iterator[Callable[[str, Finding], None]]:
     """Writes findings into a file, one a line."""
     try:
-        with whole_file(file) as aside, open(aside, "w", encoding="utf-8") as opened:
+        # a pipe or a device is written to as it is
+        is_stream = file.exists() and not file.is_file()
+        with nullcontext(file) if is_stream else whole_file(file) as aside, open(aside, "w", encoding="utf-8") as opened:
 
             def note(data: str, finding: Finding) -> None:
                 opened.write(f"{json.dumps({'data': data, **finding.told()})}\n")

@@ -38,7 +38,7 @@ from pargo_mllm.training.trainer.processes import Processes, from_all
 from pargo_mllm.training.trainer.settings import StageSettings
 from pargo_mllm.training.trainer.stage_trainer import Stage
 from pargo_mllm.training.trainer.trackers import LOGS, TrackerError, check_tracker
-from pargo_mllm.validation.before_training import told_of
+from pargo_mllm.validation.before_training import mixed_frames, told_of
 
 STARTED = "started.json"
 MODEL = "model"
@@ -243,10 +243,16 @@ def _say_memory(
 
 def _say_unreadable(recipe: Recipe, data: OpenedData, cache: Path, say: Callable[[str], None]) -> None:
     """Say what will be skipped for its pictures; the other processes wait for the first one as they do for stage 0."""
+    frames = []
     for part, corpus in zip(recipe.data or (), data.train, strict=True):
         if isinstance(part.source, Path):
             root = part.image_root or (recipe.image_root if is_list(part.source) else None)
-            say(f"{shown(str(part))}: {told_of(part.source, root, corpus.settings(), cache)}")
+            told = told_of(part.source, root, corpus.settings(), cache)
+            frames.append(told.frames)
+            say(f"{shown(str(part))}: {told.line}")
+    warning = mixed_frames(frames)
+    if warning is not None:
+        say(f"warning: {warning}")
 
 
 def _check_workers(recipe: Recipe, dry_run: bool, say: Callable[[str], None]) -> None:

@@ -6,33 +6,39 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
+from pargo_mllm.data.frames import FRAMES
 from pargo_mllm.errors import UserError
 from pargo_mllm.files import whole_file
 from pargo_mllm.jobs import engine_of
+from pargo_mllm.validation.box_checks import declared_frames
 from pargo_mllm.validation.division import DividedSet, part_of
 from pargo_mllm.validation.findings import KINDS
 from pargo_mllm.validation.pieces import ListPiece, ShardPiece
-from pargo_mllm.validation.run import validate
+from pargo_mllm.validation.run import frames_told, validate
 from pargo_mllm.validation.settings import Settings
 
 # another number for other rules
-_RULES = 1
+_RULES = 2
 # what is small is looked at anew each time, at once and in this process: pieces, and bytes of a shard
 _FEW, _SMALL = 2, 2**26
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """Usable samples whose pictures cannot be read, by kind of finding; ``kept`` where an earlier look says so."""
+    """Usable samples whose pictures cannot be read, by kind of finding, and records by the frame of their boxes; ``kept`` where
+    an earlier look says so.
+    """
 
     samples: int
     skipped: Mapping[str, int]
     kept: bool = False
+    frames: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         looked = f"the pictures of {self.samples:,} samples were looked at{' before' if self.kept else ''}"
@@ -40,6 +46,13 @@ class Unreadable:
             return f"{looked}, and all are there"
         reasons = "; ".join(f"{count:,} for {KINDS[kind].what}" for kind, count in self.skipped.items())
         return f"{looked}; {sum(self.skipped.values()):,} will be skipped: {reasons}"
+
+
+class Told(NamedTuple):
+    """A line about a set, and its records by the frame of their boxes."""
+
+    line: str
+    frames: Mapping[str, int] = MappingProxyType({})
 
 
 def unreadable_pictures(
@@ -63,14 +76,15 @@ def unreadable_pictures(
     try:
         told = json.loads(file.read_text())
         skipped = {kind: int(count) for kind, count in told["skipped"].items() if kind in KINDS}
-        return Unreadable(int(told["samples"]), skipped, True)
+        frames = {frame: int(count) for frame, count in told["frames"].items() if frame in FRAMES}
+        return Unreadable(int(told["samples"]), skipped, True, frames)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     seen = _looked(part, None, f"looking at pictures of {part.path.name}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(file, shared=True, durable=False) as aside:
-            aside.write_text(json.dumps({"samples": seen.samples, "skipped": dict(seen.skipped)}))
+            aside.write_text(json.dumps({"samples": seen.samples, "skipped": seen.skipped, "frames": seen.frames}))
     except OSError:
         # looked at again the next time
         pass
@@ -79,7 +93,7 @@ def unreadable_pictures(
 
 def _looked(part: DividedSet, processes: int | None, title: str | None) -> Unreadable:
     report = validate(part, Settings(), engine_of("local", processes), title=title)
-    return Unreadable(report.usable, dict(Counter(report.unreadable)))
+    return Unreadable(report.usable, dict(Counter(report.unreadable)), False, declared_frames(report.boxes))
 
 
 def _is_small(part: DividedSet) -> bool:
@@ -95,9 +109,19 @@ def _key(part: DividedSet, content: Mapping[str, Any]) -> str:
     return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def told_of(source: str | os.PathLike, image_root: Path | None, content: Mapping[str, Any], cache: Path) -> str:
+def told_of(source: str | os.PathLike, image_root: Path | None, content: Mapping[str, Any], cache: Path) -> Told:
     """:func:`unreadable_pictures` in a line, whatever becomes of it: training goes on all the same."""
     try:
-        return str(unreadable_pictures(source, image_root, content, cache))
+        seen = unreadable_pictures(source, image_root, content, cache)
     except (UserError, OSError) as error:
-        return f"pictures were not looked at: {error}"
+        return Told(f"pictures were not looked at: {error}")
+    return Told(str(seen), seen.frames)
+
+
+def mixed_frames(frames: Iterable[Mapping[str, int]]) -> str | None:
+    """A warning where the boxes of a mixture's parts are declared to be in several frames."""
+    counted: Counter[str] = sum((Counter(one) for one in frames), Counter())
+    if len(counted) < 2:
+        return None
+    counted = Counter({frame: counted[frame] for frame in FRAMES if counted[frame]})
+    return f"boxes of several frames are trained on, and their numbers are read as they are: {frames_told(counted)} (records)"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +17,16 @@ UNDECLARED = "none"
 _ROUNDING, _PIXEL, _SHARES = 0.0015, 1.0, 2.0
 # a picture's own padding, of the square's side and on both sides together, from which a box can tell frames apart
 _PADDED = 0.2
+# sides of a picture so short that thousandths often lead beyond them as pixels
+_SMALL = 800
+# of a power of ten: counts are whole numbers
+_MICRO = 1_000_000
+_DECLARED = "declared/"
+_NO_BOXES = (
+    re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL),
+    re.compile(r"(?:[\w\])]|=\s?)[\[(][^\[\]()]{0,200}[\])]"),
+    re.compile(r"\[\s*\[[-+\d\s,\[\]]*\]\s*\]"),
+)
 # so many boxes, and shares of them, make a verdict
 _ENOUGH, _MOST, _FEW = 30, 0.95, 0.5
 
@@ -28,10 +40,11 @@ def check_boxes(sample: Sample, default: str | None, size: Size | None, stored: 
         stored: of its pixels as its file holds them.
     """
     record = sample.record or {}
-    said = [turn.get("value") for turn in turns_of(record)]
-    boxes = [box for text in said if isinstance(text, str) and ("[" in text or "(" in text) for box in read_boxes(text)]
     declared = record.get("frame")
-    given = _said_size(record)
+    said = [turn.get("value") for turn in turns_of(record)] if sample.pictures else []
+    texts = [text for text in said if isinstance(text, str) and ("[" in text or "(" in text)]
+    boxes = [box for text in texts for box in read_boxes(_without_code(text, declared is not None))]
+    given = said_size(record)
     if given is not None and stored is not None and given not in (stored, stored[::-1]):
         sample.add("size_differs", f"it says {_pixels(given)}, and the file has {_pixels(stored)}")
     if declared is not None and (not isinstance(declared, str) or declared not in FRAMES):
@@ -40,12 +53,20 @@ def check_boxes(sample: Sample, default: str | None, size: Size | None, stored: 
     frame = declared if isinstance(declared, str) else default
     size = given or size
     counts: Counter[str] = Counter()
+    if boxes and isinstance(declared, str):
+        counts[f"{_DECLARED}{declared}"] = 1
     for box in boxes:
         counts += _fits(box, frame or UNDECLARED, size)
         problem = None if frame is None else _problem(box, frame, size)
         if problem is not None:
             sample.add(problem, f"{_written(box)} in {frame}" + (f", a picture of {_pixels(size)}" if size else ""))
     return counts
+
+
+def declared_frames(counts: Mapping[str, int]) -> dict[str, int]:
+    """Records whose boxes are declared to be in a frame, by frame."""
+    told = {frame: counts.get(f"{_DECLARED}{frame}", 0) for frame in FRAMES}
+    return {frame: count for frame, count in told.items() if count}
 
 
 def verdicts(counts: Mapping[str, int]) -> list[str]:
@@ -67,10 +88,27 @@ def verdicts(counts: Mapping[str, int]) -> list[str]:
                 f"none of {telling:,} boxes on pictures far from square lies in the padding of their square: numbers "
                 f"{'said to be in picture' if frame == 'picture' else 'of no declared frame'} seem to be in padded"
             )
+        exponent = counts.get(f"{frame}/small/chance", 0) // _MICRO
+        small = counts.get(f"{frame}/small", 0)
+        if frame == "thousand" and small >= _ENOUGH and counts.get(f"{frame}/small/pixels", 0) == small:
+            said.append(
+                f"none of {small:,} boxes said to be in thousand leads beyond its own picture's width and height in pixels; "
+                f"of thousandths that happens by chance once in 10^{exponent:,}: they seem to be in pixels"
+            )
     return said
 
 
-def _said_size(record: dict[str, Any]) -> Size | None:
+def _without_code(text: str, is_declared: bool) -> str:
+    """A text without what is written like a box and is none: code, an index or a call behind a letter, what is assigned; and,
+    where boxes are only supposed to be there, rows of whole numbers in a matrix.
+    """
+    for none in _NO_BOXES[: 2 if is_declared else 3]:
+        text = none.sub(" ", text)
+    return text
+
+
+def said_size(record: dict[str, Any]) -> Size | None:
+    """The width and height that a record says its picture has; None where it says none."""
     width, height = record.get("width"), record.get("height")
     if all(isinstance(one, (int, float)) and not isinstance(one, bool) and 0 < one < 1e9 for one in (width, height)):
         return (width, height)  # type: ignore[return-value]
@@ -81,6 +119,9 @@ def _problem(box: Box, frame: str, size: Size | None) -> str | None:
     """What is wrong with a box in a frame: a kind, or None."""
     x1, y1, x2, y2 = box
     high = max(box)
+    if frame in ("picture", "padded") and high > 1 and not any(number % 1 for number in box):
+        others = (other for other in ("pixels", "thousand") if x1 < x2 and y1 < y2 and _inside(box, other, size))
+        return "box_frame" if any(others) else "box_unlikely"
     if frame in ("picture", "padded") and (high > _SHARES or min(box) < -_SHARES):
         return "box_frame"
     if frame in ("pixels", "thousand") and 0 < high <= 1 and any(number % 1 for number in box):
@@ -124,6 +165,11 @@ def _fits(box: Box, frame: str, size: Size | None) -> Counter[str]:
     if 1 - min(size) / max(size) >= _PADDED and counts[f"{frame}/picture"]:
         counts[f"{frame}/telling"] = 1
         counts[f"{frame}/telling/padded"] = counts[f"{frame}/padded"]
+    if frame == "thousand" and min(size) <= _SMALL and max(box) > 1:
+        # thousandths lie on either side of the picture's shorter side, less often than evenly
+        counts[f"{frame}/small"] = 1
+        counts[f"{frame}/small/pixels"] = counts[f"{frame}/pixels"]
+        counts[f"{frame}/small/chance"] = int(-math.log10(min(size) / 1000) * _MICRO)
     return counts
 
 

@@ -62,6 +62,8 @@ _KINDS = {
     "empty_turn": Kind(ERROR, "questions and system turns that say nothing", "leave the record out, or say something"),
     "empty_answer": Kind(ERROR, "answers that say nothing", "leave the record out, or answer"),
     "half_character": Kind(ERROR, "texts with half a character", "the text was cut in the middle of one: cut it elsewhere"),
+    "control_character": Kind(WARNING, "texts with control characters", "remove them; no model should learn to write them"),
+    "image_in_answer": Kind(WARNING, "answers that hold <image>", "is it a text, or should a question show the picture?"),
     "image_marks": Kind(ERROR, "conversations with more or fewer <image> than pictures", "write <image> once for each picture"),
     "system_picture": Kind(ERROR, "system turns that show a picture", "show it in a question"),
     "other_media": Kind(ERROR, "records that show a video or hold sound", "only pictures and text are read"),
@@ -95,6 +97,10 @@ _KINDS = {
     "box_frame": Kind(ERROR, "boxes whose numbers are of another frame than theirs", "declare the right one, or convert them"),
     "box_padding": Kind(ERROR, "boxes in the padding of the square, where no picture is", "declare the right frame"),
     "box_flat": Kind(NOTE, "boxes without extent", ""),
+    "box_unlikely": Kind(NOTE, "lists of four whole numbers that can be a box in no frame", ""),
+    "frames_mixed": Kind(
+        WARNING, "data whose boxes are in several frames; training reads the numbers as they are", "convert them"
+    ),
     "set_frame": Kind(WARNING, "sets whose boxes fit another frame better than their own", "compare a few with pictures"),
     # of a model
     "too_long": Kind(ERROR, "records of more tokens than are trained on", "shorten them, or raise --max-length"),

@@ -1,31 +1,29 @@
-"""Questions, answers and pictures of evaluations, to be found again in training data."""
+"""Questions, answers and pictures of evaluations, found again in training data."""
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from pargo_cli.benchmarks import BENCHMARKS
-from pargo_mllm.data.sources.opening import leads_inside, named_file, open_regular
+from pargo_mllm.data.frames import FRAMES, Box, Size, convert, iou
+from pargo_mllm.data.sources.opening import open_regular
 from pargo_mllm.evaluation.benchmark import ScoringError
-from pargo_mllm.evaluation.reading.records import plain_question, records
-from pargo_mllm.evaluation.reading.rows import Row
 from pargo_mllm.evaluation.reading.set_pictures import last_name
+from pargo_mllm.validation.evaluated import Right, read_right
 from pargo_mllm.validation.samples import Sample, SamplePicture
+from pargo_mllm.validation.wording import choice_key, keys_of, normal, phrase_and_box
 
-_QUESTION = ("question", "query", "prompt", "text", "sentence", "sent", "expression")
-_ANSWER = ("answer", "answers", "multiple_choice_answer", "direct_answers", "gt_answer", "gt_answers", "label", "ground_truth")
-_PICTURE = ("image_source", "image_path", "image", "imgname", "file_name", "image_id", "imageId", "img_id")
-_LONGEST_NAME = 256
 # a shorter answer without a question is nobody's in particular
 _SHORTEST_CAPTION = 20
+# what every picture is called where each has a folder of its own, as in ScienceQA
+_IN_FOLDERS = ("image",)
+# from which on two boxes of one phrase are one
+_SAME_BOX = 0.5
 _CHUNK = 2**20
 
 
@@ -38,6 +36,7 @@ class Evaluated:
         asked: the same with the picture.
         names: pictures whose content is not at hand, by name.
         contents: pictures, by content; ``sizes`` are theirs in bytes.
+        phrases: a phrase with the picture, and ``boxes``, float64 ``[n, 4]``, what it describes there, in pixels.
     """
 
     texts: np.ndarray
@@ -45,6 +44,8 @@ class Evaluated:
     names: np.ndarray
     contents: np.ndarray
     sizes: np.ndarray
+    phrases: np.ndarray
+    boxes: np.ndarray
 
 
 def read_evaluated(files: Iterable[str]) -> Evaluated:
@@ -61,119 +62,94 @@ def read_evaluated(files: Iterable[str]) -> Evaluated:
     names: set[int] = set()
     contents: set[int] = set()
     sizes: set[int] = set()
+    boxes: set[tuple[int, Box]] = set()
     for file in files:
-        before = len(texts)
-        for question, answers, name, content in _questions(file):
+        is_asked = False
+        for right in read_right(file):
+            digest = None if right.content is None else _digest_of(right.content)
             key = ""
-            if content is not None:
-                digest = _digest_of(content)
-                if digest is None:
-                    content = None
-                else:
-                    key = f"content {digest}"
-                    contents.add(digest)
-                    sizes.add(len(content) if isinstance(content, bytes) else os.path.getsize(content))
-            if content is None and name:
-                key = f"name {last_name(name)}"
+            if digest is not None:
+                key = f"content {digest}"
+                contents.add(digest)
+                sizes.add(len(right.content) if isinstance(right.content, bytes) else os.path.getsize(right.content))  # type: ignore[arg-type]
+            elif right.picture:
+                key = _name_key(right.picture, right.owner)
                 names.add(_hash(key))
-            for answer in answers:
-                texts.add(_hash(_normal(question), _normal(answer)))
-                asked.add(_hash(_normal(question), _normal(answer), key))
-        if len(texts) == before:
+            if right.box is not None:
+                boxes.add((_hash(normal(right.question), key), right.box))
+                is_asked = True
+            for pieces in _keys(right):
+                texts.add(_hash(*pieces))
+                asked.add(_hash(*pieces, key))
+                is_asked = True
+        if not is_asked:
             raise ScoringError(f"--against {file}: nothing in it is a question with an answer, or a caption.")
-    return Evaluated(*(np.array(sorted(found), np.uint64) for found in (texts, asked, names, contents, sizes)))
+    ordered = sorted(boxes)
+    sorted_hashes = [np.array(sorted(found), np.uint64) for found in (texts, asked, names, contents, sizes)]
+    phrases = np.array([phrase for phrase, _ in ordered], np.uint64)
+    return Evaluated(*sorted_hashes, phrases, np.array([box for _, box in ordered], np.float64).reshape(-1, 4))  # type: ignore[call-arg]
 
 
-def check_leaks(sample: Sample, evaluated: Evaluated) -> None:
-    """Note what an evaluation asks or shows."""
+def _keys(right: Right) -> Iterable[tuple[str, ...]]:
+    for answer in right.answers:
+        if right.options:
+            yield choice_key(right.question, right.options, answer)
+            yield normal(right.question), normal(answer)
+        else:
+            yield next(iter(keys_of(right.question, answer)))
+
+
+def check_leaks(sample: Sample, evaluated: Evaluated, frame: str | None = None, size: Size | None = None) -> None:
+    """Note what an evaluation asks or shows.
+
+    Args:
+        frame: of the sample's boxes; where none is declared, each is tried.
+        size: that they count in.
+    """
     keys = []
     for picture in sample.pictures:
         digest = _content_of(picture, evaluated)
-        key = f"content {digest}" if digest is not None else f"name {last_name(picture.name)}"
+        key = f"content {digest}" if digest is not None else _name_key(picture.name)
         if (digest is not None) or (picture.place is None and _among(_hash(key), evaluated.names)):
             keys.append(key)
             sample.add("leak_picture", f"{picture.name} is shown in an evaluation", picture)
     for question, answer in sample.pairs():
-        plain = plain_question(question)
-        ways = dict.fromkeys((plain, plain.split("\n")[0], plain.split("\n")[-1]))
+        ways = [*keys_of(question, answer)]
         if len(answer) >= _SHORTEST_CAPTION:
-            ways[""] = None
-        for way in ways:
-            said = (_normal(way), _normal(answer))
-            if not _among(_hash(*said), evaluated.texts):
-                continue
-            here = any(_among(_hash(*said, key), evaluated.asked) for key in (keys or ([""] if not sample.pictures else [])))
-            sample.add("leak" if here else "leak_text", f"{way[:80]!r}: {answer[:80]!r}")
-            break
+            ways.append(("", normal(answer)))
+        known = [way for way in ways if _among(_hash(*way), evaluated.texts)]
+        told = f"{question.strip()[:80]!r}: {answer[:80]!r}"
+        places = keys or ([""] if not sample.pictures else [])
+        if _leaks_box(question, answer, evaluated, keys, frame, size) or any(
+            _among(_hash(*way, key), evaluated.asked) for way in known for key in places
+        ):
+            sample.add("leak", told)
+        elif known:
+            sample.add("leak_text", told)
 
 
-def _questions(given: str) -> Iterator[tuple[str, list[str], str, bytes | Path | None]]:
-    """(question, right answers, name of the picture, its content) of a file."""
-    benchmark, _, path = given.partition("=")
-    if path and benchmark in BENCHMARKS:
-        # a benchmark's module is imported where it is asked for alone
-        from pargo_mllm.evaluation.benchmarks import find
-
-        for item in find(benchmark).read(Path(path)):
-            right = _texts(item.answer)
-            yield item.question, [*right, *(item.choices[one] for one in right if one in item.choices)], item.picture, None
-        return
-    file = Path(given)
-    for row in records(file):
-        name, content = _picture(row, file.parent)
-        for question, answers in _of_row(row.values):
-            yield question, answers, name, content
+def _leaks_box(question: str, answer: str, evaluated: Evaluated, keys: list[str], frame: str | None, size: Size | None) -> bool:
+    """Whether a turn says of a picture what an evaluation asks: the phrase, and about the same box."""
+    said = phrase_and_box(question, answer) if len(evaluated.boxes) and keys and size is not None else None
+    if said is None or size is None or min(size) <= 0:
+        return False
+    phrase, box = said
+    boxes = [convert(box, one, "pixels", size) for one in ([frame] if frame in FRAMES else FRAMES) if one is not None]
+    for key in keys:
+        value = np.uint64(_hash(phrase, key))
+        first, last = (int(np.searchsorted(evaluated.phrases, value, side)) for side in ("left", "right"))  # type: ignore[call-overload]
+        if any(iou(one, right) >= _SAME_BOX for one in boxes for right in evaluated.boxes[first:last].tolist()):
+            return True
+    return False
 
 
-def _of_row(values: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
-    turns = values.get("conversations")
-    if isinstance(turns, list):
-        said = [turn["value"] for turn in turns if isinstance(turn, dict) and isinstance(turn.get("value"), str)]
-        for question, answer in zip(said[::2], said[1::2], strict=False):
-            yield plain_question(question), [answer]
-        return
-    question = next((values[key] for key in _QUESTION if isinstance(values.get(key), str)), None)
-    answers = [text for key in _ANSWER for text in _texts(values.get(key))]
-    choices, right = values.get("choices"), values.get("correct_choice_idx")
-    if isinstance(choices, list) and isinstance(right, int) and 0 <= right < len(choices):
-        answers += [*_texts(choices[right]), chr(ord("A") + right)]
-    answers += [text for one in answers if one in tuple("ABCDEFGH") for text in _texts(values.get(one))]
-    if question is not None and answers:
-        yield plain_question(question), list(dict.fromkeys(answers))
-    elif isinstance(values.get("caption"), str):
-        yield "", [values["caption"]]
-
-
-def _texts(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value] if value.strip() else []
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return [str(value)]
-    if isinstance(value, Mapping):
-        return _texts(value.get("answer"))
-    if isinstance(value, (list, tuple)):
-        return [text for one in value if not isinstance(one, (list, tuple)) for text in _texts(one)]
-    return []
-
-
-def _picture(row: Row, folder: Path) -> tuple[str, bytes | Path | None]:
-    for key in _PICTURE:
-        held = row.values.get(key)
-        if isinstance(held, Mapping):
-            held = held.get("bytes") or held.get("path")
-        if isinstance(held, (bytes, bytearray)):
-            return "", bytes(held)
-        if isinstance(held, str) and len(held) > _LONGEST_NAME:
-            try:
-                return "", base64.b64decode(held, validate=True)
-            except ValueError:
-                continue
-        if isinstance(held, int) and not isinstance(held, bool):
-            return str(held), None
-        if isinstance(held, str) and held:
-            files = [named_file(place, held) for place in (folder, folder / "images") if leads_inside(held)]
-            return held, next((file for file in files if os.path.isfile(file)), None)
-    return "", None
+def _name_key(name: str, owner: str = "") -> str:
+    """What stands for a picture whose content is not at hand."""
+    last = last_name(name)
+    if last in _IN_FOLDERS:
+        folders = name.replace("\\", "/").split("/")[:-1] or [owner]
+        last = f"{folders[-1]}/{last}"
+    return f"name {last}"
 
 
 def _content_of(picture: SamplePicture, evaluated: Evaluated) -> int | None:
@@ -208,10 +184,6 @@ def _digest_of(content: bytes | Path) -> int | None:
 def _hash(*pieces: str) -> int:
     told = "\0".join(pieces).encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(told, digest_size=8).digest(), "little")
-
-
-def _normal(text: str) -> str:
-    return " ".join(text.casefold().split()).rstrip(".!? ")
 
 
 def _among(value: int, values: np.ndarray) -> bool:

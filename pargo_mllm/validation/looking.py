@@ -11,12 +11,13 @@ from pargo_mllm.data.feeding.chat_format import ConversationError
 from pargo_mllm.data.frames import Size
 from pargo_mllm.data.pictures import PictureError, stored_size
 from pargo_mllm.validation import repeats
-from pargo_mllm.validation.box_checks import check_boxes
+from pargo_mllm.validation.box_checks import check_boxes, said_size
 from pargo_mllm.validation.findings import ERROR, KINDS, Finding
 from pargo_mllm.validation.leaks import check_leaks
 from pargo_mllm.validation.lengths import lengths_of
 from pargo_mllm.validation.picture_checks import Look, links_out, look_at
 from pargo_mllm.validation.pieces import Piece, Reading
+from pargo_mllm.validation.record_checks import check_texts
 from pargo_mllm.validation.samples import Sample, SamplePicture
 from pargo_mllm.validation.settings import Settings
 
@@ -35,8 +36,8 @@ class Seen:
         records, ids: hashes, uint64 ``[samples, 2]``; zeros for none.
         places, lines: where each begins; -1 where that is not known.
         names: each sample's id as text, None where it has none.
-        content, looks, signatures: with ``near``: of each picture, of each picture, of each sample; ``owners`` says whose
-            picture it is, ``speakers`` whose text.
+        named, content, looks: with ``near``, of each picture, whose sample ``owners`` says.
+        signatures: with ``near``, of each answer, whose sample ``speakers`` says.
         looking, decoding: seconds.
     """
 
@@ -56,6 +57,7 @@ class Seen:
     places: list[int] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)
     names: list[str | None] = field(default_factory=list)
+    named: bytearray = field(default_factory=bytearray)
     content: bytearray = field(default_factory=bytearray)
     looks: bytearray = field(default_factory=bytearray)
     owners: list[int] = field(default_factory=list)
@@ -117,6 +119,7 @@ class _Looker:
 
 def _look_at_sample(sample: Sample, settings: Settings, seen: Seen, looker: _Looker) -> None:
     seen.forms[sample.form] += 1
+    check_texts(sample)
     if sample.image is not None:
         seen.images[sample.image] += 1
     sizes: list[Size] = []
@@ -135,12 +138,16 @@ def _look_at_sample(sample: Sample, settings: Settings, seen: Seen, looker: _Loo
     if unreadable is not None and sample.conversation is not None:
         seen.unreadable[unreadable] += 1
     stored = sizes[0] if len(sizes) == len(sample.pictures) == 1 else None
+    upright = _upright(sample, stored, settings)
     if sample.record is not None:
-        seen.boxes += check_boxes(sample, settings.frame, _upright(sample, stored, settings), stored)
+        seen.boxes += check_boxes(sample, settings.frame, upright, stored)
     if settings.model is not None and sample.conversation is not None and len(sizes) == len(sample.pictures):
         _measure(sample, sizes, settings, seen)
     if settings.evaluated is not None:
-        check_leaks(sample, settings.evaluated)
+        record = sample.record or {}
+        declared = record.get("frame")
+        frame = declared if isinstance(declared, str) else settings.frame
+        check_leaks(sample, settings.evaluated, frame, said_size(record) or upright)
     if settings.near:
         _remember(sample, seen)
 
@@ -179,8 +186,9 @@ def _measure(sample: Sample, sizes: list[Size], settings: Settings, seen: Seen) 
 
 def _remember(sample: Sample, seen: Seen) -> None:
     looks, signature = repeats.near_hashes(sample)
-    for content, look in looks:
+    for named, content, look in looks:
         if look:
+            seen.named += named
             seen.content += content
             seen.looks += look
             seen.owners.append(sample.number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import lru_cache
@@ -16,7 +17,7 @@ from pargo_mllm.data.sources.llava import DATA
 from pargo_mllm.data.sources.llava_records import MARK, TURNS, UnusableRecord, picture_names, record_messages
 from pargo_mllm.data.sources.opening import leads_inside, named_file
 from pargo_mllm.data.sources.record_forms import as_llava
-from pargo_mllm.validation.samples import Sample, SamplePicture, turns_of
+from pargo_mllm.validation.samples import Sample, SamplePicture, texts, turns_of
 
 _REASONS: Mapping[str, str] = {
     llava_records.NO_TURNS: "no_turns",
@@ -59,8 +60,22 @@ _SAID_BESIDE = (
 # keys of other trainers and of media, which something else speaks of
 _ELSEWHERE = ("video", "videos", "audio", "audios", "speech", "sound", "tools", "chosen", "rejected", "question_id")
 _ALIKE = 0.75
+# but for line ends and tabs
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 # of names in a detail
 _FEW = 5
+
+
+def check_texts(sample: Sample) -> None:
+    """Note what reads as text and is probably none, in a conversation that training reads."""
+    for message in sample.conversation or ():
+        said = texts(message["content"])
+        found = _CONTROL.search(said)
+        if found:
+            sample.add("control_character", f"{message['role']} turn: {shown(said[max(0, found.start() - 20) :], 60)!r}")
+        shows = MARK in said or any(part["type"] != "text" for part in message["content"] if isinstance(part, dict))
+        if message["role"] == "assistant" and shows:
+            sample.add("image_in_answer", shown(said, 80))
 
 
 def check_record(value: Any, sample: Sample, folder: Path, root: str | None, beside: int | None = None) -> None:
@@ -75,6 +90,8 @@ def check_record(value: Any, sample: Sample, folder: Path, root: str | None, bes
         sample.add("not_an_object", f"it is {_kind(value)}")
         return
     sample.form = _form(value)
+    if beside is None and isinstance(value.get("id"), (str, int)):
+        sample.id = shown(str(value["id"]), 80)
     for kind, detail in _keys(tuple(value), tuple(dict.fromkeys(map(tuple, turns_of(value))))):
         sample.add(kind, detail)
     if beside is None:
@@ -133,6 +150,7 @@ def _keys(of_record: tuple[str, ...], of_turns: tuple[tuple[str, ...], ...]) -> 
 def _check_id(record: dict[str, Any], sample: Sample) -> bool:
     identity = record.get("id")
     if isinstance(identity, (str, int)):
+        # another trainer's form may have given it one
         sample.id = shown(str(identity), 80)
         if not isinstance(identity, str):
             sample.add("id_number", f"{sample.id}")

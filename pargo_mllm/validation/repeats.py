@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -83,14 +84,16 @@ def check_installed() -> None:
         raise UserError("--near needs imagehash and datasketch: pip install 'pargo[data]'") from error
 
 
-def near_hashes(sample: Sample) -> tuple[list[tuple[bytes, bytes]], np.ndarray | None]:
-    """Of each picture its content's hash and that of its looks, 8 bytes (empty for what cannot be read); and MinHash's numbers
-    of what the sample answers, uint32 ``[NUMBERS]``, None where that is short.
+def near_hashes(sample: Sample) -> tuple[list[tuple[bytes, bytes, bytes]], np.ndarray | None]:
+    """Of each picture a hash of its file's name, of its content, and of its looks, 8 bytes (empty for what cannot be read); and
+    MinHash's numbers of what the sample answers, uint32 ``[NUMBERS]``, None where that is short.
+
+    What is in no file of its own is named by its content.
     """
     return [_looks(picture) for picture in sample.pictures], _signature(" ".join(sample.answers()))
 
 
-def _looks(picture: SamplePicture) -> tuple[bytes, bytes]:
+def _looks(picture: SamplePicture) -> tuple[bytes, bytes, bytes]:
     import imagehash
 
     try:
@@ -98,8 +101,10 @@ def _looks(picture: SamplePicture) -> tuple[bytes, bytes]:
             content = file.read()
         look = imagehash.phash(decode_picture(content, picture.name))
     except (OSError, ValueError, PictureError):
-        return b"", b""
-    return hashlib.blake2b(content, digest_size=SIZE).digest(), np.packbits(look.hash.flatten()).tobytes()
+        return b"", b"", b""
+    digest = hashlib.blake2b(content, digest_size=SIZE).digest()
+    named = text_hash(os.path.abspath(picture.file)) if picture.is_file else digest
+    return named, digest, np.packbits(look.hash.flatten()).tobytes()
 
 
 def _signature(text: str) -> np.ndarray | None:

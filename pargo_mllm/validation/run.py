@@ -5,16 +5,17 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pargo_mllm.jobs import Engine
 from pargo_mllm.validation import repeats
-from pargo_mllm.validation.box_checks import verdicts
+from pargo_mllm.validation.box_checks import declared_frames, verdicts
 from pargo_mllm.validation.division import DividedSet
 from pargo_mllm.validation.findings import ERROR, KINDS, SEVERITIES, WARNING, Finding
 from pargo_mllm.validation.lengths import lengths_of
@@ -179,6 +180,9 @@ def _of_the_set(part: DividedSet, report: Report, images: Counter[str]) -> Itera
     name = part.path.name
     for verdict in verdicts(report.boxes):
         yield Finding("set_frame", verdict, name)
+    frames = declared_frames(report.boxes)
+    if len(frames) > 1:
+        yield Finding("frames_mixed", frames_told(frames), name)
     forms = {form: count for form, count in sorted(report.forms.items()) if form != "other"}
     if len(forms) > 1:
         yield Finding("several_forms", "; ".join(f"{count:,} {form}" for form, count in forms.items()), name)
@@ -186,6 +190,28 @@ def _of_the_set(part: DividedSet, report: Report, images: Counter[str]) -> Itera
         yield Finding("image_forms", "; ".join(f"{count:,} {form}" for form, count in sorted(images.items())), name)
     if not report.samples and report.complete and not report.counts["not_a_list"]:
         yield Finding("no_record", "nothing is in it", name)
+
+
+def frames_told(frames: Mapping[str, int]) -> str:
+    """Records by the frame of their boxes, in words."""
+    return "; ".join(f"{count:,} in {frame}" for frame, count in frames.items())
+
+
+def compare_frames(reports: Sequence[Report], note: Callable[[str, Finding], None] = lambda data, finding: None) -> None:
+    """Note of every part of a mixture whose boxes are in other frames than those of an earlier part."""
+    first: Report | None = None
+    for report in reports:
+        frames = declared_frames(report.boxes)
+        if first is None or not frames:
+            first = report if frames else first
+            continue
+        others = declared_frames(first.boxes)
+        if set(frames) != set(others):
+            detail = f"{frames_told(frames)}; of {first.data} {frames_told(others)}"
+            finding = Finding("frames_mixed", detail, Path(report.data).name)
+            report.counts[finding.kind] += 1
+            report.examples.setdefault(finding.kind, []).append(finding)
+            note(report.data, finding)
 
 
 class _Gathered:
@@ -198,6 +224,7 @@ class _Gathered:
         self._records, self._ids = bytearray(), bytearray()
         self._places, self._lines = array("q"), array("q")
         self._names, self._ends = bytearray(), array("q", [0])
+        self._named = bytearray()
         self._content, self._looks, self._signatures = bytearray(), bytearray(), bytearray()
         self._owners, self._speakers = array("q"), array("q")
         self._line_ends = lines
@@ -220,6 +247,7 @@ class _Gathered:
         for name in seen.names:
             self._names += (name or "").encode("utf-8", "surrogatepass")
             self._ends.append(len(self._names))
+        self._named += seen.named
         self._content += seen.content
         self._looks += seen.looks
         self._signatures += seen.signatures
@@ -242,10 +270,12 @@ class _Gathered:
     def _near(self, twice: dict[int, int]) -> Iterable[Finding]:
         content = np.frombuffer(self._content, np.uint64).reshape(-1, 2)
         looks = np.frombuffer(self._looks, np.uint8).reshape(-1, 8)
+        # a file that several records show is one
+        again = {at for at, _ in repeats.repeated(np.frombuffer(self._named, np.uint64).reshape(-1, 2))}
         same = {}
         for at, before in repeats.repeated(content):
             same[at] = before
-            if self._owners[at] not in twice and self._owners[at] != self._owners[before]:
+            if at not in again:
                 yield self._finding("duplicate_picture", self._owners[at], f"that of {self._called(self._owners[before])}")
         # of each content one
         own = np.array([at for at in range(len(looks)) if at not in same], np.int64)

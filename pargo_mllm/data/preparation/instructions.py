@@ -14,6 +14,8 @@ from pargo_mllm.data.sources.llava_records import HALF, MARK, MARKS, VIDEO, Unus
 
 SHORT = "Answer the question using a single word or phrase."
 LETTER = "Answer with the option's letter from the given choices directly."
+YES_NO = "Please answer yes or no."
+CONTEXT = "Context: "
 # question-answer pairs of a picture that stand in one conversation
 MOST_PAIRS = 10
 AGAIN = "entries whose id an earlier one has"
@@ -46,7 +48,7 @@ def among(question: str, choices: Sequence[str], right: int, rng: random.Random,
     if len(choices) > len(string.ascii_uppercase):
         raise ValueError(f"{len(choices)} choices have no letters")
     order = rng.sample(range(len(choices)), len(choices))
-    lines = [f"{LETTER} {question}", *([f"Context: {context}"] if context else [])]
+    lines = [f"{LETTER} {question}", *([f"{CONTEXT}{context}"] if context else [])]
     lines += [f"{letter}. {choices[place]}" for letter, place in zip(string.ascii_uppercase, order, strict=False)]
     return "\n".join(lines), string.ascii_uppercase[order.index(right)]
 

@@ -40,7 +40,7 @@ class FaultySet:
         return self.folder / "images" / self.records[number]["image"]
 
 
-def clean_set(folder: Path, count: int = COUNT) -> FaultySet:
+def clean_set(folder: Path, count: int = COUNT, frame: str = "picture") -> FaultySet:
     """Every record of its own words, picture and id; every fifth has a box, every seventh no picture, every third two turns."""
     made = FaultySet(folder)
     (folder / "images").mkdir(parents=True)
@@ -52,7 +52,6 @@ def clean_set(folder: Path, count: int = COUNT) -> FaultySet:
         if number % 3 == 0:
             turns += [("human", f"And beside it, in {number}?"), ("gpt", f"Nothing beside {number}.")]
         if number % 5 == 0:
-            frame = ("picture", "pixels", "thousand", "padded")[number // 5 % 4]
             turns[-1] = ("gpt", f"Something at {written(box_in(frame, number))} of {number}.")
             record |= {"frame": frame, "width": WIDTH, "height": HEIGHT}
         if number % 7 == 0:
@@ -157,6 +156,12 @@ def faulty_set(folder: Path) -> FaultySet:
         "image_marks",
     )
     plant("half_character", turn(1, value="cut here: \ud83d"))
+    plant("control_character", turn(1, value="an answer\0 of nothing"))
+    plant("control_character", turn(0, value="<image>\n\x1b[31mred\x1b[0m, is it?"))
+    plant(
+        "image_in_answer",
+        lambda record, number: (turn(0, value=f"what is {number}?")(record, 0), turn(1, value="<image> it is")(record, 0)),
+    )
     plant("other_media", sets(video="a.mp4"))
     plant("other_media", sets(audio=["a.wav"]))
     plant("no_turns", sets(conversations="hello"))
@@ -225,6 +230,7 @@ def faulty_set(folder: Path) -> FaultySet:
     plant("box_frame", box("thousand", (0.1, 0.1, 0.5, 0.5)))
     plant("box_padding", box("padded", (0.1, 0.0, 0.5, 0.5)))
     plant("box_flat", box("picture", (0.5, 0.1, 0.5, 0.5)))
+    plant("box_unlikely", box("picture", (5, 4, 3, 2)))
     plant("frame_unknown", box("percent", (0.1, 0.1, 0.5, 0.5)))
     plant("size_differs", box("picture", (0.1, 0.1, 0.5, 0.5), (640, 480)))
     # rows
@@ -240,6 +246,8 @@ def faulty_set(folder: Path) -> FaultySet:
     plant("id_twice", sets(id=made.records[13]["id"]))
     # of the file: some images are lists
     made.planted.add(("image_forms", None))
+    # of the boxes: they are in several frames
+    made.planted.add(("frames_mixed", None))
     return made
 
 

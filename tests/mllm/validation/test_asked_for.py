@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 
 from pargo_mllm.data.feeding.encoding import ExampleEncoder
 from pargo_mllm.data.sources.llava import LlavaCorpus
+from pargo_mllm.data.sources.shards import write_shards
 from pargo_mllm.jobs import engine_of
 from pargo_mllm.loading import save_model
 from pargo_mllm.validation.box_checks import verdicts
@@ -21,6 +22,7 @@ from pargo_mllm.validation.settings import Settings
 from tests.mllm.made.command_line import ended
 from tests.mllm.made.faulty_set import clean_set, written
 from tests.mllm.made.photographs import noise_picture
+from tests.mllm.made.shard_files import pairs
 
 
 def found_in(file, **settings):
@@ -110,6 +112,28 @@ def test_what_is_near(made):
     made.write()
     found, _ = found_in(made.file, near=True)
     assert found == {("duplicate_picture", 2), ("near_picture", 6), ("near_text", 13)}
+
+
+def test_a_file_that_several_records_show_is_no_copy(made):
+    images = made.folder / "images"
+    first = made.records[1]["image"]
+    for number in (2, 3, 4, 8):
+        made.records[number]["image"] = first
+    # another name of it, which many show too; one record shows it by both names
+    (images / "link.jpg").symlink_to(first)
+    for number in (6, 9, 11):
+        made.records[number]["image"] = "link.jpg"
+    made.records[12]["image"] = ["link.jpg", first]
+    made.records[12]["conversations"][0]["value"] = "<image> " + made.records[12]["conversations"][0]["value"]
+    made.write()
+    found, report = found_in(made.file, near=True)
+    assert (found, report.counts["duplicate_picture"]) == ({("duplicate_picture", 6), ("image_forms", None)}, 1)
+
+
+def test_pictures_of_shards_that_several_samples_show_are_no_copies(tmp_path):
+    write_shards(pairs(3), tmp_path / "shards", per_shard=2)
+    found, report = found_in(tmp_path / "shards", near=True)
+    assert (found, report.samples) == (set(), 3)
 
 
 @pytest.mark.parametrize(("declared", "real"), [("picture", "padded"), ("pixels", "thousand"), (None, "padded")])

@@ -66,7 +66,7 @@ def test_a_large_set_is_looked_at_once_until_it_changes(made, tmp_path, monkeypa
 
 
 def test_what_cannot_be_looked_at_ends_no_training(tmp_path):
-    assert "pictures were not looked at" in told_of(tmp_path / "none.json", None, {}, tmp_path)
+    assert "pictures were not looked at" in told_of(tmp_path / "none.json", None, {}, tmp_path).line
 
 
 @pytest.mark.parametrize("asked", [True, False])

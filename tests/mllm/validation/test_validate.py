@@ -60,6 +60,28 @@ def test_every_planted_fault_is_found_there_and_nowhere_else(faulty):
             assert one.line == one.number + 1
 
 
+UNREADABLE = {
+    "image": ({"image": 5}, "image_type"),
+    "both": ({"image": "a.jpg", "images": ["a.jpg"]}, "image_both"),
+    "two forms": ({"messages": [{"role": "user", "content": "x"}]}, "unusable"),
+    "a number said": ({"conversations": [{"from": "human", "value": 5}]}, "no_turns"),
+    "not learned": (
+        {"conversations": None, "messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": None}]},
+        "no_turns",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_a_record_that_cannot_be_read_is_called_by_its_id(case, tmp_path):
+    more, kind = UNREADABLE[case]
+    record = {key: value for key, value in (one_record() | more | {"id": "known"}).items() if value is not None}
+    (tmp_path / "list.json").write_text(json.dumps([record]))
+    found, _ = found_in(tmp_path / "list.json")
+    assert {(one.kind, one.id) for one in found if one.kind == kind} == {(kind, "known")}
+    assert {one.id for one in found if one.number is not None} == {"known"}
+
+
 def test_the_clean_set_is_clean_whatever_is_looked_at(tmp_path, capsys):
     made = clean_set(tmp_path / "clean")
     made.write()

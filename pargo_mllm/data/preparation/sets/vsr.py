@@ -9,7 +9,7 @@ from typing import Any
 from pargo_mllm.data.preparation.data_set import INSTRUCTIONS, DataSet, Need, Options
 from pargo_mllm.data.preparation.entries import Entry, Picture, Skipped, turns
 from pargo_mllm.data.preparation.fields import line, text
-from pargo_mllm.data.preparation.instructions import short
+from pargo_mllm.data.preparation.instructions import YES_NO, short
 from pargo_mllm.data.preparation.official_files import OfficialFiles
 from pargo_mllm.data.sources.json_rows import DAMAGED
 
@@ -70,7 +70,7 @@ def _entry(id: str, row: Any, files: OfficialFiles) -> Entry | Skipped:
     # photographs of COCO's train2017 and val2017; the address ends with which
     own = text(row, "image_link").split("/")[-2:-1]
     place = files.first(*(f"{folder}/{image}" for folder in ("images", "trainval2017", *own, "train2017", "val2017") if folder))
-    asked = f"{short(question)} Please answer yes or no."
+    asked = f"{short(question)} {YES_NO}"
     return Entry(id, Picture.file(place), turns([(asked, answer)]))
 
 
