@@ -12,7 +12,7 @@ from typing import Any
 from pargo_cli.benchmarks import BENCHMARKS
 from pargo_mllm.data.frames import Box, from_xywh
 from pargo_mllm.data.preparation.fields import numbers
-from pargo_mllm.data.preparation.sets.vsr import ANSWERS, as_question
+from pargo_mllm.data.preparation.sets.vsr import answer_of, as_question
 from pargo_mllm.data.sources.opening import leads_inside, named_file
 from pargo_mllm.evaluation.benchmark import Item, ScoringError
 from pargo_mllm.evaluation.reading.records import json_whole, records
@@ -125,7 +125,7 @@ def _of_row(values: Mapping[str, Any]) -> Iterator[tuple[str, list[str], list[st
     question = next((values[key] for key in _QUESTION if isinstance(values.get(key), str)), None)
     caption = values.get("caption")
     if question is None and isinstance(caption, str):
-        statement, label = as_question(caption), ANSWERS.get(str(values.get("label")))
+        statement, label = as_question(caption), answer_of(values.get("label"))
         yield ("", [caption], []) if statement is None or label is None else (statement, [label], [])
         return
     if question is None:

@@ -60,7 +60,7 @@ def entries(files: OfficialFiles, options: Options) -> Iterator[Entry | Skipped]
 def _entry(id: str, row: Any, files: OfficialFiles) -> Entry | Skipped:
     if row is DAMAGED or not isinstance(row, dict):
         return Skipped(id, "lines that are no JSON object")
-    question, answer, image = as_question(line(row, "caption")), _answer(row.get("label")), text(row, "image")
+    question, answer, image = as_question(line(row, "caption")), answer_of(row.get("label")), text(row, "image")
     if question is None:
         return Skipped(id, NO_STATEMENT)
     if answer is None:
@@ -74,7 +74,7 @@ def _entry(id: str, row: Any, files: OfficialFiles) -> Entry | Skipped:
     return Entry(id, Picture.file(place), turns([(asked, answer)]))
 
 
-def _answer(label: Any) -> str | None:
+def answer_of(label: Any) -> str | None:
     """What a label says: 0 or 1, in whichever way JSON spells the number (1, 1.0, true, "1")."""
     if not isinstance(label, (bool, int, float, str)):
         return None
