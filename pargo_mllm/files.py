@@ -79,10 +79,10 @@ def whole_file(file: Path, shared: bool = False, durable: bool = True) -> Iterat
         durable: write through to the disk before the file appears; what is computed again when it is lost need not be.
 
     Raises:
-        OSError: if a device or a pipe stands there, which no file may replace; or as writing does.
+        OSError: if a device stands there, which no file may replace; or as writing does.
     """
-    if file.exists() and not file.is_file():
-        raise OSError(errno.EINVAL, "it is no regular file", str(file))
+    if not file.is_symlink() and (file.is_char_device() or file.is_block_device()):
+        raise OSError(errno.EINVAL, "it is a device", str(file))
     # the ending stays: some writers choose their format by it
     own = f".{file.stem}.{os.getpid()}-{secrets.token_hex(4)}.partial{file.suffix}"
     aside = file.with_name(own) if shared else _aside(file)

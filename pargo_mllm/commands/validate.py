@@ -12,7 +12,7 @@ from pathlib import Path
 from pargo_mllm.data.open_corpus import is_list
 from pargo_mllm.files import whole_file
 from pargo_mllm.jobs import engine_of
-from pargo_mllm.reports.page import check_page, check_written
+from pargo_mllm.reports.page import check_page
 from pargo_mllm.training.recipes import load_recipe
 from pargo_mllm.validation.division import DividedSet, ValidationError, part_of
 from pargo_mllm.validation.findings import Finding
@@ -36,14 +36,11 @@ def run(options: argparse.Namespace) -> int:
     )
     if options.max_length is not None and options.model is None:
         raise ValidationError("--max-length counts a model's tokens: give --model too.")
-    if options.html is not None:
-        check_page(options.html)
-    if options.findings is not None:
-        # as a line of _noting begins
-        check_written(options.findings, '{"data": "', "list of findings")
     engine = engine_of(options.engine, options.processes)
     parts = _parts(options.data, options.image_root)
     check_outputs(options.findings, options.html, parts, options.against)
+    if options.html is not None:
+        check_page(options.html)
     with ExitStack() as held:
         note = held.enter_context(_noting(options.findings)) if options.findings else lambda data, finding: None
         reports = [validate(part, settings, engine, partial(note, str(part.path))) for part in parts]

@@ -241,6 +241,7 @@ class Asking:
 
         endpoint, over = self.endpoint, _Over(self.spending, spent, request.expected)
         self.in_flight += 1
+        asked = time.monotonic()
         try:
             try:
                 # escapes in place of letters: halves of characters, which files may hold, pass too
@@ -255,14 +256,14 @@ class Asking:
                 raise Again(endpoint.without_key(f"{type(error).__name__} ({error})")) from None
             finally:
                 self.in_flight -= 1
-            return self._noted(key, self._read(response, over))
+            return self._noted(key, self._read(response, over, asked))
         except Again as again:
             over.fault = _kind_of(str(again))
             raise
         finally:
             over.note()
 
-    def _read(self, response, over: _Over) -> Said:
+    def _read(self, response, over: _Over, asked: float) -> Said:
         endpoint = self.endpoint
         text = endpoint.without_key(response.text)
         body = parsed(text)
@@ -270,7 +271,7 @@ class Asking:
         over.usage, over.is_free = usage, status != 200
         tokens = at(body, "usage", "total_tokens")
         tokens = tokens if isinstance(tokens, int) and 0 <= tokens <= MOST else 0
-        self.pace.heard(response.headers, self.in_flight, tokens, time.monotonic(), usage, time.time())
+        self.pace.heard(response.headers, self.in_flight, tokens, time.monotonic(), usage, time.time(), asked)
         if status == 200:
             return answer_of(body, text)
         reason = f"HTTP {status}: {told(body, text)}"

@@ -31,6 +31,8 @@ class _Budget:
     until: float = inf
     full: float = inf
     lasts: float = inf
+    # when that was heard
+    heard: float = -inf
 
 
 @dataclass
@@ -70,8 +72,10 @@ class Pace:
         now: float,
         usage: Usage | None = None,
         today: float = 0.0,
+        sent: float = inf,
     ) -> None:
-        """An answer has come.
+        """An answer has come. One that overtook another knows of fewer requests: what was asked before the last answer was heard
+        says how little is left, never how much.
 
         Args:
             headers: ``x-ratelimit-remaining-requests``, ``x-ratelimit-reset-requests`` and ``x-ratelimit-limit-requests``, the
@@ -81,6 +85,7 @@ class Pace:
             tokens: that it took, prompt and answer; 0 where it does not say.
             usage: the two apart, where it says them.
             today: seconds since 1970, UTC.
+            sent: when it was asked.
         """
         told = NOTHING if usage is None else usage
         for name, of in _KINDS.items():
@@ -90,7 +95,10 @@ class Pace:
             left = _number(_limit(headers, name, "remaining"))
             reset = retry_after(_limit(headers, name, "reset"), today)
             if left is not None and reset is not None:
-                budget.left, budget.until = left - in_flight * self._dearest[name], now + reset
+                left -= in_flight * self._dearest[name]
+                if sent < budget.heard and now < budget.until and left >= budget.left:
+                    continue
+                budget.left, budget.until, budget.heard = left, now + reset, now
                 full = _number(_limit(headers, name, "limit"))
                 budget.full, budget.lasts = full or inf, reset
 

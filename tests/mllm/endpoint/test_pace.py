@@ -63,6 +63,18 @@ def test_what_is_in_flight_counts_as_used():
     assert pace.wait(110) == 0
 
 
+def test_an_answer_that_was_overtaken_lends_nothing():
+    """Three are sent at 0; the last one's answer, heard first, says that nothing is left."""
+    pace = Pace()
+    pace.heard(limits("0", "10s", limit="3"), in_flight=2, tokens=0, now=1, sent=0)
+    pace.heard(limits("2", "10s", limit="3"), in_flight=1, tokens=0, now=2, sent=0)
+    pace.heard(limits("1", "10s", limit="3"), in_flight=0, tokens=0, now=3, sent=0)
+    assert pace.wait(3) == 8
+    # what was asked since knows better
+    pace.heard(limits("1", "10s", limit="3"), in_flight=0, tokens=0, now=5, sent=4)
+    assert pace.wait(5) == 0
+
+
 def test_a_filled_limit_is_emptied_again():
     pace = Pace()
     pace.heard(limits("0", "10s", limit="2"), in_flight=0, tokens=0, now=0)

@@ -46,6 +46,11 @@ def made(name, tmp_path, **options):
     # what no evaluation reads: half a line, a box that is none
     for file in (*tmp_path.glob("source/*/*.jsonl"), *tmp_path.glob("source/*/instances.json")):
         file.write_text(file.read_text().removesuffix("{half\n").replace("NaN", "0"))
+    # an annotation of no question, and a second one
+    for file in tmp_path.glob("source/v2_mscoco_*_annotations.json"):
+        told = json.loads(file.read_text())
+        told["annotations"] = told["annotations"][:-2]
+        file.write_text(json.dumps(told))
     prepare(find(name), tmp_path / "source", tmp_path / "out", Options(**options), Form(), engine_of("local", 1))
     return tmp_path / "out" / "data.json"
 
