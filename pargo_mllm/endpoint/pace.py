@@ -74,8 +74,8 @@ class Pace:
         today: float = 0.0,
         sent: float = inf,
     ) -> None:
-        """An answer has come. One that overtook another knows of fewer requests: what was asked before the last answer was heard
-        says how little is left, never how much.
+        """An answer has come. One that was overtaken knows of fewer requests: what was asked before the last answer was
+        heard says how little is left, never how much.
 
         Args:
             headers: ``x-ratelimit-remaining-requests``, ``x-ratelimit-reset-requests`` and ``x-ratelimit-limit-requests``, the
