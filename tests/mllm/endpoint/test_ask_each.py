@@ -181,24 +181,34 @@ def test_one_fatal_reply_drops_no_answer_that_is_under_way(tmp_path, fatal):
     kept.close()
 
 
-def test_an_interrupt_waits_for_what_is_under_way_and_the_second_does_not(tmp_path):
-    def interrupt(times):
+@pytest.mark.parametrize(("is_patient", "kept_of_them"), [(True, 4), (False, 0)])
+def test_an_interrupt_waits_for_what_is_under_way_and_another_one_does_not(is_patient, kept_of_them, tmp_path):
+    said, ended = threading.Event(), threading.Event()
+
+    def interrupt():
         while len(server.asked) < 4:
             time.sleep(0.01)
-        for _ in range(times):
+        os.kill(os.getpid(), signal.SIGINT)
+        if is_patient:
+            time.sleep(0.3)
+            said.set()
+        # interrupts that follow each other too closely are one
+        while not is_patient and not ended.wait(1):
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.1)
 
-    for times, kept_of_them in ((1, 4), (2, 0)):
-        heard = []
-        with serving(lambda asked, number: time.sleep(0.6) or used("yes")) as server:
-            endpoint = Endpoint(server.url, "m", tmp_path / f"{times}.sqlite", concurrency=4)
-            threading.Thread(target=interrupt, args=(times,), daemon=True).start()
-            questions = [(f"k{n}", make(str(n))) for n in range(20)]
+    heard = []
+    with serving(lambda asked, number: said.wait(60) and used("yes")) as server:
+        endpoint = Endpoint(server.url, "m", tmp_path / "kept.sqlite", concurrency=4)
+        threading.Thread(target=interrupt, daemon=True).start()
+        questions = [(f"k{n}", make(str(n))) for n in range(20)]
+        try:
             with pytest.raises(KeyboardInterrupt):
-                endpoint.ask_each(questions, lambda key, said, heard=heard: heard.append(key), Spending())
-            assert len(server.asked) == 4
-        assert len(heard) == kept_of_them
+                endpoint.ask_each(questions, lambda key, said: heard.append(key), Spending())
+        finally:
+            ended.set()
+            said.set()
+        assert len(server.asked) == 4
+    assert len(heard) == kept_of_them
 
 
 def test_an_answer_is_kept_before_it_counts_as_paid(tmp_path):

@@ -41,8 +41,7 @@ def test_no_command_writes_its_page_over_a_users_file(tmp_path, capsys):
     of_filter = ("filter", data, "--model", tmp_path, "--out", tmp_path / "out", "--scores-only", "--html")
     for words in (
         *((*of_filter, data / name) for name in ("data.json", "images/0.png")),
-        ("validate", data, "--html", data / "data.json"),
-        ("validate", data, "--findings", data / "data.json"),
+        ("validate", data, "--html", card / "card.html"),
         ("data", "card", data, "--out", card),
     ):
         refused = ended(capsys, *words)
