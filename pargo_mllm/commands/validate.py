@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
         compare_frames(reports, note)
     if options.html is not None:
         try:
-            page(reports, options.html)
+            page(reports, options.html.resolve())
         except OSError as error:
             raise ValidationError(f"--html {options.html} cannot be written: {error.strerror or error}.") from error
     statuses = [report.status(options.strict) for report in reports]
@@ -80,13 +80,13 @@ def _parts(data: str, image_root: Path | None) -> list[DividedSet]:
 def _noting(file: Path) -> Iterator[Callable[[str, Finding], None]]:
     """Writes findings into a file, one a line."""
     try:
-        # a pipe or a device is written to as it is
-        is_stream = file.exists() and not file.is_file()
-        with nullcontext(file) if is_stream else whole_file(file) as aside, open(aside, "w", encoding="utf-8") as opened:
+        # a pipe or a device is written to as it is, a link's file is written anew where it lies
+        is_stream = file.exists() and (not file.is_file() or file.absolute().is_relative_to("/dev"))
+        with nullcontext(file) if is_stream else whole_file(file.resolve()) as aside, open(aside, "w", encoding="utf-8") as opened:
 
             def note(data: str, finding: Finding) -> None:
                 opened.write(f"{json.dumps({'data': data, **finding.told()})}\n")
 
             yield note
     except OSError as error:
-        raise ValidationError(f"--findings {file} cannot be written: {error.strerror or error}.") from error
+        raise ValidationError(f"--findings {file}: {error.filename or 'it'} cannot be used: {error.strerror or error}.") from error

@@ -81,6 +81,9 @@ def unreadable_pictures(
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     seen = _looked(part, None, f"looking at pictures of {part.path.name}")
+    # what is wrong may be mended, in any folder below, without a trace at the top
+    if seen.skipped:
+        return seen
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(file, shared=True, durable=False) as aside:

@@ -169,7 +169,7 @@ def _fits(box: Box, frame: str, size: Size | None) -> Counter[str]:
         # thousandths lie on either side of the picture's shorter side, less often than evenly
         counts[f"{frame}/small"] = 1
         counts[f"{frame}/small/pixels"] = counts[f"{frame}/pixels"]
-        counts[f"{frame}/small/chance"] = int(-math.log10(min(size) / 1000) * _MICRO)
+        counts[f"{frame}/small/chance"] = int((3 - math.log10(min(size))) * _MICRO)
     return counts
 
 

@@ -46,6 +46,9 @@ class Journal:
             raise EvaluationError(
                 f"{folder}: another pargo eval is at work in it; wait for it, or give another --out."
             ) from None
+        except OSError as error:
+            # some network file systems have no locks
+            raise EvaluationError(f"{folder}: it cannot be locked ({error.strerror or error}); give an --out elsewhere.") from error
         self.read()
 
     def close(self) -> None:
