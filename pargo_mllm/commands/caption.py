@@ -39,6 +39,8 @@ def _check(options: argparse.Namespace) -> None:
     for name in ("limit_requests", "limit_input_tokens", "limit_output_tokens", "prices", "batch", "model", "detail"):
         if options.local is not None and getattr(options, name) is not None:
             raise CaptionError(f"--{name.replace('_', '-')} is of an endpoint, and --local is none.")
+    if options.local is not None and (options.estimate or options.cache is not None or options.parameters != "{}"):
+        raise CaptionError("--estimate, --cache and --parameters are of an endpoint, and --local is none.")
     if (options.batch == "read") != bool(options.results):
         raise CaptionError("--batch read and --results FILE… belong together.")
     if options.limit_output_tokens is not None and options.max_tokens > options.limit_output_tokens:

@@ -47,4 +47,5 @@ def run(options: argparse.Namespace) -> None:
         print(as_json(outcome))
     else:
         print(told(outcome, options.out))
-        print(f"of what is in {options.out}, about.json says what was kept, dropped.jsonl what was not", file=sys.stderr)
+        if options.rules:
+            print(f"of what is in {options.out}, about.json says what was kept, dropped.jsonl what was not", file=sys.stderr)

@@ -82,11 +82,16 @@ def _noting(file: Path) -> Iterator[Callable[[str, Finding], None]]:
     try:
         # a pipe or a device is written to as it is, a link's file is written anew where it lies
         is_stream = file.exists() and (not file.is_file() or file.absolute().is_relative_to("/dev"))
-        with nullcontext(file) if is_stream else whole_file(file.resolve()) as aside, open(aside, "w", encoding="utf-8") as opened:
+        with (
+            nullcontext(file) if is_stream else whole_file(file.resolve()) as aside,
+            open(aside, "w", encoding="utf-8") as opened,
+        ):
 
             def note(data: str, finding: Finding) -> None:
                 opened.write(f"{json.dumps({'data': data, **finding.told()})}\n")
 
             yield note
     except OSError as error:
-        raise ValidationError(f"--findings {file}: {error.filename or 'it'} cannot be used: {error.strerror or error}.") from error
+        raise ValidationError(
+            f"--findings {file}: {error.filename or 'it'} cannot be used: {error.strerror or error}."
+        ) from error

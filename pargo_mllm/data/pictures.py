@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from pargo_mllm.data.fetching import is_public
 from pargo_mllm.data.pixels import BROKEN, as_shown, channels_last, from_array, orientation
 from pargo_mllm.errors import UserError
 
@@ -35,7 +36,8 @@ MAX_FETCHED = 2**28
 FETCH_TIMEOUT = 30
 # a JPEG's scans are each drawn over the whole picture; cameras and encoders write ten or so
 MAX_SCANS = 64
-_SCAN = b"\xff\xda"
+_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
+_SCAN, _END = b"\xda", b"\xd9"
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
 # their frames are times or pages; others hold the same picture in other sizes
 _ANIMATED = ("GIF", "WEBP", "PNG", "AVIF", "TIFF", "FLI", "DCX")
@@ -256,7 +258,7 @@ def _is_public(address: str) -> bool:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return True
-    return all(ipaddress.ip_address(str(place[4][0]).partition("%")[0]).is_global for place in found)
+    return all(is_public(ipaddress.ip_address(str(place[4][0]).partition("%")[0])) for place in found)
 
 
 def _from_file(path: str | os.PathLike, name: str | os.PathLike) -> Image.Image:
@@ -350,10 +352,20 @@ def _check_work(picture: Image.Image, name: str | os.PathLike) -> None:
     if picture.format in ("JPEG", "MPO") and file is not None:
         place = file.tell()
         file.seek(0)
-        scans = file.read().count(_SCAN)
+        scans = _scans(file.read())
         file.seek(place)
         if scans > MAX_SCANS:
             raise PictureError(f"{name} has {scans:,} scans; at most {MAX_SCANS} are read: save it again.")
+
+
+def _scans(content: bytes) -> int:
+    """Of a JPEG itself: not of a thumbnail in its head, nor of what a telephone appends behind its end."""
+    place, scans = 2, 0
+    while (found := _MARKER.search(content, place)) and found[1] != _END:
+        scans += found[1] == _SCAN
+        # a segment says how long it is
+        place = found.end() + int.from_bytes(content[found.end() : found.end() + 2], "big")
+    return scans
 
 
 def _is_first_of_several(picture: Image.Image) -> bool:

@@ -61,6 +61,8 @@ class Asking:
         self.in_flight = self.given_up = self.not_taken = self.too_many = self.retries = 0
         # what is being asked: an equal question waits for the same answer
         self._asked: dict[str, asyncio.Future[Said]] = {}
+        # of those that are asked again, equal ones are asked once
+        self._failed_again: set[str] = set()
         # why nothing more is sent
         self._why: BaseException | None = None
 
@@ -103,7 +105,12 @@ class Asking:
         """Other processes see that what is asked here is asked, however long it takes."""
         while True:
             await asyncio.sleep(LEASE / 4)
-            self.kept.claims.renew()
+            try:
+                self.kept.claims.renew()
+            # without its claims another process would ask the same
+            except Exception as error:
+                self._stop(error)
+                return
 
     def _stop(self, why: BaseException) -> None:
         """Nothing more is sent; of several reasons the first is told."""
@@ -132,7 +139,7 @@ class Asking:
 
     def _kept(self, key: str, has_waited: bool = False) -> Said | None:
         """What is kept; another process may have asked meanwhile."""
-        failed = self.keeps_failures and (has_waited or not self.retry_failed)
+        failed = self.keeps_failures and (has_waited or not self.retry_failed or key in self._failed_again)
         return self.kept.get(key) or (self.kept.failure(key) if failed else None)
 
     async def _once_only(self, client, key: str, make: Made) -> Said:
@@ -201,6 +208,7 @@ class Asking:
             self.not_taken = 0
             if self.keeps_failures:
                 self.kept.keep_failure(key, said)
+                self._failed_again.add(key)
             return said
         self.not_taken += 1
         if self.not_taken >= NOT_TAKEN_IN_A_ROW:

@@ -101,7 +101,9 @@ def filter_pairs(settings: Settings, engine: Engine) -> Outcome:
         notes: list[str] = []
         scores = {name: _scored(name, source, rules, settings, records, engine, work, notes) for name, source in names.items()}
         discernments = {name: discern(scored, settings.by) for name, scored in scores.items()}
-        outcome = Outcome({**before, **_about(settings, records, scores, discernments)}, notes)
+        # what a preparation said of its records is said again of those that are kept
+        told_before = {} if rules is None else before
+        outcome = Outcome({**told_before, **_about(settings, records, scores, discernments)}, notes)
         choice = None
         if rules is not None:
             _refuse_unjudged(scores)
@@ -266,10 +268,10 @@ class _Watch:
 
 def _refuse_unjudged(scores: Mapping[str, Scores]) -> None:
     """Refuse data of which no record can be judged: there is nothing to choose."""
-    scored = next(iter(scores.values()))
-    if not scored.judged.any():
-        why = "".join(f"; {count:,}: {reason}" for reason, count in sorted(Counter(scored.unjudged).items()))
-        raise FilterError(f"none of the records can be judged{why}.")
+    for scored in scores.values():
+        if not scored.judged.any():
+            why = "".join(f"; {count:,}: {reason}" for reason, count in sorted(Counter(scored.unjudged).items()))
+            raise FilterError(f"none of the records can be judged{why}.")
 
 
 def _refuse(discernments: Mapping[str, Discernment], even_so: bool, notes: list[str]) -> None:

@@ -120,12 +120,13 @@ class Batches:
             self._marks.keep_failure(key, said)
             return fault
         said = checked(said) if isinstance(said, Answer) else said
+        # a kill between the two counts a result twice, never not at all
+        if said.usage is not None:
+            spending.batch(said.usage)
         if isinstance(said, Answer):
             kept.keep(key, said)
         else:
             kept.keep_failure(key, said)
-        if said.usage is not None:
-            spending.batch(said.usage)
         self._marks.forget_failure(key)
         return "captions" if isinstance(said, Answer) else f"failures: {said.kind}"
 

@@ -81,13 +81,15 @@ def estimate(
         one = job.asked.expected(picture.seen.size)
         if isinstance(said, Answer):
             described += 1
-        elif (isinstance(said, Failure) or is_refused(picture.key)) and not retry_failed:
-            failed += 1
         elif is_waiting(picture.key):
             waiting += 1
-            expected_waiting += one
-        elif (number := int(picture.key[:16], 16)) not in counted:
             # of a million pictures 64 bits each, not their keys
+            if (number := int(picture.key[:16], 16)) not in counted:
+                counted.add(number)
+                expected_waiting += one
+        elif (isinstance(said, Failure) or is_refused(picture.key)) and not retry_failed:
+            failed += 1
+        elif (number := int(picture.key[:16], 16)) not in counted:
             counted.add(number)
             to_ask += 1
             expected += one

@@ -63,6 +63,8 @@ def find_pictures(images: Path, image_root: Path | None = None) -> Found:
     """
     if images.is_dir() and (images / LIST).is_file():
         images = images / LIST
+    if not images.exists():
+        raise CorpusError(f"{images} does not exist; give a folder of pictures, a list of names, shards or training data.")
     if is_list(images):
         return _listed(images, image_root or _beside(images), _of_records)
     if image_root is not None and (images.is_dir() or images.suffix.lower() == ".tar"):
@@ -72,8 +74,6 @@ def find_pictures(images: Path, image_root: Path | None = None) -> Found:
         if any(map(is_shard, images.iterdir())):
             return Found(files, lambda: _of_shards(files))
         return Found(files, lambda: _of_folder(images))
-    if not images.exists():
-        raise CorpusError(f"{images} does not exist; give a folder of pictures, a list of names, shards or training data.")
     if is_shard(images):
         files = OfficialFiles(images.parent)
         return Found(files, lambda: _of_shard(files, images.name, set()))

@@ -57,7 +57,7 @@ def parts(folders: Sequence[Path], weights: Sequence[str] = ()) -> list[Part]:
     own = [_weight(about.get("weight"), f"{folder / ABOUT}: weight") for folder, about in zip(folders, told, strict=True)]
     for given in weights:
         name, _, value = given.rpartition("=")
-        as_given = [number for number, folder in enumerate(folders) if name == str(folder)]
+        as_given = [number for number, folder in enumerate(folders) if name and Path(name) == folder]
         found = as_given or [number for number, about in enumerate(told) if name == about["set"]]
         if len(found) != 1:
             known = ", ".join(dict.fromkeys([about["set"] for about in told]))

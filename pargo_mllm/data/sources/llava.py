@@ -177,8 +177,9 @@ class LlavaCorpus:
         """
         start = self._starts[index]
         text = _read(self.file, start, self._sizes[index])
-        record = as_llava(parse_json(text, f"{self.file}, byte {start:,}"))
+        value = parse_json(text, f"{self.file}, byte {start:,}")
         try:
+            record = as_llava(value)
             return RawRecord(text, record, _names(record, self._root))
         except UnusableRecord as error:
             raise CorpusError(f"{self.file} has changed since it was opened: byte {start:,}: {error}.") from error

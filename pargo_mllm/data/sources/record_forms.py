@@ -198,7 +198,8 @@ def _joined(parts: list[Any], number: int, names: list[str]) -> str:
 
 def _check_order(listed: list[Any]) -> None:
     """Parts may number the pictures that stand beside them; they are taken in their order."""
-    parts = (part for said in listed for part in said.get("content") or () if isinstance(part, dict))
+    contents = (said.get("content") for said in listed)
+    parts = (part for content in contents if isinstance(content, list) for part in content if isinstance(part, dict))
     order = [part["index"] for part in parts if part.get("type") in _PICTURES and part.get("index") is not None]
     if order != list(range(len(order))):
         raise UnusableRecord(ORDER_OF_PICTURES, "its parts show its pictures in another order than they are named in")

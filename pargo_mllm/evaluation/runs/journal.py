@@ -48,7 +48,9 @@ class Journal:
             ) from None
         except OSError as error:
             # some network file systems have no locks
-            raise EvaluationError(f"{folder}: it cannot be locked ({error.strerror or error}); give an --out elsewhere.") from error
+            raise EvaluationError(
+                f"{folder}: it cannot be locked ({error.strerror or error}); give an --out elsewhere."
+            ) from error
         self.read()
 
     def close(self) -> None:

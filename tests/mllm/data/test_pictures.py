@@ -664,3 +664,13 @@ def test_files_that_are_larger_than_any_picture_are_not_read(tmp_path):
 def test_what_is_written_a_little_oddly_is_read():
     assert load_picture(scans(20)).size == (64, 64)
     assert load_picture(tiff_of_one_tile(8, 16)).size == (8, 8)
+
+
+def test_what_stands_behind_a_picture_is_none_of_its_scans():
+    """A telephone's photograph has its video behind it; a camera's has a thumbnail in its head."""
+    held = io.BytesIO()
+    Image.new("RGB", (64, 48), "red").save(held, "JPEG", progressive=True)
+    whole = held.getvalue()
+    assert load_picture(whole + b"\xff\xda" * 5000).size == (64, 48)
+    thumbnail = b"\xff\xe1" + (2 + 400).to_bytes(2, "big") + b"\xff\xda" * 200
+    assert load_picture(whole[:2] + thumbnail + whole[2:]).size == (64, 48)

@@ -223,3 +223,12 @@ def test_an_answer_is_kept_before_it_counts_as_paid(tmp_path):
     kept = KeptAnswers(tmp_path / "kept.sqlite")
     assert kept.get("k").text == "yes"
     kept.close()
+
+
+def test_equal_questions_that_fail_again_are_asked_once(tmp_path):
+    for again in (False, True):
+        with serving(lambda asked, number: Reply(completion("…", finish="length"))) as server:
+            questions = [("same", make("a")) for _ in range(10)]
+            heard = ask(server, tmp_path, questions, concurrency=2, retry_failed=again)
+            assert len(server.asked) == 1, again
+        assert all(isinstance(said, Failure) for _, said in heard)

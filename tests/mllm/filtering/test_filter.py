@@ -161,3 +161,14 @@ def test_a_blind_model_is_stopped_early(untrained, swapped, tmp_path, monkeypatc
     assert (stopped.status, "100 pairs" in stopped.said and "the first records" in stopped.said) == (2, True), stopped.said
     assert len(list((tmp_path / "out").glob(".work/scores-*/*.parquet"))) == 2
     assert ended(capsys, *words, "--even-so").status == 0
+
+
+def test_scores_alone_of_data_that_say_what_they_are(untrained, swapped, tmp_path, capsys):
+    """What stands in the data's own about.json is no account of what was kept."""
+    data = tmp_path / "data"
+    shutil.copytree(swapped[0].parent if swapped[0].is_file() else swapped[0], data)
+    (data / "about.json").write_text(json.dumps({"title": "a set", "entries": 7, "records": 7, "skipped": {}}))
+    words = ("filter", data / "data.json", "--model", untrained, "--out", tmp_path / "out", "--scores-only")
+    said = ended(capsys, *words, *ONE)
+    assert said.status == 0, said.said
+    assert "kept" not in said.said + said.printed

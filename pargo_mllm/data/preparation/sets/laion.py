@@ -54,7 +54,7 @@ class _Columns:
                 f"{path} has neither a column of pictures ({', '.join(CONTENTS[:4])}, …) nor one of addresses "
                 f"({', '.join(ADDRESSES)}); it has {', '.join(there[:12])}."
             )
-        if self.key and self.content is None and not self.has_files and folder.with_suffix(".tar").is_file():
+        if self.key and self.content is None and not self.has_files and folder.with_name(f"{folder.name}.tar").is_file():
             raise PreparationError(
                 f"{path} only tells of {folder.name}.tar, which holds the pictures: prepare webdataset in place of laion."
             )

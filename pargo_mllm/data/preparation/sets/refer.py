@@ -55,8 +55,8 @@ def _mdetr(files: OfficialFiles, name: str, photograph: Callable[[str], Picture]
     for row in files.listed("annotations", name):
         boxes.setdefault(text(row, "image_id"), []).append(row.get("bbox") if isinstance(row, dict) else None)
     for row in files.listed("images", name):
-        id, file, own = text(row, "id", "?"), text(row, "file_name"), boxes.get(text(row, "id"), [])
-        known.add(text(row, "id"))
+        id, file, own = text(row, "id", "?"), text(row, "file_name"), boxes.get(text(row, "id", "?"), [])
+        known.add(id)
         if not file:
             yield Skipped(id, NO_PHOTOGRAPH)
         elif len(own) != 1:
@@ -73,10 +73,11 @@ def _refs(files: OfficialFiles, name: str, photograph: Callable[[str], Picture])
     if not isinstance(refs, list):
         raise PreparationError(f"{files.root / name} holds no list of objects that are referred to.")
     beside = f"{name.rpartition('/')[0]}/instances.json".lstrip("/")
-    boxes = {text(row, "id"): numbers(row.get("bbox")) for row in files.listed("annotations", beside) if isinstance(row, dict)}
+    boxes = {text(row, "id"): numbers(row.get("bbox")) for row in files.listed("annotations", beside) if text(row, "id")}
     images: dict[str, tuple[str, Size]] = {
         text(row, "id"): (text(row, "file_name"), (whole(row, "width"), whole(row, "height")))
         for row in files.listed("images", beside)
+        if text(row, "id")
     }
     for ref in refs:
         # val, testA, testB are what is evaluated: they are no entries

@@ -30,10 +30,11 @@ def entries(files: OfficialFiles, options: Options) -> Iterator[Entry | Skipped]
     split = options.split or "train2014"
     answers: dict[str, str] = {}
     for row in files.listed("annotations", f"v2_mscoco_{split}_annotations.json"):
-        id = text(row, "question_id", "?")
-        if id in answers:
-            yield Skipped(id, ANSWERED)
-        answers.setdefault(id, line(row, "multiple_choice_answer"))
+        id = text(row, "question_id")
+        if not id or id in answers:
+            yield Skipped(id or "?", ANSWERED if id else NO_SUCH_QUESTION)
+        else:
+            answers[id] = line(row, "multiple_choice_answer")
     folder = files.folder(split, f"images/{split}", "images")
     asked, seen, known = [], set(), set()
     for row in files.listed("questions", f"v2_OpenEnded_mscoco_{split}_questions.json"):

@@ -16,8 +16,9 @@ from pargo_mllm.data.preparation.entries import Entry, Picture, Skipped
 from pargo_mllm.data.preparation.llava_lists import SEVERAL, turns_of
 from pargo_mllm.data.preparation.official_files import OfficialFiles, of_each
 from pargo_mllm.data.sources.json_rows import parse_json
-from pargo_mllm.data.sources.llava_records import NO_TURNS, TURNS
+from pargo_mllm.data.sources.llava_records import NO_TURNS, TURNS, UnusableRecord, check_media
 from pargo_mllm.data.sources.opening import open_regular
+from pargo_mllm.data.sources.record_forms import as_llava
 from pargo_mllm.data.sources.shard_index import shard_samples
 from pargo_mllm.data.sources.shard_samples import OTHER, LeftOut, Sample
 from pargo_mllm.data.sources.shards import MAX_TEXT
@@ -68,6 +69,12 @@ def _entry(name: str, stem: str, number: int, sample: Sample, opened: FileIO) ->
             record = None
         if not isinstance(record, dict):
             return Skipped(id, NOT_JSON)
+    try:
+        # as training reads it
+        record = as_llava(record)
+        check_media(record)
+    except UnusableRecord as error:
+        return Skipped(id, error.reason)
     if any(key in record for key in TURNS):
         turns = turns_of(record)
         return Skipped(id, NO_TURNS) if turns is None else Entry(id, picture, turns)
