@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from PIL import Image
 
+from pargo_mllm.data.regions import Region
 from pargo_mllm.errors import UserError
 
 Conversation = list[dict[str, Any]]
@@ -36,6 +37,7 @@ class Example:
             raises :class:`pargo_mllm.data.pictures.PictureError` for a file that is no usable picture.
         features: where a frozen encoder has run already: what it gave for each picture, ``[tiles, n_v, c]``.
         kinds: of what is asked in each conversation, where that is known: accuracy is counted by kind.
+        regions: of each picture, what is where in it; None where nobody says.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Example:
     pictures: tuple[Callable[[], Image.Image], ...] = ()
     features: tuple[Callable[[], torch.Tensor], ...] | None = None
     kinds: tuple[str, ...] | None = None
+    regions: tuple[Callable[[], tuple[Region, ...]], ...] | None = None
 
 
 @dataclass(frozen=True)
