@@ -36,6 +36,17 @@ def check_rehearsed(out):
     assert str(ROOT) not in (out / "gate.log").read_text()
 
 
+def test_the_first_parts_of_the_short_gate_rehearsed(tmp_path):
+    done = rehearse(tmp_path, "--minutes", "30", "--part", *SHORT[:3])
+    assert done.returncode == 0, done.stdout + done.stderr
+    check_rehearsed(tmp_path)
+    found = outcomes(tmp_path)
+    assert {part for part, _ in found} == set(SHORT[:3])
+    assert "7 of 7 kernels launched once" in found["preflight", "preflight"]["last_words"]
+
+
+# a minute and a half
+@pytest.mark.long
 def test_the_short_gate_rehearsed(tmp_path):
     done = rehearse(tmp_path, "--minutes", "30")
     assert done.returncode == 0, done.stdout + done.stderr
