@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 from pargo_mllm.data.corpus import CorpusError, Tally, counted, shown
 from pargo_mllm.data.pictures import load_picture
 from pargo_mllm.data.questions import WHAT, Question, QuestionCorpus
+from pargo_mllm.data.regions import Region, Window
 from pargo_mllm.data.sources.coco import Box, CocoFolder, CocoImage, CocoObject, FolderError, read_coco_folder
 from pargo_mllm.data.sources.object_questions import object_questions
 
@@ -37,6 +38,12 @@ class View:
     part: Box
     mirrored: bool
     objects: tuple[CocoObject, ...]
+
+    @property
+    def window(self) -> Window:
+        """What it shows of the photograph; its pixels are those that lie there, rounded to whole ones."""
+        left, top, right, bottom = map(float, self.part)
+        return (right, top, left, bottom) if self.mirrored else (left, top, right, bottom)
 
     def load(self) -> Image.Image:
         """The view's pixels."""
@@ -198,6 +205,13 @@ class PhotographCorpus(QuestionCorpus):
     def picture(self, index: int) -> Image.Image:
         """See :class:`pargo_mllm.data.questions.QuestionCorpus`."""
         return self._views[self._kept[index]].load()
+
+    def regions(self, index: int) -> Callable[[], tuple[Region, ...]] | None:
+        """See :class:`pargo_mllm.data.questions.QuestionCorpus`: the boxes of instances.json, as far as the view shows them."""
+        view = self._views[self._kept[index]]
+        if not self.folder.folder.has_instances:
+            return None
+        return lambda: tuple(Region((item.category,), item.box, view.window) for item in view.image.objects)
 
     def shows(self) -> dict[str, Any]:
         """See :class:`pargo_mllm.data.questions.QuestionCorpus`."""
