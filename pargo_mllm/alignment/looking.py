@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
+from pargo_mllm.alignment.errors import AlignmentError
 from pargo_mllm.alignment.windows import feature_coverage, windows
 from pargo_mllm.data.corpus import Corpus, counted
 from pargo_mllm.data.open_corpus import open_corpus
@@ -23,10 +24,6 @@ from pargo_mllm.data.regions import Region, Window
 from pargo_mllm.errors import UserError
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
-
-
-class AlignError(UserError):
-    """What keeps models from being looked at; the message says what, and the way out."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,7 @@ def draw_pictures(source: Source) -> Pictures:
     Of a record with several pictures the first is taken. A picture that was drawn before, under whichever name, is left out.
 
     Raises:
-        AlignError: where no picture can be used, or the split is of data that hold nothing out.
+        AlignmentError: where no picture can be used, or the split is of data that hold nothing out.
         CorpusError: for data that cannot be opened, or a damaged record.
     """
     corpus = _opened(source)
@@ -131,7 +128,7 @@ def draw_pictures(source: Source) -> Pictures:
             names.update({region.names[0] for region in shown.regions or ()})
             bar.update()
     if not indices:
-        raise AlignError(f"{source.data}: none of its {len(corpus):,} records ({source.split}) can be used{counted(skipped)}.")
+        raise AlignmentError(f"{source.data}: none of its {len(corpus):,} records ({source.split}) can be used{counted(skipped)}.")
     ordered = sorted(names, key=lambda name: (-names[name], name))
     return Pictures(corpus, tuple(indices), tuple(ordered), known, skipped)
 
@@ -149,7 +146,7 @@ def _opened(source: Source) -> Corpus:
     except ValueError as error:
         if isinstance(error, UserError):
             raise
-        raise AlignError(
+        raise AlignmentError(
             f"{source.data}: nothing of it is held out, so --split test is empty: give --held-out, the share that was held out "
             "in training, or look at --split train."
         ) from error

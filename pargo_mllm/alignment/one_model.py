@@ -1,0 +1,169 @@
+"""Everything about one model, in one pass over the pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pargo_mllm.alignment.attribution import attribute_features, possible_methods
+from pargo_mllm.alignment.closely import Close, Decomposed, close_look
+from pargo_mllm.alignment.comparing import spread
+from pargo_mllm.alignment.entropy import StreamedEntropy, von_neumann_entropy
+from pargo_mllm.alignment.looking import Looked, Pictures, grid_of, in_one_piece, look
+from pargo_mllm.alignment.origins import token_origins
+from pargo_mllm.alignment.segmentation import Segmentation, word_maps
+from pargo_mllm.alignment.vocabulary import Vocabulary
+from pargo_mllm.alignment.words import word_ids, word_vectors
+from pargo_mllm.modeling import ParGoForConditionalGeneration, main_dtype
+from pargo_mllm.processing import ParGoProcessor
+
+PARTS = ("entropy", "alignment", "segmentation", "words", "attribution")
+NEEDS_REGIONS = ("alignment", "segmentation")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How a model is looked at.
+
+    Args:
+        close: of so many pictures words and attributions are looked at.
+        words: that a token is made of.
+        non_negative: whether words are added alone.
+    """
+
+    close: int = 8
+    words: int = 5
+    non_negative: bool = False
+    batch_size: int = 8
+
+
+def look_at(
+    model: ParGoForConditionalGeneration,
+    processor: ParGoProcessor,
+    pictures: Pictures,
+    words: Sequence[str],
+    parts: Sequence[str],
+    asked: Asked,
+    name: str,
+) -> tuple[dict[str, Any], list[Close]]:
+    """What is found of a model, as JSON, and the pictures that were looked at closely."""
+    note = in_one_piece(processor)
+    found = _Found(model, processor, words, parts, asked)
+    for looked in look(model, processor, pictures, asked.batch_size, name):
+        found.add(looked)
+    told = found.told()
+    return {**told, "notes": [note] if note else []}, found.close
+
+
+class _Found:
+    """What has been found of a model so far."""
+
+    def __init__(
+        self,
+        model: ParGoForConditionalGeneration,
+        processor: ParGoProcessor,
+        words: Sequence[str],
+        parts: Sequence[str],
+        asked: Asked,
+    ):
+        self.model, self.words, self.asked = model, tuple(words), asked
+        self.parts = frozenset(parts)
+        self.projector, self.grid = model.model.projector, grid_of(model.config)
+        self.vocabulary = Vocabulary.of(model, processor)
+        self.mean = self.vocabulary.lengths(True).mean
+        ids = [word_ids(processor.tokenizer, word) for word in self.words]
+        self.vectors = word_vectors(self.vocabulary.embeddings, ids)
+        self.close: list[Close] = []
+        self.by_picture: dict[str, list[float | None]] = {}
+        self.shape: tuple[int, int] = (0, 0)
+        self.entropies = {
+            (where, centred): StreamedEntropy(centred) for where in ("before", "after") for centred in (False, True)
+        }
+        self.segmentation = Segmentation(self.words, model.config.vision_config.image_size)
+        self.decomposed = Decomposed(model, self.vocabulary, asked.words, asked.non_negative)
+
+    def add(self, looked: Looked) -> None:
+        """Take in a picture."""
+        tokens = looked.tokens / self.vocabulary.scale
+        self.shape = (len(looked.features), len(tokens))
+        shares, local = self._shares(looked.features)
+        if "entropy" in self.parts:
+            self._add_entropy(looked)
+        maps = None
+        if self.words and looked.shown.regions is not None:
+            patches = self.grid[0] * self.grid[1]
+            maps = word_maps(tokens, shares[:, -patches:], self.vectors, self.mean).unflatten(1, self.grid)
+        if "segmentation" in self.parts:
+            scored = None if maps is None else self.segmentation.add(maps, looked.shown.regions or (), looked.window)
+            for figure in ("iou", "auc", "ap"):
+                self._note(figure, None if scored is None else getattr(scored, figure))
+        if looked.shown.number < self.asked.close:
+            self._look_closely(looked, tokens, shares, local, maps)
+
+    def told(self) -> dict[str, Any]:
+        """What was found of all pictures, as JSON."""
+        config = self.model.config
+        told: dict[str, Any] = {
+            "projector": config.projector_config.projector_type,
+            "features": self.shape[0],
+            "tokens": self.shape[1],
+            "width_before": config.projector_config.vision_hidden_size,
+            "width_after": config.projector_config.output_size,
+            "dtype": str(main_dtype(self.model)).removeprefix("torch."),
+            "left_out": {},
+        }
+        if "entropy" in self.parts:
+            told["entropy"] = self._told_entropy()
+        if "segmentation" in self.parts:
+            told["segmentation"] = self.segmentation.told()
+        if "words" in self.parts:
+            told["words"] = self.decomposed.told()
+        return {**told, "by_picture": self.by_picture}
+
+    def _note(self, figure: str, value: float | None) -> None:
+        self.by_picture.setdefault(figure, []).append(value)
+
+    def _shares(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What each token reads, ``[tokens, n_v]``, and which read a part of their own: where some do, the others read nothing,
+        for they would blur the map; where none does, each reads what its attention says."""
+        origins = token_origins(self.projector, len(features))
+        if origins.local.any():
+            return origins.shares * origins.local[:, None], origins.local
+        return attribute_features(self.projector, features, "rollout").shares, origins.local
+
+    def _add_entropy(self, looked: Looked) -> None:
+        for where, rows in (("before", looked.features), ("after", looked.tokens)):
+            self._note(f"entropy_{where}", von_neumann_entropy(rows))
+            for centred in (False, True):
+                self.entropies[where, centred].add(rows)
+
+    def _told_entropy(self) -> dict[str, Any]:
+        told: dict[str, Any] = {}
+        for place, where in enumerate(("before", "after")):
+            rows = self.shape[place]
+            width = getattr(self.model.config.projector_config, ("vision_hidden_size", "output_size")[place])
+            told[where] = {
+                "a_picture": spread(self.by_picture[f"entropy_{where}"]),
+                "a_picture_at_most": math.log(min(rows, width)),
+                "all_pictures": self.entropies[where, False].value(),
+                "all_pictures_centred": self.entropies[where, True].value(),
+                "all_pictures_at_most": math.log(min(self.entropies[where, False].count, width)),
+            }
+        before, after = self.by_picture["entropy_before"], self.by_picture["entropy_after"]
+        told["change"] = spread([two - one for one, two in zip(before, after, strict=True) if one is not None and two is not None])
+        return told
+
+    def _look_closely(
+        self, looked: Looked, tokens: torch.Tensor, shares: torch.Tensor, local: torch.Tensor, maps: torch.Tensor | None
+    ) -> None:
+        patches = self.grid[0] * self.grid[1]
+        said = self.decomposed.add(tokens) if "words" in self.parts else ()
+        sources = {}
+        if "attribution" in self.parts:
+            for method in possible_methods(self.projector):
+                sources[method] = attribute_features(self.projector, looked.features, method).shares[:, -patches:].numpy()
+        self.close.append(close_look(looked, said, shares[:, -patches:], local, self.grid, self.words, maps, sources))
