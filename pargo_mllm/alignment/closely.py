@@ -140,9 +140,7 @@ def close_look(
         tuple(name for name, row in zip(looked.names, covered, strict=True) if row[patch]) for patch in range(patches)
     )
     order = shares.argsort(dim=0, descending=True, stable=True)[:_READERS]
-    readers = tuple(
-        tuple(token for token in order[:, patch].tolist() if shares[token, patch] > 0) for patch in range(patches)
-    )
+    readers = tuple(tuple(token for token in order[:, patch].tolist() if shares[token, patch] > 0) for patch in range(patches))
     said: tuple[str, ...] = ()
     shown: dict[str, np.ndarray] = {}
     if maps is not None:

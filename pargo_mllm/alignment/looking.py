@@ -128,7 +128,9 @@ def draw_pictures(source: Source) -> Pictures:
             names.update({region.names[0] for region in shown.regions or ()})
             bar.update()
     if not indices:
-        raise AlignmentError(f"{source.data}: none of its {len(corpus):,} records ({source.split}) can be used{counted(skipped)}.")
+        raise AlignmentError(
+            f"{source.data}: none of its {len(corpus):,} records ({source.split}) can be used{counted(skipped)}."
+        )
     ordered = sorted(names, key=lambda name: (-names[name], name))
     return Pictures(corpus, tuple(indices), tuple(ordered), known, skipped)
 

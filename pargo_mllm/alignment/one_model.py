@@ -154,7 +154,9 @@ class _Found:
                 "all_pictures_at_most": math.log(min(self.entropies[where, False].count, width)),
             }
         before, after = self.by_picture["entropy_before"], self.by_picture["entropy_after"]
-        told["change"] = spread([two - one for one, two in zip(before, after, strict=True) if one is not None and two is not None])
+        told["change"] = spread(
+            [two - one for one, two in zip(before, after, strict=True) if one is not None and two is not None]
+        )
         return told
 
     def _look_closely(

@@ -100,7 +100,7 @@ def _without_regions(settings: Settings, pictures: Pictures, words: Sequence[str
     elif not pictures.names:
         why = f"none of the {len(pictures)} pictures shows a thing that has a name; draw more --pictures"
     elif len(words) < 2:
-        why = f"of the {len(pictures.names)} names of things the models can spell {len(words)}, and 2 are the least to choose from"
+        why = f"the models can spell {len(words)} of the {len(pictures.names)} names of things, and it takes 2 to choose from"
     else:
         return {}
     for part in settings.parts or ():
