@@ -139,11 +139,11 @@ def _opened(source: Source) -> Corpus:
     try:
         return open_corpus(
             source.data,
-            1,
+            2,
             source.split,
             held_out=source.held_out,
             image_root=source.image_root,
-            regions=source.patch_labels,
+            **({} if source.patch_labels is None else {"regions": source.patch_labels}),
         )
     except ValueError as error:
         if isinstance(error, UserError):

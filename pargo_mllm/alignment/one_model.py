@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from pargo_mllm.alignment.attribution import attribute_features, possible_methods
+from pargo_mllm.alignment.attribution.derivatives import DIRECTIONS
 from pargo_mllm.alignment.closely import Close, Decomposed, close_look
 from pargo_mllm.alignment.comparing import spread
 from pargo_mllm.alignment.entropy import StreamedEntropy, von_neumann_entropy
@@ -167,5 +168,6 @@ class _Found:
         sources = {}
         if "attribution" in self.parts:
             for method in possible_methods(self.projector):
-                sources[method] = attribute_features(self.projector, looked.features, method).shares[:, -patches:].numpy()
+                found = attribute_features(self.projector, looked.features, method, directions=DIRECTIONS)
+                sources[method] = found.shares[:, -patches:].numpy()
         self.close.append(close_look(looked, said, shares[:, -patches:], local, self.grid, self.words, maps, sources))

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import matplotlib.patheffects
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.patches import Patch
+from matplotlib.collections import LineCollection
 from PIL import Image
 
 from pargo_mllm.alignment.closely import Close
@@ -20,7 +21,7 @@ from pargo_mllm.pictures.style import FAINT, INK, PAPER, RULE, SERIES, new_figur
 # pictures, words of a picture and tokens that are drawn
 PICTURES, WORDS, TOKENS = 4, 6, 6
 # inches of a panel
-_PANEL = 2.3
+_PANEL = 2.7
 _HEAT = matplotlib.colormaps["inferno"]
 
 
@@ -77,29 +78,26 @@ def draw_figures(models: Sequence[Mapping[str, Any]], file: Path) -> Path:
 def draw_words(names: Sequence[str], looks: Sequence[Close], title: str, file: Path) -> Path:
     """A picture, what is where in it, and the word that each model's tokens speak at each patch."""
     there = [names_there[-1] if names_there else "" for names_there in looks[0].there]
-    boards = [("what is there", there), *((name, look.said) for name, look in zip(names, looks, strict=True))]
-    counts: dict[str, int] = {}
-    for _, words in boards:
-        for word in words:
-            counts[word] = counts.get(word, 0) + bool(word)
+    boards = [("what is there", there, looks[0].grid)]
+    boards += [(name, list(look.said), look.grid) for name, look in zip(names, looks, strict=True)]
     # what is there first: its colours stand apart
-    shown = sorted((word for word in counts if word), key=lambda word: (word not in there, -counts[word], word))
-    colours = {word: _colour(place, len(shown)) for place, word in enumerate(shown)}
-    figure, axes = _panels(1, 1 + len(boards), title, legend=0.9)
+    words = dict.fromkeys(word for _, board, _ in boards for word in board if word)
+    colours = {
+        word: matplotlib.colormaps["turbo"](0.05 + 0.9 * (place * 0.61803 % 1.0))[:3] for place, word in enumerate(words)
+    }
+    figure, axes = _panels(1, 1 + len(boards), title)
     axes[0, 0].imshow(looks[0].picture)
     _name(axes[0, 0], "the picture, as the encoder sees it")
-    for ax, (name, words), grid in zip(axes[0, 1:], boards, [looks[0].grid, *(look.grid for look in looks)], strict=True):
-        grey = looks[0].picture.convert("L").convert("RGB")
-        ax.imshow(grey, alpha=0.55)
-        tint = np.zeros((len(words), 4))
-        for place, word in enumerate(words):
-            if word:
-                tint[place] = (*colours[word], 0.68)
-        side = looks[0].picture.size[0]
+    side = looks[0].picture.size[0]
+    for ax, (name, board, grid) in zip(axes[0, 1:], boards, strict=True):
+        ax.imshow(looks[0].picture.convert("L").convert("RGB"), alpha=0.55)
+        tint = np.array([(*colours[word], 0.55) if word else (0, 0, 0, 0) for word in board])
         ax.imshow(tint.reshape(*grid, 4), extent=(-0.5, side - 0.5, side - 0.5, -0.5), interpolation="nearest")
+        for word, row, column in _one_place_each(board, grid):
+            x, y = (column + 0.5) * side / grid[1], (row + 0.5) * side / grid[0]
+            halo = [matplotlib.patheffects.withStroke(linewidth=2, foreground=PAPER)]
+            ax.text(x, y, _plain(_short(word, 14)), ha="center", va="center", fontsize=6.5, color=INK, path_effects=halo)
         _name(ax, name)
-    handles = [Patch(color=colours[word], label=_plain(_short(word))) for word in shown[:24]]
-    figure.legend(handles=handles, loc="lower center", ncols=8, frameon=False, fontsize=8, labelcolor=INK)
     return save_figure(figure, file)
 
 
@@ -114,8 +112,7 @@ def draw_maps(names: Sequence[str], looks: Sequence[Close], title: str, file: Pa
             low, high = float(values.min()), float(values.max())
             _heat(ax, look.picture, (values - low) / max(high - low, 1e-9))
             _name(ax, f"{word} · {name}" if column == 0 else word, f"cosine {low:.2f} … {high:.2f}")
-            for patch in [place for place, there in enumerate(look.there) if word in there]:
-                _outlined(ax, patch, look)
+            _outline(ax, np.array([word in there for there in look.there]).reshape(look.grid), look.picture.size[0])
     return save_figure(figure, file)
 
 
@@ -132,15 +129,15 @@ def draw_sources(look: Close, title: str, file: Path) -> Path:
     return save_figure(figure, file)
 
 
-def _panels(rows: int, columns: int, title: str, legend: float = 0.0) -> tuple[Any, np.ndarray]:
-    width, height = 0.3 + columns * (_PANEL + 0.15), 0.5 + rows * (_PANEL + 0.5) + legend
+def _panels(rows: int, columns: int, title: str) -> tuple[Any, np.ndarray]:
+    width, height = 0.3 + columns * (_PANEL + 0.15), 0.75 + rows * (_PANEL + 0.5)
     figure = new_figure(max(width, 6.5), height)
     axes = figure.subplots(rows, columns, squeeze=False)
     figure.subplots_adjust(
         left=0.15 / width,
         right=1 - 0.15 / width,
-        top=1 - 0.9 / height,
-        bottom=(legend + 0.1) / height,
+        top=1 - 0.8 / height,
+        bottom=0.32 / height,
         wspace=0.07,
         hspace=0.24,
     )
@@ -163,22 +160,26 @@ def _heat(ax: Axes, picture: Image.Image, share: np.ndarray, smooth: bool = True
     ax.imshow(grey * (1 - glow) + glow * (0.45 * pixels + 0.55 * _HEAT(glow[..., 0])[..., :3]))
 
 
-def _outlined(ax: Axes, patch: int, look: Close) -> None:
-    """Lines around a patch, where its neighbour has another label."""
-    rows, columns = look.grid
-    row, column = divmod(patch, columns)
-    high, wide = look.picture.size[1] / rows, look.picture.size[0] / columns
-    ax.add_patch(
-        matplotlib.patches.Rectangle(
-            (column * wide - 0.5, row * high - 0.5), wide, high, fill=False, edgecolor="white", linewidth=0.8, alpha=0.8
-        )
-    )
+def _outline(ax: Axes, mask: np.ndarray, side: int) -> None:
+    """A line around the patches of a mask."""
+    padded = np.pad(mask, 1)
+    high, wide = side / mask.shape[0], side / mask.shape[1]
+    upright = np.argwhere(padded[1:-1, :-1] != padded[1:-1, 1:])
+    level = np.argwhere(padded[:-1, 1:-1] != padded[1:, 1:-1])
+    lines = [[(column * wide - 0.5, (row + end) * high - 0.5) for end in (0, 1)] for row, column in upright]
+    lines += [[((column + end) * wide - 0.5, row * high - 0.5) for end in (0, 1)] for row, column in level]
+    ax.add_collection(LineCollection(lines, colors="white", linewidths=1.1), autolim=False)
 
 
-def _colour(place: int, count: int) -> tuple[float, float, float]:
-    """Colours of words: by turns bright and dark, so that neighbours on the wheel stand apart."""
-    red, green, blue, _ = matplotlib.colormaps["turbo"](0.06 + 0.88 * ((place * 0.61803) % 1.0 if count > 8 else place / 8))
-    return float(red), float(green), float(blue)
+def _one_place_each(board: Sequence[str], grid: tuple[int, int]) -> list[tuple[str, int, int]]:
+    """For every word a patch at which to write it: the one nearest to the middle of its patches."""
+    found = []
+    for word in dict.fromkeys(board):
+        if word:
+            places = np.array([divmod(patch, grid[1]) for patch, other in enumerate(board) if other == word])
+            row, column = places[np.square(places - places.mean(axis=0)).sum(axis=1).argmin()]
+            found.append((word, int(row), int(column)))
+    return found
 
 
 def _name(ax: Axes, name: str, below: str = "") -> None:

@@ -14,7 +14,7 @@ from pargo_mllm.alignment.closely import Close
 from pargo_mllm.alignment.comparing import compared
 from pargo_mllm.alignment.errors import AlignmentError
 from pargo_mllm.alignment.looking import Pictures, Source, draw_pictures
-from pargo_mllm.alignment.one_model import PARTS, Asked, NEEDS_REGIONS, look_at
+from pargo_mllm.alignment.one_model import NEEDS_REGIONS, PARTS, Asked, look_at
 from pargo_mllm.alignment.words import word_ids
 from pargo_mllm.loading import check_model_folder, open_config, open_model, open_processor
 
