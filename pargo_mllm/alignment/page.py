@@ -175,10 +175,8 @@ def _look(name: str, look: Close) -> str:
     tint = (
         "<input type='checkbox' class='tint'> colour patches by the word of the set that they speak, framed where it is there"
     )
-    return (
-        f"<section><h4>{text(name)}</h4>{tint if look.said else ''}<div class='look'>{board}<div><div class='where'></div>{tokens}"
-        f"{beside if others else ''}</div></div></section>"
-    )
+    said = f"<div><div class='where'></div>{tokens}{beside if others else ''}</div>"
+    return f"<section><h4>{text(name)}</h4>{tint if look.said else ''}<div class='look'>{board}{said}</div></section>"
 
 
 def _patch_told(patch: int, look: Close, said: str) -> str:

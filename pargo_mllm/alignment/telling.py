@@ -28,8 +28,8 @@ def _data(data: Mapping[str, Any]) -> str:
     told = f"{len(names)} names of things: {', '.join(map(shown, names[:_NAMES]))}{', …' if len(names) > _NAMES else ''}"
     unspelled = data["words_no_model_spells"]
     said = (
-        f"{shown(data['source'])} ({data['split']}): {data['pictures']:,} pictures, of {data['with_regions']:,} it is known what "
-        f"is where{counted(data['skipped'])}\n{told if names else 'no names of things'}"
+        f"{shown(data['source'])} ({data['split']}): {data['pictures']:,} pictures, of {data['with_regions']:,} it is known "
+        f"what is where{counted(data['skipped'])}\n{told if names else 'no names of things'}"
     )
     return said + (f"; not every model can spell {', '.join(map(shown, unspelled[:_NAMES]))}" if unspelled else "")
 
