@@ -59,7 +59,7 @@ def read(model: ParGoForConditionalGeneration, processor: ParGoProcessor, conver
     if most is not None and len(row) > most:
         raise ConversationError(f"the question with its answer has {len(row)} tokens and the language model takes {most}.")
     ids = torch.tensor([row], device=model.device)
-    seen = model.get_image_features(inputs["pixel_values"], tile_counts=inputs.get("tile_counts"))
+    seen: Any = model.get_image_features(inputs["pixel_values"], tile_counts=inputs.get("tile_counts"))
     words = model.get_input_embeddings()(ids)
     embeddings = model.model.insert_image_tokens(ids, words, seen.pooler_output.flatten(0, 1)[None])[0]
     return Asked(embeddings, (ids[0] == image).nonzero()[:, 0], ids[0, -prompt.rated :], seen.last_hidden_state, inputs)

@@ -132,4 +132,5 @@ def in_full_precision(projector: ProjectorPreTrainedModel) -> ProjectorPreTraine
     wanted = torch.float64 if dtypes == {torch.float64} else torch.float32
     if dtypes == {wanted} and not projector.training:
         return projector
-    return copy.deepcopy(projector).to(wanted).eval()
+    exact: Any = copy.deepcopy(projector)
+    return exact.to(wanted).eval()
