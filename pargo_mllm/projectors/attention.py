@@ -117,8 +117,10 @@ class KeptAttention:
 
 @contextmanager
 def attention_kept(projector: nn.Module, read: int) -> Iterator[KeptAttention]:
-    """Inside the block, keep what the last ``read`` tokens attend to in all layers of a projector's next forward pass; they must
-    see the whole picture. What is computed again for a backward pass, behind the block, is not kept."""
+    """Inside the block, keep what the last ``read`` tokens attend to in all layers of a projector's next forward pass.
+
+    They must see the whole picture. What is computed again for a backward pass, behind the block, is not kept.
+    """
     kept = KeptAttention(read)
     layers = [module for module in projector.modules() if isinstance(module, ProjectorAttention) and module.reads_the_picture]
     for layer in layers:

@@ -26,9 +26,9 @@ def check_regions(recipe: Recipe, data: OpenedData) -> None:
     lacking = [shown(name) for name, corpus in zip(data.names, data.train, strict=True) if _knows(corpus) is False]
     if lacking:
         raise RecipeError(
-            f"patch_weight={recipe.patch_weight} needs to know what is where in the pictures, and {', '.join(lacking)} does not "
-            "say it: give --patch-labels FILE, made by pargo data patches; or data that says it, which are scenes and COCO-style "
-            "folders with instances.json; or leave patch_weight out."
+            f"patch_weight={recipe.patch_weight:g} needs to know what is where in the pictures, and nobody says it of those in "
+            f"{', '.join(lacking)}. Scenes know it, and COCO-style folders with instances.json; of other pictures give "
+            "--patch-labels FILE, as pargo data patches writes it; or leave patch_weight out."
         )
 
 
@@ -52,7 +52,7 @@ def patch_words(
         why = "" if label.local else f" (the tokens of {kind} have no part of the picture of their own)"
         which += f"{' and ' if which else ''}{label.read} by what they attend to{why}"
     say(f"patch loss, weight {recipe.patch_weight:g}: of the tokens of a picture, {which}")
-    embeddings = model.get_input_embeddings()
+    embeddings: Any = model.get_input_embeddings()
     return label, PatchAlignment(
         embeddings=embeddings.weight.detach(),
         mean=embeddings.weight.detach().mean(dim=0, dtype=torch.float32),

@@ -31,9 +31,8 @@ class ExampleEncoder:
 
     ``packed`` is its :class:`~pargo_mllm.data.feeding.packing.PackedSequence`, ``tile_counts`` int64 ``[pictures]`` and
     ``name`` the example's. With pictures also ``pixel_values`` ``[tiles, 3, s, s]``, or ``vision_features``
-    ``[tiles, n_v, c]``; and
-    ``kinds`` where the example has them; ``patches``, its :class:`~pargo_mllm.data.feeding.patch_labels.PatchLabels`, where they
-    are asked for.
+    ``[tiles, n_v, c]``; ``kinds`` where the example has them; and ``patches``, its
+    :class:`~pargo_mllm.data.feeding.patch_labels.PatchLabels`, where they are asked for.
 
     An example that cannot be used gives an item that contributes nothing: one padding token, no label, no picture, and
     ``skipped``, the pair (name, reason), and ``why``, the kind of the reason in :data:`WHY_SKIPPED`. That is one with a picture

@@ -156,12 +156,16 @@ class PatchAlignedTrainer(MeasuredTrainer):
         assert self.patches is not None
         if patches is None or not self.patches.read:
             return nullcontext()
-        return attention_kept(bare_model(self.model).model.projector, self.patches.read)
+        return attention_kept(self._projector(), self.patches.read)
+
+    def _projector(self) -> Any:
+        trained: Any = self.model
+        return bare_model(trained).model.projector
 
     def _shares(self, kept: KeptAttention | None, inputs: dict[str, Any]) -> list[torch.Tensor] | None:
         if kept is None:
             return None
-        projector = bare_model(self.model).model.projector
+        projector = self._projector()
         tiles, features = inputs["vision_features"].shape[:2]
         counts = inputs["tile_counts"].tolist() if "tile_counts" in inputs else [1] * tiles
         together = projector.config.reads_tiles_together
