@@ -18,7 +18,8 @@ def test_a_colour_of_a_scene_is_said_of_the_cells_that_show_it():
         example, scene = corpus[index], scene_layout("train", 2, index)
         covered = label_coverage(example.regions[0](), (CELLS, CELLS))
         if scene.big is None:
-            assert set(covered) == {scene.photo[0]} and (covered[scene.photo[0]] == 1).all()
+            assert set(covered) == {scene.photo[0]}
+            assert (covered[scene.photo[0]] == 1).all()
             whole += 1
             continue
         pixels = np.asarray(example.pictures[0](), float).reshape(CELLS, CELL, CELLS, CELL, 3).swapaxes(1, 2)
@@ -28,11 +29,13 @@ def test_a_colour_of_a_scene_is_said_of_the_cells_that_show_it():
             shown = (np.abs(pixels - colour).max(axis=-1) < 35).sum(axis=(2, 3)) >= 12
             said = covered.get(name, np.zeros((CELLS, CELLS)))
             # all that shows the colour; the corners of a big circle may show little of it
-            assert set(np.unique(said)) <= {0, 1} and not (shown & ~is_photograph & (said == 0)).any()
+            assert set(np.unique(said)) <= {0, 1}
+            assert not (shown & ~is_photograph & (said == 0)).any()
             for item in scene.items:
                 assert shown[item.place()] or item.colour != name
         things = {(item.what, item.place()) for item in scene.items}
-        assert {what for what, _ in things} <= set(covered) and all(covered[what][place] == 1 for what, place in things)
+        assert {what for what, _ in things} <= set(covered)
+        assert all(covered[what][place] == 1 for what, place in things)
     assert 0 < whole < 12
 
 
@@ -57,7 +60,9 @@ def test_boxes_of_a_folder_lie_on_what_each_view_shows(tmp_path):
             if shown.sum() > 80:
                 assert (shown & said).sum() / (shown | said).sum() > 0.7
                 compared += 1
-    assert mirrored > 5 and parts > 20 and compared > 60
+    assert mirrored > 5
+    assert parts > 20
+    assert compared > 60
 
 
 @pytest.mark.parametrize("turn", [1, 5, 6, 7, 8])
