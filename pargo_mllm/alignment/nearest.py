@@ -1,0 +1,143 @@
+"""The word that lies closest to each of many directions, exactly, without words × tokens in fp32.
+
+The whole vocabulary is looked at in the fastest dtype that the device computes in, and of every eight words only the best is
+kept. How far these scores can be off is known from what was rounded, so that only words within that distance of the best are
+looked at again, in fp64. Where too many are, all are, in fp64.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from pargo_mllm.alignment.vocabulary import PIECE, Vocabulary
+
+# words that are scored together, and how many such groups of a token are looked at again
+_GROUP, _GROUPS = 8, 128
+# by which words are equally good, and a direction has none
+_EQUAL, _NONE = 1e-9, 1e-9
+
+
+class WordSearch:
+    """The words of a vocabulary as directions.
+
+    Args:
+        vocabulary: whose words may be found.
+        centred: less the mean of all rows.
+        chunk: rows that are looked at together; the answers do not depend on it.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, centred: bool, chunk: int | None = None):
+        self.table = vocabulary.embeddings
+        lengths = vocabulary.lengths(centred)
+        self.mean = lengths.mean
+        usable = vocabulary.is_word & (lengths.norms > 0)
+        self.inverse = (1 / lengths.norms).where(usable, 0.0)
+        wanted = chunk or max(1, (PIECE if self.table.device.type == "cpu" else 16 * PIECE) // self.table.shape[1])
+        self.chunk = -(-wanted // _GROUP) * _GROUP
+        self.fast = _fast_dtype(self.table.device)
+        # the largest distance of a rounded direction from its word's; 0 while it is not known
+        self._rounded: dict[torch.dtype, float] = {}
+
+    def directions(self, rows: torch.Tensor) -> torch.Tensor:
+        """fp64 ``[n, C]``, of length 1."""
+        return (self.table[rows].double() - self.mean) * self.inverse[rows, None]
+
+    def nearest(self, unit: torch.Tensor, non_negative: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """For directions fp64 ``[T, C]`` of length 1 the word whose cosine is largest, or largest by its size: rows int64
+        ``[T]`` and cosines fp64 ``[T]``. Row -1 where every word stands at a right angle or, if ``non_negative``, behind it.
+        """
+        rows = torch.full((len(unit),), -1, device=unit.device)
+        cosines = unit.new_zeros(len(unit))
+        pending = torch.arange(len(unit), device=unit.device)
+        for dtype in (self.fast, torch.float64):
+            if not len(pending):
+                break
+            directions = unit[pending]
+            peaks, error = self._peaks(directions, dtype, non_negative)
+            top = peaks.amax(dim=0)
+            if dtype == torch.float64:
+                near = peaks >= top * (1 - _EQUAL)
+                # of equally good groups the first holds the first word
+                near &= near.cumsum(dim=0) == 1
+            else:
+                # what is off by as much as its own size, and by that of the best
+                near = peaks >= top - 2 * error - 2.5 * _roundoff(dtype) * top.abs()
+            few = near.sum(dim=0) <= _GROUPS
+            rows[pending[few]], cosines[pending[few]] = self._decide(directions[few], near[:, few], non_negative)
+            pending = pending[~few]
+        return rows, cosines
+
+    def _peaks(self, unit: torch.Tensor, dtype: torch.dtype, non_negative: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """The best score of each group of words ``[groups, T]``, and how far off scores can be, ``[T]``, beside their own
+        rounding."""
+        rounded = unit.to(dtype)
+        inverse, wide = self.inverse, torch.float64 if dtype == torch.float64 else torch.float32
+        mean, peaks, furthest = self.mean.to(wide), [], 0.0
+        for begin in range(0, len(self.table), self.chunk):
+            rows = self.table[begin : begin + self.chunk]
+            words = rows.to(wide, copy=True).sub_(mean).mul_(inverse[begin : begin + self.chunk, None].to(wide))
+            low = words.to(dtype)
+            if dtype not in self._rounded and dtype != wide:
+                furthest = max(furthest, float(torch.linalg.vector_norm(words.sub_(low), dim=1).amax()))
+            scores = _products(low, rounded)
+            if not non_negative:
+                scores.abs_()
+            if len(scores) % _GROUP:
+                scores = torch.nn.functional.pad(scores, (0, 0, 0, -len(scores) % _GROUP))
+            peaks.append(scores.unflatten(0, (-1, _GROUP)).amax(dim=1))
+        self._rounded.setdefault(dtype, furthest)
+        off = torch.linalg.vector_norm(unit - rounded.double(), dim=1)
+        summed = (unit.shape[1] + 8) * 2.0**-24
+        return torch.cat(peaks), (off + self._rounded[dtype] + off * self._rounded[dtype] + summed + _inputs_off(dtype)).to(
+            wide
+        )
+
+    def _decide(self, unit: torch.Tensor, near: torch.Tensor, non_negative: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """The nearest words ``[T]`` of the groups ``near`` ``[groups, T]``, in fp64."""
+        token, group = near.T.nonzero(as_tuple=True)
+        rows = group[:, None] * _GROUP + torch.arange(_GROUP, device=group.device)
+        there = rows < len(self.table)
+        rows = rows.where(there, 0)
+        there &= self.inverse[rows] > 0
+        against_mean = unit @ self.mean.double()
+        scores = unit.new_empty(rows.shape)
+        size = max(1, PIECE // (_GROUP * self.table.shape[1]))
+        for part in torch.arange(len(rows), device=rows.device).split(size):
+            words = self.table[rows[part]].double()
+            scores[part] = torch.bmm(words, unit[token[part], :, None])[..., 0] - against_mean[token[part], None]
+        scores *= self.inverse[rows]
+        fits = (scores if non_negative else scores.abs()).where(there, -torch.inf)
+        best = unit.new_full((len(unit),), -torch.inf).scatter_reduce(0, token, fits.amax(dim=1), "amax")
+        good = there & (fits >= best[token, None] * (1 - _EQUAL)) & (best[token, None] > _NONE)
+        nowhere = len(self.table)
+        firsts = rows.where(good, nowhere).amin(dim=1)
+        found = torch.full_like(best, nowhere, dtype=torch.int64).scatter_reduce(0, token, firsts, "amin")
+        cosines = torch.zeros_like(best).scatter_add(
+            0, token, scores.where(good & (rows == found[token, None]), 0.0).sum(dim=1)
+        )
+        return found.where(found < nowhere, -1), cosines
+
+
+def _fast_dtype(device: torch.device) -> torch.dtype:
+    # emulated it is slower than fp32
+    if device.type == "cuda":
+        has_bf16 = torch.cuda.is_bf16_supported()
+    else:
+        has_bf16 = bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
+    return torch.bfloat16 if has_bf16 else torch.float32
+
+
+def _products(words: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    if words.is_cuda and words.dtype == torch.bfloat16:
+        # partial sums in bf16 would be off by more than is known
+        return torch.mm(words, tokens.T, out_dtype=torch.float32)
+    return words @ tokens.T
+
+
+def _roundoff(dtype: torch.dtype) -> float:
+    return torch.finfo(dtype).eps / 2
+
+
+def _inputs_off(dtype: torch.dtype) -> float:
+    """By how much a product of fp32 is off where a user lets torch round its factors."""
+    return 0.0 if dtype != torch.float32 or torch.get_float32_matmul_precision() == "highest" else 2.0**-6
