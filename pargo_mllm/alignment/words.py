@@ -22,6 +22,16 @@ def word_ids(tokenizer: Any, word: str) -> tuple[int, ...]:
 
 
 def word_vectors(embeddings: torch.Tensor, words: Sequence[Sequence[int]]) -> torch.Tensor:
-    """The mean input embedding of each word's tokens: fp32 ``[words, C]`` from ``[vocabulary, C]``."""
-    rows = [embeddings[list(ids)].float().mean(dim=0) for ids in words]
-    return torch.stack(rows) if rows else embeddings.new_zeros(0, embeddings.shape[1], dtype=torch.float32)
+    """The mean input embedding of each word's tokens: fp32 ``[words, C]`` from ``[vocabulary, C]``; 0 for no tokens."""
+    ids = torch.tensor([token for word in words for token in word], dtype=torch.int64)
+    starts = torch.tensor([0, *map(len, words)], dtype=torch.int64).cumsum(0)[:-1]
+    return mean_rows(embeddings, ids, starts)
+
+
+def mean_rows(embeddings: torch.Tensor, ids: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
+    """The same of words one behind the other in ``ids``, each from ``starts`` on: int64 both."""
+    rows = embeddings[ids.to(embeddings.device)].float()
+    if not len(starts):
+        return rows.new_zeros(0, embeddings.shape[1])
+    places = torch.arange(len(rows), device=rows.device)
+    return torch.nn.functional.embedding_bag(places, rows, starts.to(rows.device), mode="mean")

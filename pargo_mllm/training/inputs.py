@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pargo_mllm.alignment.patch_labels import PatchLabeller
 from pargo_mllm.data.corpus import Corpus, counted, shown
 from pargo_mllm.data.feeding.collation import RowCollator
 from pargo_mllm.data.feeding.encoding import ExampleEncoder, TrainingSet
@@ -143,6 +144,7 @@ def training_inputs(
     steps: int,
     encode: Callable[[Corpus], Corpus] = lambda corpus: corpus,
     layout: str = "shared",
+    label: PatchLabeller | None = None,
 ) -> TrainingInputs:
     """Datasets and collator.
 
@@ -150,8 +152,9 @@ def training_inputs(
         steps: optimizer steps of the run.
         encode: gives a corpus the features of its pictures, where they are kept.
         layout: of the rows, see :class:`~pargo_mllm.data.feeding.collation.RowCollator`.
+        label: gives the labels of pictures' tokens, where the patch loss needs them.
     """
-    encoder = ExampleEncoder(processor, recipe.max_length, template=recipe.template)
+    encoder = ExampleEncoder(processor, recipe.max_length, template=recipe.template, label=label)
     corpora = [encode(corpus) for corpus in data.train]
     order: Any = SampleOrder([corpus.parts for corpus in corpora], data.weights, recipe.seed)
     if recipe.group_by_length:
