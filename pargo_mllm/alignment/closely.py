@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pargo_mllm.alignment.lens import logit_lens
+from pargo_mllm.alignment.errors import AlignmentError
+from pargo_mllm.alignment.lens import LogitLens, Said
 from pargo_mllm.alignment.looking import Looked, as_seen
 from pargo_mllm.alignment.pursuit import Decomposition, matching_pursuit
 from pargo_mllm.alignment.segmentation import COVERED, said_at
@@ -76,17 +77,25 @@ class Decomposed:
     """
 
     def __init__(self, model: Any, vocabulary: Vocabulary, num_words: int, non_negative: bool):
-        self.model, self.vocabulary, self.num_words, self.non_negative = model, vocabulary, num_words, non_negative
+        self.vocabulary, self.num_words, self.non_negative = vocabulary, num_words, non_negative
+        self._lens_words = min(_LENS, int(vocabulary.is_word.sum()))
+        self.lens: LogitLens | None = None
+        self.no_lens: str | None = None
+        try:
+            self.lens = LogitLens(model)
+        except AlignmentError as error:
+            self.no_lens = str(error)
         self._sums = torch.zeros(2, num_words, dtype=torch.float64)
         self._different, self._lens_first, self._tokens = 0, 0, 0
 
     def add(self, tokens: torch.Tensor) -> tuple[Token, ...]:
-        """The words of ``[tokens, C]``."""
+        """The words of ``[tokens, C]``, as the language model gets them."""
         found = matching_pursuit(tokens, self.vocabulary, self.num_words, non_negative=self.non_negative)
-        likely = logit_lens(self.model, tokens, self.vocabulary, _LENS)
+        likely = None if self.lens is None else self.lens.words(tokens, self._lens_words, self.vocabulary.is_word)
         self._sums += torch.stack((found.cosine.double().sum(0), found.explained.double().sum(0))).cpu()
         self._different += int(found.num_words.sum())
-        self._lens_first += int((likely.words[:, 0] == found.words[:, 0]).sum())
+        if likely is not None:
+            self._lens_first += int((likely.words[:, 0] == found.words[:, 0]).sum())
         self._tokens += len(tokens)
         return tuple(self._token(found, likely, index) for index in range(len(tokens)))
 
@@ -102,12 +111,14 @@ class Decomposed:
             "num_words": self._different / count,
             "cosine": cosine,
             "explained": explained,
-            "lens_agrees": self._lens_first / count,
+            "lens_says_the_first": None if self.lens is None else self._lens_first / count,
         }
 
-    def _token(self, found: Decomposition, likely: Any, index: int) -> Token:
+    def _token(self, found: Decomposition, likely: Said | None, index: int) -> Token:
         words = zip(found.words[index].tolist(), found.coefficients[index].tolist(), strict=True)
-        lens = zip(likely.words[index].tolist(), likely.probabilities[index].tolist(), strict=True)
+        lens: list[tuple[int, float]] = []
+        if likely is not None:
+            lens = list(zip(likely.words[index].tolist(), likely.probabilities[index].tolist(), strict=True))
         return Token(
             tuple((self.vocabulary.text(word), weight) for word, weight in words if word >= 0),
             float(found.cosine[index, -1]),

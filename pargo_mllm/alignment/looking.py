@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from pargo_mllm.alignment.errors import AlignmentError
 from pargo_mllm.alignment.windows import feature_coverage, windows
-from pargo_mllm.data.corpus import Corpus, counted
+from pargo_mllm.data.corpus import Conversation, Corpus, counted
 from pargo_mllm.data.open_corpus import open_corpus
 from pargo_mllm.data.pictures import PictureError
 from pargo_mllm.data.regions import Region, Window
@@ -53,12 +53,14 @@ class Shown:
     Args:
         number: its place among those that were drawn.
         regions: what is where in it; None where nobody says.
+        conversations: about it.
     """
 
     number: int
     name: str
     picture: Image.Image
     regions: tuple[Region, ...] | None
+    conversations: tuple[Conversation, ...]
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,14 @@ class Pictures:
 
     Args:
         indices: of their examples.
-        names: first names of things in them, those in most pictures first.
+        names: first names of things in them, those in most pictures first, each with its synonyms.
         with_regions: how many of them somebody says of what is where.
         skipped: records that were drawn and left out, by reason.
     """
 
     corpus: Corpus
     indices: tuple[int, ...]
-    names: tuple[str, ...] = ()
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     with_regions: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
 
@@ -104,6 +106,7 @@ def draw_pictures(source: Source) -> Pictures:
     order = np.random.default_rng([source.seed, 14]).permutation(len(corpus))
     skipped: Counter[str] = Counter()
     names: Counter[str] = Counter()
+    synonyms: dict[str, tuple[str, ...]] = {}
     indices: list[int] = []
     known, seen = 0, set()
     with tqdm(total=min(source.pictures, len(corpus)), desc="pictures", unit="picture", dynamic_ncols=True) as bar:
@@ -125,14 +128,16 @@ def draw_pictures(source: Source) -> Pictures:
             seen.add(content)
             indices.append(index)
             known += shown.regions is not None
-            names.update({region.names[0] for region in shown.regions or ()})
+            own = {region.names[0]: region.names[1:] for region in shown.regions or ()}
+            names.update(own.keys())
+            synonyms = {**own, **synonyms}
             bar.update()
     if not indices:
         raise AlignmentError(
             f"{source.data}: none of its {len(corpus):,} records ({source.split}) can be used{counted(skipped)}."
         )
     ordered = sorted(names, key=lambda name: (-names[name], name))
-    return Pictures(corpus, tuple(indices), tuple(ordered), known, skipped)
+    return Pictures(corpus, tuple(indices), {name: synonyms[name] for name in ordered}, known, skipped)
 
 
 def _opened(source: Source) -> Corpus:
@@ -157,7 +162,7 @@ def _opened(source: Source) -> Corpus:
 def _shown(corpus: Corpus, index: int, number: int) -> Shown:
     example = corpus[index]
     regions = None if example.regions is None else example.regions[0]()
-    return Shown(number, example.name, example.pictures[0](), regions)
+    return Shown(number, example.name, example.pictures[0](), regions, example.conversations)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from pargo_mllm.alignment.comparing import compared
 from pargo_mllm.alignment.errors import AlignmentError
 from pargo_mllm.alignment.looking import Pictures, Source, draw_pictures
 from pargo_mllm.alignment.one_model import NEEDS_REGIONS, PARTS, Asked, look_at
-from pargo_mllm.alignment.words import word_ids
+from pargo_mllm.alignment.words import spelled
 from pargo_mllm.loading import check_model_folder, open_config, open_model, open_processor
 
 
@@ -60,21 +60,24 @@ def align(settings: Settings) -> Outcome:
         check_model_folder(folder)
     processors = [open_processor(folder, open_config(folder)) for folder in settings.models]
     pictures = draw_pictures(settings.source)
-    words, unspelled = _spelled(pictures, processors)
+    spellings = [spelled(processor.tokenizer, pictures.names, pictures.names) for processor in processors]
+    words = [name for name in pictures.names if all(name in spelling.ids for spelling in spellings)]
+    missing = {name: why for spelling in spellings for name, why in spelling.missing.items()}
     left_out = _without_regions(settings, pictures, words)
     close: dict[str, list[Close]] = {}
     told: list[dict[str, Any]] = []
-    for name, folder in zip(names, settings.models, strict=True):
+    for name, folder, spelling in zip(names, settings.models, spellings, strict=True):
         model, processor = open_model(folder, dtype=settings.dtype)
         model = model.eval().to(settings.device)
         parts = [part for part in settings.parts or PARTS if part not in left_out]
-        found, close[name] = look_at(model, processor, pictures, words, parts, settings.asked, name)
+        ids = {word: spelling.ids[word] for word in words}
+        found, close[name] = look_at(model, processor, pictures, ids, parts, settings.asked, name)
         told.append({"name": name, "folder": str(folder), **found, "left_out": {**left_out, **found["left_out"]}})
         del model, processor
         gc.collect()
         if settings.device == "cuda":
             torch.cuda.empty_cache()
-    return Outcome({"data": _about(settings, pictures, words, unspelled), "models": told, "comparison": compared(told)}, close)
+    return Outcome({"data": _about(settings, pictures, words, missing), "models": told, "comparison": compared(told)}, close)
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -85,12 +88,6 @@ def _names(folders: Sequence[Path]) -> list[str]:
         raise AlignmentError(f"{twice} is given twice; a model is compared with others.")
     length = next(count for count in range(1, 1 + max(map(len, paths))) if len({path[-count:] for path in paths}) == len(paths))
     return ["/".join(path[-length:]) for path in paths]
-
-
-def _spelled(pictures: Pictures, processors: Sequence[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names of things that every model can spell, and the others."""
-    known = [name for name in pictures.names if all(word_ids(processor.tokenizer, name) for processor in processors)]
-    return tuple(known), tuple(name for name in pictures.names if name not in known)
 
 
 def _without_regions(settings: Settings, pictures: Pictures, words: Sequence[str]) -> dict[str, str]:
@@ -109,7 +106,7 @@ def _without_regions(settings: Settings, pictures: Pictures, words: Sequence[str
     return dict.fromkeys(NEEDS_REGIONS, why)
 
 
-def _about(settings: Settings, pictures: Pictures, words: Sequence[str], unspelled: Sequence[str]) -> dict[str, Any]:
+def _about(settings: Settings, pictures: Pictures, words: Sequence[str], missing: Mapping[str, str]) -> dict[str, Any]:
     source = settings.source
     return {
         "source": source.data,
@@ -122,5 +119,5 @@ def _about(settings: Settings, pictures: Pictures, words: Sequence[str], unspell
         "skipped": dict(pictures.skipped),
         "with_regions": pictures.with_regions,
         "words": list(words),
-        "words_no_model_spells": list(unspelled),
+        "words_left_out": dict(missing),
     }

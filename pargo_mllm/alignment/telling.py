@@ -26,7 +26,7 @@ def lines(told: Mapping[str, Any]) -> str:
 def _data(data: Mapping[str, Any]) -> str:
     names = data["words"]
     told = f"{len(names)} names of things: {', '.join(map(shown, names[:_NAMES]))}{', …' if len(names) > _NAMES else ''}"
-    unspelled = data["words_no_model_spells"]
+    unspelled = list(data["words_left_out"])
     said = (
         f"{shown(data['source'])} ({data['split']}): {data['pictures']:,} pictures, of {data['with_regions']:,} it is known "
         f"what is where{counted(data['skipped'])}\n{told if names else 'no names of things'}"
@@ -85,7 +85,45 @@ def words_lines(words: Mapping[str, Any]) -> list[str]:
     ]
 
 
-_PARTS = {"entropy": entropy_lines, "segmentation": segmentation_lines, "words": words_lines}
+def alignment_lines(scores: Mapping[str, Any]) -> list[str]:
+    """How close tokens and the words of what they show are."""
+    if "centred" not in scores:
+        return []
+    best = scores["centred"]
+    said = [
+        f"words of {best['tokens']:,} tokens that show a thing: cosine {best['alignment']:.3f} (not centred "
+        f"{scores['as_they_are']['alignment']:.3f}); nearest word right {percent(best['accuracy'])}, a word "
+        f"{percent(best['class_mean'])} (the most frequent: {percent(best['most_frequent'])}, chance {percent(best['chance'])})"
+    ]
+    before = scores.get("before_the_projector")
+    if before is not None:
+        said.append(f"before the projector: cosine {before['alignment']:.3f}, nearest word right {percent(before['accuracy'])}")
+    return said
+
+
+def attribution_lines(found: Mapping[str, Any]) -> list[str]:
+    """Which maps of tokens may be believed."""
+    check = found.get("check")
+    if check is None:
+        return [f"attribution by {', '.join(found['methods'])}"] if found["methods"] else []
+    said = [f"causal check: {check['questions']:,} questions; nats that the right answer loses with a thing's tokens"]
+    for method, one in check["methods"].items():
+        own, error = one["difference"]["value"], one["difference"]["error"]
+        between = "" if error is None else f" ± {error:.3f}"
+        said.append(
+            f"  {method}: {one['effect']['value']:+.3f}, as many random ones {one['random']:+.3f}: {own:+.3f}{between}: "
+            f"{one['verdict']}"
+        )
+    return said
+
+
+_PARTS = {
+    "entropy": entropy_lines,
+    "alignment": alignment_lines,
+    "segmentation": segmentation_lines,
+    "words": words_lines,
+    "attribution": attribution_lines,
+}
 
 
 def _comparison(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> None:
         pictures=options.pictures,
         seed=options.seed,
     )
-    asked = Asked(options.close, options.num_words, options.non_negative, options.batch_size)
+    asked = Asked(options.close, options.num_words, options.non_negative, batch_size=options.batch_size)
     parts = None if options.only is None else tuple(dict.fromkeys(options.only))
     settings = Settings(tuple(options.models), source, asked, parts, chosen_device(options.device), options.dtype)
     outcome = align(settings)
