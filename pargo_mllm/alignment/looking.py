@@ -196,10 +196,13 @@ def look(
         for batch in _batches(pictures, batch_size):
             pixels, _ = processor.encode_pictures([shown.picture for shown in batch])
             seen = model.get_image_features(pixels.to(model.device))
+            features, tokens = seen.last_hidden_state, seen.pooler_output
+            assert features is not None
+            assert tokens is not None
             for place, shown in enumerate(batch):
                 (window,) = windows(processor, shown.picture.size)
                 names, coverage = feature_coverage(shown.regions or (), processor, model.config, shown.picture.size)
-                yield Looked(shown, seen.last_hidden_state[place], seen.pooler_output[place], window, tuple(names), coverage)
+                yield Looked(shown, features[place], tokens[place], window, tuple(names), coverage)
                 bar.update()
 
 

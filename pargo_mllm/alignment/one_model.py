@@ -22,7 +22,7 @@ from pargo_mllm.alignment.origins import token_origins
 from pargo_mllm.alignment.questions import questions_about_things
 from pargo_mllm.alignment.scores import WordScores, WordScoring
 from pargo_mllm.alignment.segmentation import Segmentation, word_maps
-from pargo_mllm.alignment.vocabulary import Vocabulary
+from pargo_mllm.alignment.vocabulary import Vocabulary, embedding_mean
 from pargo_mllm.alignment.words import word_vectors
 from pargo_mllm.modeling import ParGoForConditionalGeneration, main_dtype
 from pargo_mllm.processing import ParGoProcessor
@@ -30,6 +30,8 @@ from pargo_mllm.reports.statistics import Estimate
 
 PARTS = ("entropy", "alignment", "segmentation", "words", "attribution")
 NEEDS_REGIONS = ("alignment", "segmentation")
+# what there is to see of a picture that is looked at closely
+_CLOSE = frozenset({"segmentation", "words", "attribution"})
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,12 @@ class _Found:
         self.model, self.processor, self.words, self.asked = model, processor, tuple(words), asked
         self.parts = frozenset(parts)
         self.projector, self.grid = model.model.projector, grid_of(model.config)
-        self.vocabulary = Vocabulary.of(model, processor)
-        self.mean = self.vocabulary.lengths(True).mean
-        self.vectors = word_vectors(self.vocabulary.embeddings, list(words.values()))
+        self.left_out: dict[str, str] = {}
+        embeddings = model.get_input_embeddings()
+        # what rows are multiplied by, and projected tokens are not
+        self.scale = float(getattr(embeddings, "embed_scale", 1.0))
+        self.mean = embedding_mean(embeddings.weight)
+        self.vectors = word_vectors(embeddings.weight.detach(), list(words.values()))
         # of tokens centred as the words are, of tokens as they are, and of features where they are as wide as words
         self.scoring = {
             "centred": WordScoring(self.words, self.vectors, self.mean),
@@ -99,7 +104,6 @@ class _Found:
         }
         self.how: dict[str, dict[str, Any]] = {}
         self.questions: list[CausalQuestion] = []
-        self.left_out: dict[str, str] = {}
         self.close: list[Close] = []
         self.by_picture: dict[str, list[float | None]] = {}
         self.shape: tuple[int, int] = (0, 0)
@@ -107,11 +111,17 @@ class _Found:
             (where, centred): StreamedEntropy(centred) for where in ("before", "after") for centred in (False, True)
         }
         self.segmentation = Segmentation(self.words, model.config.vision_config.image_size)
-        self.decomposed = Decomposed(model, self.vocabulary, asked.words, asked.non_negative)
+        self.decomposed: Decomposed | None = None
+        if "words" in self.parts and asked.close:
+            try:
+                vocabulary = Vocabulary.of(model, processor)
+                self.decomposed = Decomposed(model, vocabulary, asked.words, asked.non_negative)
+            except AlignmentError as error:
+                self.left_out["words"] = str(error)
 
     def add(self, looked: Looked) -> None:
         """Take in a picture."""
-        tokens = looked.tokens / self.vocabulary.scale
+        tokens = looked.tokens / self.scale
         self.shape = (len(looked.features), len(tokens))
         shares, local = self._shares(looked.features)
         if "entropy" in self.parts:
@@ -119,14 +129,14 @@ class _Found:
         if "alignment" in self.parts:
             self._add_alignment(looked, tokens, shares)
         maps = None
-        if self.words and looked.shown.regions is not None:
+        if "segmentation" in self.parts and looked.shown.regions is not None:
             patches = self.grid[0] * self.grid[1]
             maps = word_maps(tokens, shares[:, -patches:], self.vectors, self.mean).unflatten(1, self.grid)
         if "segmentation" in self.parts:
             scored = None if maps is None else self.segmentation.add(maps, looked.shown.regions or (), looked.window)
             for figure in ("iou", "auc", "ap"):
                 self._note(figure, None if scored is None else getattr(scored, figure))
-        if looked.shown.number < self.asked.close:
+        if looked.shown.number < self.asked.close and self.parts & _CLOSE:
             self._look_closely(looked, tokens, shares, local, maps)
 
     def told(self) -> dict[str, Any]:
@@ -146,7 +156,7 @@ class _Found:
             told["segmentation"] = self.segmentation.told()
         if "alignment" in self.parts:
             told["alignment"] = self._told_alignment()
-        if "words" in self.parts and self.close:
+        if self.decomposed is not None:
             told["words"] = self.decomposed.told()
             if self.decomposed.no_lens is not None:
                 self.left_out["logit lens"] = self.decomposed.no_lens
@@ -206,6 +216,11 @@ class _Found:
 
     def _told_attribution(self) -> dict[str, Any]:
         told: dict[str, Any] = {"methods": self.how}
+        if not self.questions:
+            self.left_out["causal check"] = (
+                f"of the {len(self.close)} pictures that are looked at closely, no question names a thing whose place is known"
+            )
+            return told
         try:
             check = causal_check(self.model, self.processor, self.questions, directions=DIRECTIONS)
         except AttributionError as error:
@@ -253,7 +268,7 @@ class _Found:
         self, looked: Looked, tokens: torch.Tensor, shares: torch.Tensor, local: torch.Tensor, maps: torch.Tensor | None
     ) -> None:
         patches = self.grid[0] * self.grid[1]
-        said = self.decomposed.add(looked.tokens) if "words" in self.parts else ()
+        said = () if self.decomposed is None else self.decomposed.add(looked.tokens)
         sources = {}
         if "attribution" in self.parts:
             for method in possible_methods(self.projector):
