@@ -83,7 +83,9 @@ class LogitLens:
 def _behind_the_layers(model: ParGoForConditionalGeneration) -> list[nn.Module]:
     decoder: Any = model.model.language_model
     lists = [module for module in decoder.modules() if isinstance(module, nn.ModuleList) and len(module)]
-    layers: Any = max(lists, key=len, default=None)
+    # lists inside layers may be longer: a mixture's experts
+    within = {module for one in lists for module in one.modules() if module is not one}
+    layers: Any = max((one for one in lists if one not in within), key=len, default=None)
     if layers is None:
         raise _unknown(decoder)
     from_last: list[torch.Tensor] = []

@@ -56,9 +56,10 @@ class WordSearch:
             peaks, error = self._peaks(directions, dtype, non_negative)
             top = peaks.amax(dim=0)
             if dtype == torch.float64:
-                near = peaks >= top * (1 - _EQUAL)
-                # of equally good groups the first holds the first word
-                near &= near.cumsum(dim=0) == 1
+                # of equally good words the first lies in the first of equally good groups
+                good = peaks >= top * (1 - _EQUAL)
+                ends = torch.stack([good.int().argmax(dim=0), peaks.argmax(dim=0)])
+                near = torch.zeros_like(good).scatter_(0, ends, True)
             else:
                 # what is off by as much as its own size, and by that of the best
                 near = peaks >= top - 2 * error - 2.5 * _roundoff(dtype) * top.abs()

@@ -123,7 +123,7 @@ def _norms(part: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
     rows = part.to(torch.float64, copy=True)
     least = _NOTHING * torch.linalg.vector_norm(rows, dim=1)
     norms = torch.linalg.vector_norm(rows.sub_(mean), dim=1)
-    return norms.where(norms > least, 0.0)
+    return norms.where((norms > least) | ~norms.isfinite(), 0.0)
 
 
 def _can_be_read(name: str, text: str) -> bool:
