@@ -148,7 +148,7 @@ def _opened(source: Source) -> Corpus:
             source.split,
             held_out=source.held_out,
             image_root=source.image_root,
-            **({} if source.patch_labels is None else {"regions": source.patch_labels}),
+            regions=source.patch_labels,
         )
     except ValueError as error:
         if isinstance(error, UserError):
