@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from pargo_mllm.alignment.patch_labels import HARD, PatchLabeller
+from pargo_mllm.alignment.vocabulary import embedding_mean
 from pargo_mllm.data.corpus import Corpus, CorpusError, shown
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.training.inputs import PROBE, OpenedData
@@ -55,7 +54,8 @@ def patch_words(
     embeddings: Any = model.get_input_embeddings()
     return label, PatchAlignment(
         embeddings=embeddings.weight.detach(),
-        mean=embeddings.weight.detach().mean(dim=0, dtype=torch.float32),
+        mean=embedding_mean(embeddings.weight.detach()),
+        scale=float(getattr(embeddings, "embed_scale", 1.0)),
         weight=recipe.patch_weight,
         ramp=recipe.patch_ramp,
         steps=steps,
