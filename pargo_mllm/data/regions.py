@@ -83,6 +83,9 @@ class Runs:
         return np.repeat(inside, self.counts).reshape(self.size[1], self.size[0]).T
 
 
+Shape = Box | Outline | Pixels | Runs
+
+
 @dataclass(frozen=True)
 class Region:
     """A thing in a picture.
@@ -98,7 +101,7 @@ class Region:
     """
 
     names: tuple[str, ...]
-    shape: Box | Outline | Pixels | Runs
+    shape: Shape
     window: Window = WHOLE
     score: float = 1.0
 
