@@ -56,7 +56,7 @@ def join_patch_labels(parts: Sequence[PatchLabels]) -> dict[str, Any]:
         "labels": torch.tensor(
             [own + [0] * (most - len(own)) for part, own in zip(parts, labels, strict=True) for _ in part.weights],
             dtype=torch.int64,
-        ).view(-1, most),
+        ).view(sum(len(part.weights) for part in parts), most),
         "ids": torch.tensor([token for word in words for token in word], dtype=torch.int64),
         "starts": torch.tensor([0, *map(len, words)], dtype=torch.int64).cumsum(0)[:-1],
         "counted": torch.tensor(sum(part.counted() for part in parts)),

@@ -33,6 +33,7 @@ class PatchAlignment:
     Args:
         embeddings: ``[vocabulary, C]``, the language model's, frozen and whole on one device; not copied.
         mean: fp32 ``[C]``, their mean.
+        scale: what the model multiplies them by, and tokens of pictures not.
         weight: of the patch loss.
         ramp: the share of the steps over which the weight rises from 0.
         steps: of the run.
@@ -42,6 +43,7 @@ class PatchAlignment:
 
     embeddings: torch.Tensor
     mean: torch.Tensor
+    scale: float
     weight: float
     ramp: float
     steps: int
@@ -69,7 +71,7 @@ class PatchAlignment:
                 read = torch.stack([torch.nn.functional.pad(own, (0, coverage.shape[-1] - own.shape[-1])) for own in shares])
                 weights = weights.clone()
                 weights[:, -self.read :] = token_labels(coverage, read, self.threshold, self.hard)
-            return patch_loss(tokens, weights, words, mean)
+            return patch_loss(tokens, weights, words, self.scale * mean)
 
 
 class PatchAlignedTrainer(MeasuredTrainer):
