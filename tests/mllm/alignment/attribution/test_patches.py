@@ -127,10 +127,11 @@ def test_both_derivatives_are_finite_differences(make_projector, kind):
 
 
 def test_an_estimate_has_no_bias_and_an_honest_error(make_projector):
-    projector, features = make_projector(num_hidden_layers=1), some_features(dtype=torch.float32)
-    projector = projector.float()
-    exact = attribute_features(projector, features, "jacobian", chunk=256)
-    tries = [attribute_features(projector, features, "jacobian", directions=6, seed=seed, chunk=256) for seed in range(40)]
+    small = {"num_partial_tokens": 3, "num_global_tokens": 1, "num_hidden_layers": 1}
+    projector, features = make_projector(**small).float(), some_features(6, torch.float32)
+    exact = attribute_features(projector, features, "jacobian", chunk=96)
+    seeds = range(200)
+    tries = [attribute_features(projector, features, "jacobian", directions=6, seed=seed, chunk=96) for seed in seeds]
     assert not tries[0].exact
     assert tries[0].how.startswith("estimated from 6 random directions of 24")
     found, errors = (torch.stack([getattr(one, name) for one in tries]).double() for name in ("values", "error"))
@@ -139,10 +140,10 @@ def test_an_estimate_has_no_bias_and_an_honest_error(make_projector):
     truth = exact.values.double()[reached]
     squares = found[:, reached].square()
     totals = squares.sum(1) - truth.square().sum()
-    assert abs(totals.mean()) < 3 * totals.std() / 40**0.5, "no bias"
+    assert abs(totals.mean()) < 3 * totals.std() / 200**0.5, "no bias"
     # the error of a square is twice the root times the root's
     told = (2 * errors[:, reached] * found[:, reached]).square().mean(0)
-    assert told.sum() / squares.var(0).sum() == pytest.approx(1.0, abs=0.2)
+    assert told.sum() / squares.var(0).sum() == pytest.approx(1.0, abs=0.15)
     whole = attribute_features(projector, features, "jacobian", directions=99)
     assert whole.exact
     assert torch.equal(whole.values, attribute_features(projector, features, "jacobian").values)
