@@ -85,29 +85,33 @@ def jacobian(
 
 
 def gradient(projector: ProjectorPreTrainedModel, features: torch.Tensor, chunk: int = CHUNK) -> Attribution:
-    """Gradient times input: ``<d token_i / d feature_j · feature_j, token_i> / |token_i|²`` at these features.
+    """Gradient times input: ``<d token_i / d feature_j · (feature_j - mean), token_i> / |token_i|²`` at these features.
 
-    What of a token its features explain to first order, with signs; for a linear map without bias a row's values sum to 1.
-    ``shares`` are of their sizes. Arguments as for :func:`jacobian`.
+    What each feature adds to a token, to first order and with signs, measured from the mean of the picture's features (our
+    choice): from zero it would be nothing at all where a projector normalises features, as the resampler does. Of a linear
+    map, a row's values sum to the share of the token that the mean does not explain. ``shares`` are of their sizes. Arguments
+    as for :func:`jacobian`.
     """
     alone = PROJECTORS[projector.config.projector_type].a_token_a_feature
     # a token a feature: each feature is a picture of its own, and one pass is enough
     pictures = features[:, None] if alone else features[None]
+    moved = features - features.mean(dim=0)
     with torch.no_grad():
         tokens = projector(pictures).flatten(0, 1)
     scaled = tokens / tokens.square().sum(dim=-1, keepdim=True).clamp(min=torch.finfo(tokens.dtype).tiny)
     if alone:
         given = pictures.detach().clone().requires_grad_()
         (pulled,) = torch.autograd.grad(projector(given), given, scaled[:, None])
-        values = torch.diag((pulled[:, 0] * features).sum(dim=-1))
+        values = torch.diag((pulled[:, 0] * moved).sum(dim=-1))
     else:
         rows = [
-            (pulled * features).sum(dim=-1)
+            (pulled * moved).sum(dim=-1)
             for _, pulled in _pulled_back(projector, features, torch.arange(len(tokens)), scaled, chunk)
         ]
         values = torch.cat(rows)
     values = values.detach().float().cpu()
-    return Attribution("gradient", shares_of(values), False, False, "gradient times input, at this picture", values)
+    how = "gradient times input, from the mean of the picture's features, at this picture"
+    return Attribution("gradient", shares_of(values), False, False, how, values)
 
 
 def _exact(values: torch.Tensor, how: str, everywhere: bool = False) -> Attribution:
