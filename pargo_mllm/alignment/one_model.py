@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -178,20 +178,15 @@ class _Found:
     def _add_alignment(self, looked: Looked, tokens: torch.Tensor, shares: torch.Tensor) -> None:
         coverage = self._covered(looked)
         labels = token_labels(coverage, shares.cpu())
+        before = _totals(self.scoring["centred"])
         self.scoring["centred"].add(tokens, labels)
+        count, closeness, right = (now - then for now, then in zip(_totals(self.scoring["centred"]), before, strict=True))
+        self._note("alignment", closeness / count if count else None)
+        self._note("accuracy", right / count if count else None)
         self.scoring["as_they_are"].add(tokens, labels)
         if looked.features.shape[1] == self.vectors.shape[1]:
             each = torch.eye(len(looked.features))
             self.scoring["before_the_projector"].add(looked.features, token_labels(coverage, each))
-        alone = WordScoring(self.words, self.vectors, self.mean)
-        alone.add(tokens, labels)
-        try:
-            scores = alone.scores()
-        except AlignmentError:
-            # it shows none of the words
-            scores = None
-        self._note("alignment", None if scores is None else scores.alignment)
-        self._note("accuracy", None if scores is None else scores.accuracy)
 
     def _covered(self, looked: Looked) -> torch.Tensor:
         """How much of each feature's patch each word of the set covers, fp32 ``[words, n_v]``."""
@@ -242,7 +237,7 @@ class _Found:
 
     def _add_entropy(self, looked: Looked) -> None:
         for where, rows in (("before", looked.features), ("after", looked.tokens)):
-            self._note(f"entropy_{where}", von_neumann_entropy(rows))
+            self._note(f"entropy_{where}", _or_none(lambda rows=rows: von_neumann_entropy(rows)))
             for centred in (False, True):
                 self.entropies[where, centred].add(rows)
 
@@ -254,8 +249,8 @@ class _Found:
             told[where] = {
                 "a_picture": spread(self.by_picture[f"entropy_{where}"]),
                 "a_picture_at_most": math.log(min(rows, width)),
-                "all_pictures": self.entropies[where, False].value(),
-                "all_pictures_centred": self.entropies[where, True].value(),
+                "all_pictures": _or_none(self.entropies[where, False].value),
+                "all_pictures_centred": _or_none(self.entropies[where, True].value),
                 "all_pictures_at_most": math.log(min(self.entropies[where, False].count, width)),
             }
         before, after = self.by_picture["entropy_before"], self.by_picture["entropy_after"]
@@ -281,6 +276,23 @@ class _Found:
                 shown.conversations, shown.picture, coverage, shown.name, self.asked.questions, shown.number
             )
         self.close.append(close_look(looked, said, shares[:, -patches:], local, self.grid, self.words, maps, sources))
+
+
+def _or_none(entropy: Callable[[], float]) -> float | None:
+    """An entropy; None of tokens that have none: all of them zero or, centred, equal."""
+    try:
+        return entropy()
+    except AlignmentError:
+        return None
+
+
+def _totals(scoring: WordScoring) -> tuple[int, float, float]:
+    """Tokens with a label so far, and the sums of their cosines and of those that are right."""
+    try:
+        scores = scoring.scores()
+    except AlignmentError:
+        return 0, 0.0, 0.0
+    return scores.tokens, scores.alignment * scores.tokens, scores.accuracy * scores.tokens
 
 
 def _scores_told(scores: WordScores) -> dict[str, Any]:

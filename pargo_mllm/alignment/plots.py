@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from PIL import Image
 from pargo_mllm.alignment.closely import Close
 from pargo_mllm.alignment.comparing import FIGURES, spread
 from pargo_mllm.alignment.run import Outcome
+from pargo_mllm.data.corpus import shown
 from pargo_mllm.pictures.attention import percent
 from pargo_mllm.pictures.style import DPI, FAINT, INK, PAPER, RULE, SERIES, new_figure, save_figure
 
@@ -28,6 +30,13 @@ _HEAT = matplotlib.colormaps["inferno"]
 
 def draw(outcome: Outcome, folder: Path) -> dict[str, Path]:
     """Draw all that there is something of, as PNG files in ``folder``: what each shows, and its file."""
+    with warnings.catch_warnings():
+        # of letters that the font has not
+        warnings.filterwarnings("ignore", message="Glyph")
+        return _drawn(outcome, folder)
+
+
+def _drawn(outcome: Outcome, folder: Path) -> dict[str, Path]:
     drawn: dict[str, Path] = {}
     models = outcome.told["models"]
     if any(model["by_picture"] for model in models):
@@ -223,7 +232,7 @@ def _frame(ax: Axes, title: str) -> None:
 
 
 def _short(name: str, most: int = 28) -> str:
-    return name if len(name) <= most else f"{name[: most - 1]}…"
+    return shown(name, most - 1)
 
 
 def _plain(name: str) -> str:
