@@ -96,7 +96,7 @@ def draw_words(names: Sequence[str], looks: Sequence[Close], title: str, file: P
     }
     sheet = _Sheet(1, 1 + len(boards), title)
     pixels = _pixels(looks[0].picture)
-    sheet.put(0, 0, pixels, "the picture, as the encoder sees it")
+    sheet.put(0, 0, pixels, "as the encoder sees it")
     grey = 0.45 + 0.55 * pixels.mean(axis=-1, keepdims=True)
     for column, (name, board, grid) in enumerate(boards, start=1):
         tint = np.array([(*colours[word], 0.55) if word else (0, 0, 0, 0) for word in board]).reshape(*grid, 4)
