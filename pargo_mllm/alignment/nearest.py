@@ -57,14 +57,18 @@ class WordSearch:
             top = peaks.amax(dim=0)
             if dtype == torch.float64:
                 # of equally good words the first lies in the first of equally good groups
-                good = peaks >= top * (1 - _EQUAL)
-                ends = torch.stack([good.int().argmax(dim=0), peaks.argmax(dim=0)])
-                near = torch.zeros_like(good).scatter_(0, ends, True)
+                first, best = (peaks >= top * (1 - _EQUAL)).int().argmax(dim=0), peaks.argmax(dim=0)
+                token = torch.arange(len(pending), device=unit.device)
+                token, group = torch.cat([token, token[best != first]]), torch.cat([first, best[best != first]])
+                few = torch.ones_like(pending, dtype=torch.bool)
             else:
-                # what is off by as much as its own size, and by that of the best
-                near = peaks >= top - 2 * error - 2.5 * _roundoff(dtype) * top.abs()
-            few = near.sum(dim=0) <= _GROUPS
-            rows[pending[few]], cosines[pending[few]] = self._decide(directions[few], near[:, few], non_negative)
+                # a score is off by as much as its own size, and by that of the best
+                least = top - 2 * error - 2.5 * _roundoff(dtype) * top.abs()
+                group, token = (peaks >= least).nonzero(as_tuple=True)
+                few = token.bincount(minlength=len(pending)) <= _GROUPS
+                group, token = group[few[token]], token[few[token]]
+            found, cosine = self._decide(directions, token, group, non_negative)
+            rows[pending[few]], cosines[pending[few]] = found[few], cosine[few]
             pending = pending[~few]
         return rows, cosines
 
@@ -102,9 +106,10 @@ class WordSearch:
         error = off + (1 + off) * self._rounded[dtype] + summed + _inputs_off(dtype)
         return peaks, error.to(wide)
 
-    def _decide(self, unit: torch.Tensor, near: torch.Tensor, non_negative: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """The nearest words ``[T]`` of the groups ``near`` ``[groups, T]``, in fp64."""
-        token, group = near.T.nonzero(as_tuple=True)
+    def _decide(
+        self, unit: torch.Tensor, token: torch.Tensor, group: torch.Tensor, non_negative: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """For directions ``[T, C]`` the nearest words ``[T]`` of the groups that are paired with them ``[pairs]``, in fp64."""
         rows = group[:, None] * _GROUP + torch.arange(_GROUP, device=group.device)
         there = rows < len(self.table)
         rows = rows.where(there, 0)
