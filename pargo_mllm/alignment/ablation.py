@@ -181,7 +181,7 @@ class _Checked:
         ``left_out``, where that is given."""
         asked = self._read(number, question.conversation, question.answer)
         other = None if question.other is None else self._read(number, *question.other)
-        if other is not None and not (other.features.shape == asked.features.shape and other.features.allclose(asked.features)):
+        if other is not None and not _same_picture(asked, other):
             raise AttributionError(f"question {number}: its other question shows another picture; they must share one.")
         coverage, tokens = self._coverage(number, question, asked), len(asked.places)
         count = min(max(1, round(tokens * coverage.mean().item())), tokens // 2)
@@ -290,6 +290,11 @@ def without(asked: Asked, sets: torch.Tensor, remove: str) -> tuple[torch.Tensor
     return torch.where(left[..., None].bool(), rows, mean[:, None].to(rows.dtype)), None
 
 
+def _same_picture(one: Asked, other: Asked) -> bool:
+    # up to what computing it twice may change
+    return one.features.shape == other.features.shape and one.features.allclose(other.features, rtol=1e-3, atol=1e-3)
+
+
 @torch.no_grad()
 def _check_blocking(model: ParGoForConditionalGeneration, asked: Asked) -> None:
     """Refuse a language model for which a masked token's content still matters, as for recurrent layers."""
@@ -297,7 +302,9 @@ def _check_blocking(model: ParGoForConditionalGeneration, asked: Asked) -> None:
     rows = rows.clone()
     rows[1, asked.places[0]] = -rows[1, asked.places[0]]
     (first, second), _ = answered(model, rows, asked.answer, mask)
-    if not torch.allclose(first, second, rtol=0, atol=1e-5):
+    # in half precision experts may get other tokens beside theirs, and round otherwise
+    near = 1e-5 if model.dtype in (torch.float32, torch.float64) else 0.05
+    if not torch.allclose(first, second, rtol=0, atol=near):
         raise AttributionError(
             "remove='block' is not possible: what is masked still reaches the answers of this language model; use 'mean' or "
             "'drop'."
