@@ -148,6 +148,6 @@ def _pulled_back(
         rows = tokens[first : first + chunk]
         given = features.expand(len(rows), -1, -1).detach().clone().requires_grad_()
         out = projector(given)
-        picked = out[torch.arange(len(rows)), rows.to(out.device)]
+        picked = out[torch.arange(len(rows), device=out.device), rows.to(out.device)]
         (pulled,) = torch.autograd.grad(picked, given, directions[first : first + chunk])
         yield first, pulled

@@ -39,7 +39,7 @@ def ask(picture, words="which colour"):
     return [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": words}]}]
 
 
-def questions(count=6, **changes):
+def questions(count=5, **changes):
     """About spots in different places; the other question of each is about a shape."""
     places = [(5 * number + 2) % 16 for number in range(count)]
     for number, place in enumerate(places):
@@ -49,13 +49,12 @@ def questions(count=6, **changes):
         yield CausalQuestion(ask(picture), **{**made, **changes})
 
 
-@pytest.mark.parametrize("remove", REMOVALS)
-@pytest.mark.parametrize("kind", PLANTED)
+@pytest.mark.parametrize(("kind", "remove"), [("linear", "mean"), ("linear", "drop"), ("linear", "block"), ("pargo", "mean")])
 def test_maps_of_a_model_that_looks_at_one_patch_are_believed(make_model, processor_of, tokenizer, kind, remove):
     model = plant(make_model(**PLANTED[kind]), tokenizer)
     methods = ["slices", "jacobian", "answer_gradient", "random"]
     found = causal_check(model, processor_of(model), questions(), methods, remove=remove, draws=12)
-    assert (found.used, found.skipped, found.left_out) == (6, {}, {})
+    assert (found.used, found.skipped, found.left_out) == (5, {}, {})
     for method in methods[:-1]:
         check = found.methods[method]
         assert check.verdict == "believed", method
@@ -89,6 +88,7 @@ def test_a_map_that_points_elsewhere_is_not_believed(make_model, processor_of, t
     assert (check.control, check.specific) == (None, None)
 
 
+@pytest.mark.long
 def test_random_maps_are_called_better_as_often_as_chance_has_it():
     model, processor = make_family("qwen", projector_type="linear")
     generator = torch.Generator().manual_seed(0)
@@ -98,28 +98,34 @@ def test_random_maps_are_called_better_as_often_as_chance_has_it():
         causal_check(model, processor, asked, ["random"], draws=8, seed=seed, batch=64).methods["random"].p
         for seed in range(12)
     ]
-    # of uniform p: the mean of 12 has a standard deviation of 0.083
-    assert 0.25 < sum(p) / 12 < 0.75
     assert sum(one < 0.05 for one in p) <= 2
+    assert sum(p) / 12 > 0.25, "the larger of two p, each of them uniform"
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+KINDS = dict(zip(FAMILY_NAMES, ("pargo", "resampler", "c_abstractor", "d_abstractor"), strict=True))
+
+
+@pytest.mark.parametrize(
+    "family", ["qwen", *(pytest.param(name, marks=pytest.mark.long) for name in FAMILY_NAMES if name != "qwen")]
+)
 def test_any_family_and_way_to_remove(family, pictures):
-    kind = dict(zip(FAMILY_NAMES, ("pargo", "resampler", "d_abstractor", "mlp"), strict=True))[family]
-    model, processor = make_family(family, projector_type=kind)
+    model, processor = make_family(family, projector_type=KINDS[family])
     model.train()
     asked = [CausalQuestion(ask(picture), "no", covered(3), group="same") for picture in pictures[:2]]
     for remove in REMOVALS:
-        found = causal_check(model, processor, asked, remove=remove, draws=3)
+        found = causal_check(model, processor, asked, remove=remove, draws=2)
         assert list(found.methods) == [
-            *possible_methods(model.model.projector), "answer_gradient", "answer_attention", "random",
-        ]  # fmt: skip
+            *possible_methods(model.model.projector),
+            "answer_gradient",
+            "answer_attention",
+            "random",
+        ]
         assert {check.verdict for check in found.methods.values()} == {"undecided"}, "one picture"
-        one_by_one = causal_check(model, processor, asked, remove=remove, draws=3, batch=1)
-        for method, check in found.methods.items():
-            assert one_by_one.methods[method].effect.value == pytest.approx(check.effect.value, abs=1e-4)
         json.dumps(found.as_json(), allow_nan=False)
     assert model.training
+    one_by_one = causal_check(model, processor, asked, remove=remove, draws=2, batch=1)
+    for method, check in found.methods.items():
+        assert one_by_one.methods[method].effect.value == pytest.approx(check.effect.value, abs=1e-4)
 
 
 def test_which_methods_are_asked_for_changes_no_figure(pictures):
@@ -151,7 +157,7 @@ def test_what_is_taken_away_and_what_stays(data):
     first = data.draw(st.integers(0, length - tokens))
     embeddings = torch.randn(length, 3, generator=torch.Generator().manual_seed(length))
     one = Asked(embeddings, torch.arange(first, first + tokens), torch.tensor([1]), torch.zeros(1, 1, 1), {})
-    count = data.draw(st.integers(1, tokens))
+    count = data.draw(st.integers(1, tokens - 1))
     sets = torch.tensor([data.draw(st.permutations(range(tokens)))[:count] for _ in range(3)])
     for remove in REMOVALS:
         rows, mask = without(one, sets, remove)
@@ -164,7 +170,7 @@ def test_what_is_taken_away_and_what_stays(data):
             if remove == "block":
                 assert mask[row].nonzero()[:, 0].tolist() == left
             else:
-                mean = embeddings[first : first + tokens].mean(0)
+                mean = embeddings[[place for place in left if first <= place < first + tokens]].mean(0)
                 torch.testing.assert_close(rows[row, gone], mean.expand(count, -1))
         assert (mask is not None) == (remove == "block")
 
@@ -209,10 +215,10 @@ def test_what_cannot_be_checked_is_refused(make_model, processor_of, pictures):
     refused("question 0: the conversation shows 2 pictures", [CausalQuestion(two, "red", covered(0))])
 
 
-def test_blocking_is_refused_where_a_mask_hides_nothing(monkeypatch):
+def test_blocking_is_refused_where_a_mask_hides_nothing():
     from pargo_mllm.alignment.ablation import _check_blocking
 
-    for model_type, hides in (("llama", True), ("mamba2", False)):
+    for model_type, hides in (("llama", True), ("rwkv", False)):
         model = behind_pictures(tiny_model(model_type))
         with torch.no_grad():
             embeddings = model.get_input_embeddings()(torch.tensor([3, 4, *[IMAGE] * 4, 7, 8]))

@@ -32,7 +32,7 @@ def some_features(count=16, dtype=torch.float64):
 
 def blocks(projector, features):
     """Norms of the Jacobian's blocks by autograd's own function, ``[tokens, n_v]``."""
-    whole = torch.autograd.functional.jacobian(lambda given: projector(given[None])[0], features)
+    whole = torch.autograd.functional.jacobian(lambda given: projector(given[None])[0], features, vectorize=True)
     return whole.square().sum(dim=(1, 3)).sqrt()
 
 
@@ -108,7 +108,8 @@ def test_the_jacobian_is_autograds(make_projector, kind):
 
 @pytest.mark.parametrize("kind", POSSIBLE)
 def test_both_derivatives_are_finite_differences(make_projector, kind):
-    projector, features, step = make_projector(projector_type=kind, **GRID), some_features(), 1e-6
+    few = {"num_partial_tokens": 4, "num_hidden_layers": 2, "output_size": 6, **GRID}
+    projector, features, step = make_projector(projector_type=kind, **few), some_features(), 1e-6
     patch = 6
     with torch.no_grad():
         moved = features.repeat(48, 1, 1)
@@ -116,7 +117,7 @@ def test_both_derivatives_are_finite_differences(make_projector, kind):
             moved[channel, patch, channel] += step
             moved[24 + channel, patch, channel] -= step
         tokens = projector(moved)
-        columns = (tokens[:24] - tokens[24:]) / (2 * step)  # [24, tokens, 32]
+        columns = (tokens[:24] - tokens[24:]) / (2 * step)  # [24, tokens, 6]
         now = projector(features[None])[0]
     norms = columns.square().sum(dim=(0, 2)).sqrt()
     found = attribute_features(projector, features, "jacobian").values[:, patch].double()
@@ -130,7 +131,7 @@ def test_an_estimate_has_no_bias_and_an_honest_error(make_projector):
     small = {"num_partial_tokens": 3, "num_global_tokens": 1, "num_hidden_layers": 1}
     projector, features = make_projector(**small).float(), some_features(6, torch.float32)
     exact = attribute_features(projector, features, "jacobian", chunk=96)
-    seeds = range(200)
+    seeds = range(120)
     tries = [attribute_features(projector, features, "jacobian", directions=6, seed=seed, chunk=96) for seed in seeds]
     assert not tries[0].exact
     assert tries[0].how.startswith("estimated from 6 random directions of 24")
@@ -140,7 +141,7 @@ def test_an_estimate_has_no_bias_and_an_honest_error(make_projector):
     truth = exact.values.double()[reached]
     squares = found[:, reached].square()
     totals = squares.sum(1) - truth.square().sum()
-    assert abs(totals.mean()) < 3 * totals.std() / 200**0.5, "no bias"
+    assert abs(totals.mean()) < 3 * totals.std() / len(seeds) ** 0.5, "no bias"
     # the error of a square is twice the root times the root's
     told = (2 * errors[:, reached] * found[:, reached]).square().mean(0)
     assert told.sum() / squares.var(0).sum() == pytest.approx(1.0, abs=0.15)
@@ -162,6 +163,7 @@ def test_partial_tokens_come_from_within_their_reach(make_projector, order, casc
             **{**options, "num_hidden_layers": depth, "windows": windows[:depth]},
             token_order=order,
             cascaded_partial_perception=cascade,
+            output_size=2,
             **GRID,
         )
         expected = by_hand.reach(7, 3, 16, edge)[depth - 1] if cascade else [by_hand.slice_of(i, 7, 16) for i in range(7)]
@@ -174,7 +176,7 @@ def test_partial_tokens_come_from_within_their_reach(make_projector, order, casc
         assert ((reach.shares > 0) == may).all()
         assert reach.exact
         assert len(reach.by_layer) == depth
-        for method in ("jacobian", "gradient", "rollout"):
+        for method in ("jacobian", "rollout"):
             values = attribute_features(projector, some_features(), method).values
             assert (values[~may] == 0).all(), f"{method} looks outside"
             assert (values[may] != 0).all(), f"{method} finds nothing where something is"
@@ -242,7 +244,6 @@ def test_every_projector_has_its_methods_and_refuses_others(make_model, processo
     model = make_model(projector_type=kind)
     assert possible_methods(model.model.projector) == POSSIBLE[kind]
     tokens = model.config.num_image_tokens
-    halved = make_model(projector_type=kind).to(torch.bfloat16).train()
     for method in METHODS:
         if method not in POSSIBLE[kind]:
             names = ", ".join(POSSIBLE[kind])
@@ -254,9 +255,19 @@ def test_every_projector_has_its_methods_and_refuses_others(make_model, processo
         assert found.shares.shape == found.values.shape == (tokens, 16)
         torch.testing.assert_close(found.shares.sum(1), torch.ones(tokens))
         assert not found.shares.requires_grad
-        near = attribute(halved, processor, pictures[1], method)
-        assert near.shares.dtype == torch.float32
-        assert (near.shares - found.shares).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("kind", ["pargo", "c_abstractor"])
+def test_a_model_in_bf16_is_attributed_in_fp32_and_left_as_it_was(make_model, processor, pictures, kind):
+    model, halved = make_model(projector_type=kind), make_model(projector_type=kind).to(torch.bfloat16).train()
+    with torch.no_grad():
+        features = halved.model.get_vision_features(processor.encode_pictures(pictures[:1])[0])
+        for name, parameter in model.named_parameters():
+            parameter.copy_(halved.get_parameter(name))
+    for method in ("jacobian", "gradient"):
+        found = attribute(halved, processor, pictures[0], method).shares
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, attribute_features(model.model.projector, features.float(), method).shares)
     assert halved.training
     assert halved.model.projector.training
     assert next(halved.model.projector.parameters()).dtype == torch.bfloat16
@@ -276,7 +287,7 @@ def test_tiles_are_features_one_behind_the_other(make_model, processor, kind, mo
     assert counts.tolist() == [4]
     with torch.no_grad():
         features = model.model.get_vision_features(pixels)
-    found = attribute(model, processor, wide, "jacobian")
+    found = attribute(model, processor, wide, "jacobian", directions=2)
     tokens = model.config.num_image_tokens
     if kind == "pargo":
         assert found.shares.shape == (tokens, 64)
@@ -285,7 +296,7 @@ def test_tiles_are_features_one_behind_the_other(make_model, processor, kind, mo
     else:
         assert found.shares.shape == (4 * tokens, 64)
         for tile in range(4):
-            alone = attribute_features(model.model.projector, features[tile], "jacobian")
+            alone = attribute_features(model.model.projector, features[tile], "jacobian", directions=2)
             inside = found.values[tile * tokens : (tile + 1) * tokens]
             assert torch.equal(inside[:, tile * 16 : (tile + 1) * 16], alone.values)
             assert inside.count_nonzero() == alone.values.count_nonzero(), "a tile's tokens come from the tile"
