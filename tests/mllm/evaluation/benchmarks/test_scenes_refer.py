@@ -1,0 +1,61 @@
+"""Where things of scenes are, scored by how much boxes overlap: what counts, and that predictions can be scored again."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pargo_mllm.evaluation.benchmark import Prediction, ScoringError
+from pargo_mllm.evaluation.benchmarks import find
+from tests.mllm.made.command_line import ended
+
+BENCHMARK = find("scenes_refer")
+
+
+def moved(answer, by):
+    """The box so many cells farther to the right, with the spaces that a tokenizer of words leaves."""
+    x1, y1, x2, y2 = map(int, answer.split(","))
+    return f"{x1 + by} , {y1} , {x2 + by} , {y2}"
+
+
+def scored(capsys, folder, say):
+    items = BENCHMARK.read(Path("scenes:held_out=8"))
+    said = [Prediction(say(item), f"line {place}", item=item) for place, item in enumerate(items)]
+    file = BENCHMARK.submission(said, folder)
+    done = ended(capsys, "score", file, "--benchmark", "scenes_refer", "--json")
+    return items, json.loads(done.printed)
+
+
+def test_right_boxes_are_right_and_a_cell_beside_is_wrong_for_what_is_small(tmp_path, capsys):
+    items, result = scored(capsys, tmp_path, lambda item: moved(item.answer, 0))
+    assert (result["accuracy"], result["unread"], result["questions"]) == (1, 0, len(items))
+    assert set(result["parts"]) == {"photograph", "big", "word", "shape", "digit"}
+    _, result = scored(capsys, tmp_path, lambda item: moved(item.answer, 1))
+    # of n cells along a side, n - 1 are shared of n + 1: 12 of 20, 6 of 12, and none
+    assert {part: result["parts"][part] for part in ("big", "photograph", "word", "shape", "digit")} == {
+        "big": 1,
+        "photograph": 1,
+        "word": 0,
+        "shape": 0,
+        "digit": 0,
+    }
+
+
+def test_what_is_no_box_is_wrong_and_counted(tmp_path, capsys):
+    items, result = scored(capsys, tmp_path, lambda item: "3 , 5" if item.part == "digit" else item.answer)
+    digits = sum(item.part == "digit" for item in items)
+    assert result["unread"] == digits > 0 == result["parts"]["digit"]
+    assert result["accuracy"] == pytest.approx(1 - digits / len(items))
+
+
+def test_a_right_answer_that_is_no_box_is_refused(tmp_path, capsys):
+    line = {"id": "0-0", "picture": "a", "kind": "big", "question": "q", "answer": "D6", "prediction": "1,1,2,2"}
+    (tmp_path / "said.jsonl").write_text(json.dumps(line))
+    done = ended(capsys, "score", tmp_path / "said.jsonl", "--benchmark", "scenes_refer")
+    assert done.status == 2
+    assert "the right answer 'D6' is no box x1,y1,x2,y2" in done.said
+
+
+def test_boxes_are_not_asked_of_the_benchmark_of_words():
+    with pytest.raises(ScoringError, match="--benchmark scenes_refer"):
+        find("scenes").read(Path("scenes:boxes=1"))
