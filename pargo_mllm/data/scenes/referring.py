@@ -1,23 +1,25 @@
 """Referring expressions about scenes: things by names that fit them alone, each with its box as text.
 
-A box counts in cells of the board, ``x1,y1,x2,y2`` from 0 to 8, so that ``3,5,4,6`` is the one cell D6: digits and commas are
-what the miniature's vocabulary can write. It is the box of the cells that the layout gives a thing, not of what is painted into
-them: small shapes, figures and letters are smaller than their cell; the big shape and the photograph fill theirs.
+A box is written as its first and its last cell, ``A3,D6``: the miniature's vocabulary has the names of cells, which its
+language model speaks, but no brackets and points for shares of the picture. It is the box of the cells that the layout gives a
+thing, not of what is painted into them: small shapes, figures and letters are smaller than their cell; the big shape and the
+photograph fill theirs.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from pargo_mllm.data.frames import Box, read_box
 from pargo_mllm.data.questions import Question
 from pargo_mllm.data.scenes.layout import (
     BIG_CELLS,
     CELLS,
+    COLUMNS,
     DIGITS,
     PHOTO_CELLS,
     WORD_LENGTH,
@@ -26,14 +28,18 @@ from pargo_mllm.data.scenes.layout import (
     scene_rng,
 )
 
+#: left, top, right and bottom edge, counted in cells: the first one is (0, 0, 1, 1)
+Cells = tuple[int, int, int, int]
+_BOX = re.compile(rf"\b([{COLUMNS}])([1-{CELLS}])\s*,\s*([{COLUMNS}])([1-{CELLS}])\b")
+
 
 @dataclass(frozen=True)
 class Referred:
-    """A thing of a scene: its ``kind``, an ``expression`` that means no other, and its ``box`` in cells."""
+    """A thing of a scene: its ``kind``, an ``expression`` that means no other, and its ``box``."""
 
     kind: str
     expression: str
-    box: tuple[int, int, int, int]
+    box: Cells
 
 
 def referred(scene: Scene) -> list[Referred]:
@@ -63,15 +69,19 @@ def scene_boxes(split: str, seed: int, index: int, per_kind: int) -> tuple[Quest
     return referring_questions(scene_layout(split, seed, index), scene_rng(split, seed, index, 2), per_kind)
 
 
-def write_cells(box: Sequence[float]) -> str:
-    """``x1,y1,x2,y2``."""
-    return ",".join(f"{number:g}" for number in box)
+def write_cells(box: Cells) -> str:
+    """The cells of the left upper and the right lower corner: ``A3,D6``."""
+    x1, y1, x2, y2 = box
+    return f"{COLUMNS[x1]}{y1 + 1},{COLUMNS[x2 - 1]}{y2}"
 
 
-def read_cells(text: str) -> Box | None:
-    """The box of a text as :func:`write_cells` writes it, with spaces or without, or the first one in brackets; None where it
-    has none."""
-    return read_box(text) or read_box(f"[{text}]")
+def read_cells(text: str) -> Cells | None:
+    """The first box of a text as :func:`write_cells` writes it, with spaces or without; None where it has none."""
+    found = _BOX.search(text)
+    if found is None:
+        return None
+    first, row, last, last_row = found.groups()
+    return COLUMNS.index(first), int(row) - 1, COLUMNS.index(last) + 1, int(last_row)
 
 
 def _named(scene: Scene) -> Iterator[Referred]:
@@ -87,5 +97,5 @@ def _named(scene: Scene) -> Iterator[Referred]:
         yield Referred("digit" if item.what in DIGITS else "shape", " ".join(item.words()), _cells(item.row, item.column, 1))
 
 
-def _cells(row: int, column: int, width: int, height: int | None = None) -> tuple[int, int, int, int]:
+def _cells(row: int, column: int, width: int, height: int | None = None) -> Cells:
     return column, row, column + width, row + (height or width)

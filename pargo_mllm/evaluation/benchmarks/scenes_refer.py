@@ -26,8 +26,8 @@ def _marks(answered: Sequence[Answered]) -> list[Mark]:
 def _mark(one: Answered) -> Mark:
     right, said = read_cells(str(one.item.answer)), read_cells(one.text)
     if right is None:
-        raise ScoringError(f"{one.where}: the right answer {one.item.answer!r} is no box x1,y1,x2,y2.")
-    # of numbers that count the same, cells too
+        raise ScoringError(f"{one.where}: the right answer {one.item.answer!r} is no box, as A3,D6 is.")
+    # both count cells
     value = float(overlap(Pair(said, right), "pixels") >= RIGHT)
     return Mark(one.item, one.text, value, write_cells(said) if said else "no box", {"unread": said is None})
 

@@ -13,9 +13,10 @@ BENCHMARK = find("scenes_refer")
 
 
 def moved(answer, by):
-    """The box so many cells farther to the right, with the spaces that a tokenizer of words leaves."""
-    x1, y1, x2, y2 = map(int, answer.split(","))
-    return f"{x1 + by} , {y1} , {x2 + by} , {y2}"
+    """The box so many cells farther to the right, or left at the border, with the spaces that a tokenizer of words leaves."""
+    first, last = answer.split(",")
+    by = by if ord(last[0]) + by <= ord("H") else -by
+    return f"{chr(ord(first[0]) + by)}{first[1]} , {chr(ord(last[0]) + by)}{last[1]}"
 
 
 def scored(capsys, folder, say):
@@ -30,8 +31,8 @@ def test_right_boxes_are_right_and_a_cell_beside_is_wrong_for_what_is_small(tmp_
     items, result = scored(capsys, tmp_path, lambda item: moved(item.answer, 0))
     assert (result["accuracy"], result["unread"], result["questions"]) == (1, 0, len(items))
     assert set(result["parts"]) == {"photograph", "big", "word", "shape", "digit"}
-    _, result = scored(capsys, tmp_path, lambda item: moved(item.answer, 1))
-    # of n cells along a side, n - 1 are shared of n + 1: 12 of 20, 6 of 12, and none
+    _, result = scored(capsys, tmp_path, lambda item: item.answer if item.answer == "A1,H8" else moved(item.answer, 1))
+    # of what is n cells wide n - 1 columns of n + 1 are shared: 3 of 5, 2 of 4, none; a whole picture cannot move
     assert {part: result["parts"][part] for part in ("big", "photograph", "word", "shape", "digit")} == {
         "big": 1,
         "photograph": 1,
@@ -42,18 +43,18 @@ def test_right_boxes_are_right_and_a_cell_beside_is_wrong_for_what_is_small(tmp_
 
 
 def test_what_is_no_box_is_wrong_and_counted(tmp_path, capsys):
-    items, result = scored(capsys, tmp_path, lambda item: "3 , 5" if item.part == "digit" else item.answer)
+    items, result = scored(capsys, tmp_path, lambda item: "D6" if item.part == "digit" else item.answer)
     digits = sum(item.part == "digit" for item in items)
     assert result["unread"] == digits > 0 == result["parts"]["digit"]
     assert result["accuracy"] == pytest.approx(1 - digits / len(items))
 
 
 def test_a_right_answer_that_is_no_box_is_refused(tmp_path, capsys):
-    line = {"id": "0-0", "picture": "a", "kind": "big", "question": "q", "answer": "D6", "prediction": "1,1,2,2"}
+    line = {"id": "0-0", "picture": "a", "kind": "big", "question": "q", "answer": "D6", "prediction": "A1,B2"}
     (tmp_path / "said.jsonl").write_text(json.dumps(line))
     done = ended(capsys, "score", tmp_path / "said.jsonl", "--benchmark", "scenes_refer")
     assert done.status == 2
-    assert "the right answer 'D6' is no box x1,y1,x2,y2" in done.said
+    assert "the right answer 'D6' is no box, as A3,D6 is" in done.said
 
 
 def test_boxes_are_not_asked_of_the_benchmark_of_words():
