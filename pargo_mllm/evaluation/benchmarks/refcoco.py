@@ -101,8 +101,14 @@ def _said(row: Row, number: int) -> Prediction:
     own = own or (["answer"] if "answer" in row.values else ["bbox"])
     value = row.first(*own)
     text = json.dumps(value) if isinstance(value, (list, tuple)) else row.answer(*own)
+    picture = row.first("image", "image_path", "img_path")
+    named = isinstance(picture, str) and len(picture) < 256
     question = row.first("question", "prompt", "sent")
-    question = _sentence(question) if isinstance(question, str) else None
+    if isinstance(question, str):
+        # a full stop may be the sentence's own; among those on its picture one is found with it and without
+        question = question.removeprefix(_ASKED) if named else _sentence(question)
+    else:
+        question = None
     item, right = None, [name for name in _BOXES if name not in own]
     if row.first(*right, *_CORNERS) is not None:
         size = size_of(row)
@@ -114,8 +120,6 @@ def _said(row: Row, number: int) -> Prediction:
             details={"size": size} if size else {},
         )
     ids = ("sent_id", *IDS)
-    picture = row.first("image", "image_path", "img_path")
-    named = isinstance(picture, str) and len(picture) < 256
     given = identity(row, *ids) if row.first(*ids) is not None else None
     return Prediction(text, row.where, given, picture if named else None, question, item)
 

@@ -51,7 +51,9 @@ def test_what_training_writes_is_right_in_its_own_frame_and_in_no_other(name, fo
     # asked in the words that were trained
     answers = {item.id: said for item in items for asked, said in told.items() if benchmark.asked(item) in asked}
     assert len(answers) == len(told) > 2
-    lines = [json.dumps({"sent_id": id, "text": said}) for id, said in answers.items()]
+    # by picture and prompt, as others write it; sentences may end in a full stop of their own
+    of = {item.id: {"image": item.picture, "prompt": benchmark.asked(item)} for item in items}
+    lines = [json.dumps({**of[id], "text": said}) for id, said in answers.items()]
     (tmp_path / "said.jsonl").write_text("\n".join(lines))
     words = (
         "score",
