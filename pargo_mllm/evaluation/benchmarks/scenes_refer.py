@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from pargo_mllm.data.scenes.corpus import SceneCorpus
-from pargo_mllm.data.scenes.referring import read_cells, write_cells
+from pargo_mllm.data.scenes.referring import Cells, read_cells, write_cells
 from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Mark, Rule, ScoringError, accuracy
 from pargo_mllm.evaluation.benchmarks.scenes import line, predictions, question_items, scenes_of
 from pargo_mllm.evaluation.scorers.boxes import RIGHT, Pair, overlap
+from pargo_mllm.evaluation.scorers.constant import best_constant_box
 from pargo_mllm.evaluation.writing.submissions import json_lines
 
 
@@ -29,11 +30,17 @@ def _mark(one: Answered) -> Mark:
         raise ScoringError(f"{one.where}: the right answer {one.item.answer!r} is no box, as A3,D6 is.")
     # both count cells
     value = float(overlap(Pair(said, right), "pixels") >= RIGHT)
-    return Mark(one.item, one.text, value, write_cells(said) if said else "no box", {"unread": said is None})
+    return Mark(one.item, one.text, value, write_cells(said) if said else "no box", {"right": right, "unread": said is None})
 
 
 def _figures(marks: Sequence[Mark]) -> dict[str, Any]:
-    return {**accuracy(marks), "unread": sum(mark.extra["unread"] for mark in marks)}
+    """``accuracy``, the share of boxes whose IoU with the right one is 0.5 or more, by kind in ``parts``; ``constant``, what one
+    box for all things of a kind gets at best; ``unread``, how many texts had no box."""
+    by_kind: dict[str, list[Cells]] = {}
+    for mark in marks:
+        by_kind.setdefault(mark.item.part, []).append(mark.extra["right"])
+    constant = sum(map(best_constant_box, by_kind.values())) / len(marks)
+    return {**accuracy(marks), "constant": constant, "unread": sum(mark.extra["unread"] for mark in marks)}
 
 
 ALL = (
