@@ -34,8 +34,8 @@ def _mark(one: Answered) -> Mark:
 
 
 def _figures(marks: Sequence[Mark]) -> dict[str, Any]:
-    """``accuracy``, the share of boxes whose IoU with the right one is 0.5 or more, by kind in ``parts``; ``constant``, what one
-    box for all things of a kind gets at best; ``unread``, how many texts had no box."""
+    """``accuracy``, the share of boxes whose IoU with the right one is 0.5 or more, by kind in ``parts``; ``constant``, what
+    one box for all things of a kind gets at best; ``unread``, how many texts had no box."""
     by_kind: dict[str, list[Cells]] = {}
     for mark in marks:
         by_kind.setdefault(mark.item.part, []).append(mark.extra["right"])
