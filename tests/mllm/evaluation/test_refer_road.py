@@ -13,7 +13,11 @@ from tests.mllm.made.command_line import ended
 from tests.mllm.made.miniature_families import make_family
 from tests.mllm.made.official.refer import write_both_sides
 
-FORMS = [("refcoco", "mdetr"), ("refcoco+", "pickle"), ("refcocog", "pickle")]
+CASES = [
+    *(("refcoco", "mdetr", frame) for frame in FRAMES),
+    ("refcoco+", "pickle", "padded"),
+    ("refcocog", "pickle", "picture"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +43,7 @@ def learned(prepared):
     return found
 
 
-@pytest.mark.parametrize("frame", FRAMES)
-@pytest.mark.parametrize(("name", "form"), FORMS)
+@pytest.mark.parametrize(("name", "form", "frame"), CASES)
 def test_what_training_writes_is_right_in_its_own_frame_and_in_no_other(name, form, frame, tmp_path, capsys):
     truth = write_both_sides(name, tmp_path / "official", form)
     done = ended(capsys, "data", "prepare", name, "--src", tmp_path / "official", "--out", tmp_path / "data", "--frame", frame)
@@ -78,15 +81,16 @@ def test_from_official_files_through_a_step_of_training_to_a_score(start, tmp_pa
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("extends: mini-stage2\nattention: sdpa\nviews: 0\ncache_features: false\n")
     steps = ("--steps", 1, "--batch-size", 2, "--bf16", "false", "--report-to", "none")
+    short = ("--limit", 8, "--batch-size", 8, "--max-new-tokens", 8)
     for words in (
         ("data", "prepare", "refcoco", "--src", official, "--out", tmp_path / "data"),
         ("train", recipe, "--data", tmp_path / "data", "--model", start, "--output", out, *steps),
-        ("eval", out, "--benchmark", "refcoco", "--data", official, "--out", tmp_path / "eval", "--batch-size", 12),
+        ("eval", out, "--benchmark", "refcoco", "--data", official, "--out", tmp_path / "eval", *short),
     ):
         done = ended(capsys, *words)
         assert done.status == 0, done.said
     result = json.loads((tmp_path / "eval" / "result.json").read_text())
-    assert (result["questions"], result["rule"], set(result["parts"])) == (12, "picture", {"val", "testA"})
+    assert (result["questions"], result["rule"], set(result["parts"])) == (8, "picture", {"val", "testA"})
     # what it said can be scored again
     done = ended(capsys, "score", tmp_path / "eval", "--benchmark", "refcoco", "--frame", "picture", "--json")
     again = json.loads(done.printed)
