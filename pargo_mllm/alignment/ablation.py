@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from pargo_mllm.alignment.attribution.answers import ANSWER_METHODS, of_asked
 from pargo_mllm.alignment.attribution.asked import Asked, answered, read
 from pargo_mllm.alignment.attribution.patches import attribute_features, check_method, in_full_precision, possible_methods
-from pargo_mllm.alignment.attribution.result import METHODS, AttributionError
+from pargo_mllm.alignment.attribution.result import METHODS, Attribution, AttributionError
 from pargo_mllm.alignment.judgement import MethodCheck, Removal, Trial, judged
 from pargo_mllm.data.corpus import Conversation, counted
 from pargo_mllm.data.feeding.chat_format import ConversationError
@@ -161,6 +161,8 @@ class _Checked:
         self.draws, self.batch, self.seed, self.settings = draws, batch, seed, settings
         self.projector = in_full_precision(model.model.projector)
         self._blocks = remove != "block"
+        self._features: torch.Tensor | None = None
+        self._maps: dict[str, Attribution] = {}
 
     def possible(self) -> tuple[str, ...]:
         """All methods."""
@@ -252,7 +254,12 @@ class _Checked:
         """How much each token is of what the method looks for, ``[tokens]``."""
         if method.startswith(ANSWER_PREFIX):
             return of_asked(self.model, asked, method.removeprefix(ANSWER_PREFIX)).tokens
-        return attribute_features(self.projector, asked.features, method, **self.settings).of_object(coverage)
+        if self._features is None or not torch.equal(self._features, asked.features):
+            self._features, self._maps = asked.features, {}
+        # once for all that is asked about a picture
+        if method not in self._maps:
+            self._maps[method] = attribute_features(self.projector, asked.features, method, **self.settings)
+        return self._maps[method].of_object(coverage)
 
     @torch.no_grad()
     def _falls(self, asked: Asked, sets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -91,7 +92,7 @@ class _Found:
         self.parts = frozenset(parts)
         self.projector, self.grid = model.model.projector, grid_of(model.config)
         self.left_out: dict[str, str] = {}
-        embeddings = model.get_input_embeddings()
+        embeddings: Any = model.get_input_embeddings()
         # what rows are multiplied by, and projected tokens are not
         self.scale = float(getattr(embeddings, "embed_scale", 1.0))
         self.mean = embedding_mean(embeddings.weight)
@@ -237,7 +238,7 @@ class _Found:
 
     def _add_entropy(self, looked: Looked) -> None:
         for where, rows in (("before", looked.features), ("after", looked.tokens)):
-            self._note(f"entropy_{where}", _or_none(lambda rows=rows: von_neumann_entropy(rows)))
+            self._note(f"entropy_{where}", _or_none(partial(von_neumann_entropy, rows)))
             for centred in (False, True):
                 self.entropies[where, centred].add(rows)
 
