@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from pargo_mllm.data.questions import Question
+from pargo_mllm.data.regions import WHOLE, Region
 from pargo_mllm.data.scenes.drawing import SHAPES, glyph_mask, paint, shape_mask, stripes
 from pargo_mllm.data.scenes.photographs import PHOTOGRAPHS, random_crop
 
@@ -153,6 +154,21 @@ def facts(scene: Scene) -> list[tuple[str, ...]]:
     return told
 
 
+def regions(scene: Scene) -> tuple[Region, ...]:
+    """Where each word that names a thing, or its colour, is true of the picture: a region a word, the thing's cells its box."""
+    if scene.big is None:
+        return (Region((scene.photo[0],), WHOLE),)
+    colour, shape, row, column = scene.big
+    things: list[tuple[tuple[str, ...], int, int, int]] = [((colour, shape), row, column, BIG_CELLS)]
+    things.append((scene.photo[:1], *scene.photo[1:], PHOTO_CELLS))
+    things += [(item.words(), item.row, item.column, 1) for item in scene.items]
+    return tuple(
+        Region((word,), (column / CELLS, row / CELLS, (column + cells) / CELLS, (row + cells) / CELLS))
+        for words, row, column, cells in things
+        for word in words
+    )
+
+
 def captions(scene: Scene) -> tuple[Question, Question]:
     """A coarse and a detailed caption."""
     coarse, detailed = _caption_texts(scene)
@@ -186,22 +202,23 @@ def questions(scene: Scene, rng: np.random.Generator, per_kind: int = 2) -> tupl
 
 def scene_and_picture(split: str, seed: int, index: int) -> tuple[Scene, Image.Image]:
     """Scene ``index`` of a split, painted; its photograph comes from the blocks of the same split."""
-    rng = _rng(split, seed, index)
+    rng = scene_rng(split, seed, index)
     scene = random_scene(rng)
     return scene, draw(scene, rng, split)
 
 
 def scene_layout(split: str, seed: int, index: int) -> Scene:
     """Scene ``index`` of a split without its picture."""
-    return random_scene(_rng(split, seed, index))
+    return random_scene(scene_rng(split, seed, index))
 
 
 def scene_questions(split: str, seed: int, index: int, per_kind: int) -> tuple[Question, ...]:
     """Questions about scene ``index``; a random stream of its own, so that the picture does not depend on them."""
-    return questions(scene_layout(split, seed, index), _rng(split, seed, index, 1), per_kind)
+    return questions(scene_layout(split, seed, index), scene_rng(split, seed, index, 1), per_kind)
 
 
-def _rng(split: str, seed: int, *stream: int) -> np.random.Generator:
+def scene_rng(split: str, seed: int, *stream: int) -> np.random.Generator:
+    """Random numbers of a scene's index, and of what is drawn from it apart: 1 its questions, 2 its boxes."""
     if split not in SPLITS:
         raise ValueError(f"split={split!r} is unknown; it must be one of {', '.join(SPLITS)}.")
     return np.random.default_rng([SPLITS.index(split), seed, *stream])
