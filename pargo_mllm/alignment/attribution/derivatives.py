@@ -19,8 +19,8 @@ from pargo_mllm.projectors.base import ProjectorPreTrainedModel
 MOST_IN_FULL = 16_384
 #: random directions of a token where that would be more
 DIRECTIONS = 16
-# passes side by side
-CHUNK = 16
+# passes side by side where nobody says: at most so many, and so many numbers in tokens and features of all of them together
+_MOST_ROWS, _MOST_NUMBERS = 128, 2**24
 # seconds of work before progress is shown
 _DELAY = 5.0
 
@@ -29,7 +29,7 @@ def jacobian(
     projector: ProjectorPreTrainedModel,
     features: torch.Tensor,
     directions: int | None = None,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     seed: int = 0,
 ) -> Attribution:
     """Frobenius norms of the blocks ``d token_i / d feature_j`` at these features.
@@ -45,7 +45,7 @@ def jacobian(
         features: ``[n_v, c]`` of its dtype.
         directions: of each token; None for all where that takes at most :data:`MOST_IN_FULL` passes, else
             :data:`DIRECTIONS`.
-        chunk: passes side by side; memory grows with it.
+        chunk: passes side by side; memory grows with it. By the sizes when None.
         seed: of the random basis.
 
     Raises:
@@ -84,7 +84,7 @@ def jacobian(
     return Attribution("jacobian", shares_of(values), False, False, how, values.float(), error.float())
 
 
-def gradient(projector: ProjectorPreTrainedModel, features: torch.Tensor, chunk: int = CHUNK) -> Attribution:
+def gradient(projector: ProjectorPreTrainedModel, features: torch.Tensor, chunk: int | None = None) -> Attribution:
     """Gradient times input: ``<d token_i / d feature_j · (feature_j - mean), token_i> / |token_i|²`` at these features.
 
     What each feature adds to a token, to first order and with signs, measured from the mean of the picture's features (our
@@ -137,12 +137,19 @@ def _reachable(projector: ProjectorPreTrainedModel) -> torch.Tensor:
 
 
 def _pulled_back(
-    projector: ProjectorPreTrainedModel, features: torch.Tensor, tokens: torch.Tensor, directions: torch.Tensor, chunk: int
+    projector: ProjectorPreTrainedModel,
+    features: torch.Tensor,
+    tokens: torch.Tensor,
+    directions: torch.Tensor,
+    chunk: int | None,
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Gradients ``[rows, n_v, c]`` of ``<direction, token>`` by the features, some rows at a time, with the first row's number.
 
     Rows are copies of the picture in a batch: of a batch's pictures none changes another's tokens.
     """
+    if chunk is None:
+        numbers = features.numel() + projector.config.num_output_tokens(len(features)) * projector.config.hidden_size
+        chunk = max(1, min(_MOST_ROWS, _MOST_NUMBERS // numbers))
     starts = range(0, len(tokens), chunk)
     for first in tqdm(starts, desc="attribution", unit="batch", delay=_DELAY, disable=None, leave=False):
         rows = tokens[first : first + chunk]
