@@ -217,6 +217,28 @@ def test_rollout_of_a_resampler_is_one_softmax_over_both(make_projector):
     )
 
 
+@pytest.mark.parametrize("cascade", [True, False])
+@pytest.mark.parametrize("among_global", [True, False])
+def test_rollout_of_every_token_by_hand(make_projector, cascade, among_global):
+    options = {"cascaded_partial_perception": cascade, "global_self_attention": among_global}
+    projector, features = make_projector(**options), some_features()
+    among, cross = [], []
+    with torch.no_grad():
+        projector.last_hidden_state(features[None], among, cross)
+    # the rows that look at each other, partial ones first
+    first, last = 0 if cascade else 8, 10 if among_global else 8
+    known = [torch.zeros(16, dtype=torch.float64) for _ in range(10)]
+    for layer in range(3):
+        if last > first:
+            seen = among[layer][0].mean(dim=0)
+            heard = [sum(seen[i - first, j - first] * known[j] for j in range(first, last)) for i in range(first, last)]
+            known[first:last] = [(one + two) / 2 for one, two in zip(known[first:last], heard, strict=True)]
+        known = [one + cross[layer][0].mean(dim=0)[token] for token, one in enumerate(known)]
+        known = [one / one.sum() for one in known]
+    found = attribute_features(projector, features, "rollout")
+    torch.testing.assert_close(found.shares.double(), torch.stack(known), rtol=1e-6, atol=1e-7)
+
+
 def test_rollout_of_partial_tokens_is_that_of_the_pictures(make_model, processor, pictures):
     model = make_model(global_self_attention=True)
     maps, found = token_maps(model, processor, pictures[0]), attribute(model, processor, pictures[0], "rollout")
