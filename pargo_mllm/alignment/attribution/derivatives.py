@@ -6,6 +6,7 @@ Reverse mode throughout: the attention ops have neither forward-mode nor second 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, cast
 
 import torch
 from tqdm.auto import tqdm
@@ -120,9 +121,9 @@ def _exact(values: torch.Tensor, how: str, everywhere: bool = False) -> Attribut
 
 def _two_layers(projector: MLPProjector, features: torch.Tensor) -> torch.Tensor:
     """``|W2 diag(d) W1|`` of each token, ``[n_v]``: its square is ``d' (W2' W2 * W1 W1') d``, and no block is ever formed."""
-    first, second = projector.input_proj, projector.output_proj
+    first, second, act = projector.input_proj, projector.output_proj, cast(Any, projector.act)
     inside = first(features).detach().requires_grad_()
-    (slope,) = torch.autograd.grad(projector.act(inside).sum(), inside)
+    (slope,) = torch.autograd.grad(act(inside).sum(), inside)
     with torch.no_grad():
         mixed = (second.weight.T @ second.weight) * (first.weight @ first.weight.T)
         return ((slope @ mixed) * slope).sum(dim=-1).clamp(min=0).sqrt()
@@ -148,7 +149,7 @@ def _pulled_back(
     Rows are copies of the picture in a batch: of a batch's pictures none changes another's tokens.
     """
     if chunk is None:
-        numbers = features.numel() + projector.config.num_output_tokens(len(features)) * projector.config.hidden_size
+        numbers = features.numel() + projector.config.num_output_tokens(len(features)) * (projector.config.hidden_size or 1)
         chunk = max(1, min(_MOST_ROWS, _MOST_NUMBERS // numbers))
     starts = range(0, len(tokens), chunk)
     for first in tqdm(starts, desc="attribution", unit="batch", delay=_DELAY, disable=None, leave=False):
