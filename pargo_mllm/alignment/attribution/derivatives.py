@@ -6,7 +6,7 @@ Reverse mode throughout: the attention ops have neither forward-mode nor second 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import torch
 from tqdm.auto import tqdm
@@ -121,7 +121,8 @@ def _exact(values: torch.Tensor, how: str, everywhere: bool = False) -> Attribut
 
 def _two_layers(projector: MLPProjector, features: torch.Tensor) -> torch.Tensor:
     """``|W2 diag(d) W1|`` of each token, ``[n_v]``: its square is ``d' (W2' W2 * W1 W1') d``, and no block is ever formed."""
-    first, second, act = projector.input_proj, projector.output_proj, cast(Any, projector.act)
+    first, second = projector.input_proj, projector.output_proj
+    act: Any = projector.act
     inside = first(features).detach().requires_grad_()
     (slope,) = torch.autograd.grad(act(inside).sum(), inside)
     with torch.no_grad():
