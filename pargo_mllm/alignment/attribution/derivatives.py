@@ -132,7 +132,7 @@ def _two_layers(projector: MLPProjector, features: torch.Tensor) -> torch.Tensor
 
 def _reachable(projector: ProjectorPreTrainedModel) -> torch.Tensor:
     """An orthonormal basis ``[output_size, k]`` of what the map to the language model can change in a token."""
-    weight = projector.output_proj.weight.detach()
+    weight = projector.get_parameter("output_proj.weight").detach()
     if weight.shape[0] <= weight.shape[1]:
         return torch.eye(weight.shape[0], dtype=weight.dtype, device=weight.device)
     return torch.linalg.qr(weight).Q
