@@ -113,7 +113,6 @@ class WordSearch:
         rows = group[:, None] * _GROUP + torch.arange(_GROUP, device=group.device)
         there = rows < len(self.table)
         rows = rows.where(there, 0)
-        there &= self.inverse[rows] > 0
         against_mean = unit @ self.mean.double()
         scores = unit.new_empty(rows.shape)
         size = max(1, PIECE // (_GROUP * self.table.shape[1]))
