@@ -33,7 +33,7 @@ class WordSearch:
         self.mean = lengths.mean
         usable = vocabulary.is_word & (lengths.norms > 0)
         self.inverse = (1 / lengths.norms).where(usable, 0.0)
-        wanted = chunk or max(1, (PIECE if self.table.device.type == "cpu" else 16 * PIECE) // self.table.shape[1])
+        wanted = chunk or max(1, (4 if self.table.device.type == "cpu" else 128) * PIECE // self.table.shape[1])
         self.chunk = -(-wanted // _GROUP) * _GROUP
         self.fast = torch.bfloat16 if computes_bf16(self.table.device.type) else torch.float32
         # the largest distance of a rounded direction from its word's; 0 while it is not known
