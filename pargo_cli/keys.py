@@ -144,6 +144,28 @@ class RecipeKeys(TrainingKeys):
     bf16: Annotated[
         bool | None, Means("true|false", "compute in bfloat16 (default: where the device has instructions for it)")
     ] = None
+    patch_weight: Annotated[
+        float,
+        Means(
+            "X",
+            "of stage 1, of the loss between a picture's tokens and the words that are true of what they show, beside the loss "
+            "of captions; 0: it is not computed",
+        ),
+    ] = 0.0
+    patch_ramp: Annotated[float, Means("SHARE", "of the steps, while that weight rises from 0; 0 to 1")] = 0.0
+    patch_tokens: Annotated[
+        str, Means("auto|all", "the tokens with a part of the picture of their own, or the others too, by their attention")
+    ] = "auto"
+    patch_targets: Annotated[
+        str, Means("soft|hard", "of a token, all of its labels by what they cover, or the one that covers most")
+    ] = "soft"
+    patch_threshold: Annotated[float, Means("SHARE", "of what a token reads, the least that a label of it covers; 0 to 1")] = (
+        0.5
+    )
+    patch_labels: Annotated[
+        Path | None,
+        Means("FILE", "what is where in the pictures, as pargo data patches writes it (default: what the data itself knows)"),
+    ] = None
     tuning: Annotated[
         str, Means("lora|full", "of the language model in stage 2: LoRA, or all its weights and its head in fp32")
     ] = "lora"

@@ -9,6 +9,7 @@ from pargo_mllm.data.corpus import Corpus, CorpusError
 from pargo_mllm.data.scenes.corpus import NAME, SceneCorpus, Scenes
 from pargo_mllm.data.sources.llava import LIST, LlavaCorpus, picture_folder
 from pargo_mllm.data.sources.photographs_folder import CAPTION_PROMPT, EVERY_PHOTOGRAPH, PhotographCorpus, PhotographFolder
+from pargo_mllm.data.sources.region_file import RegionFile
 from pargo_mllm.data.sources.shards import ABOUT, ShardCorpus, is_shard
 from pargo_mllm.jobs.work_folder import WORK
 
@@ -34,6 +35,7 @@ def open_corpus(
     image_root: str | os.PathLike | None = None,
     views: int = 0,
     seed: int = 0,
+    regions: RegionFile | str | os.PathLike | None = None,
 ) -> Corpus:
     """The corpus that ``source`` names: a path to one of :data:`FORMS`, or generated scenes.
 
@@ -52,9 +54,12 @@ def open_corpus(
         views: of a COCO-style folder, ``train_views`` of
             :class:`~pargo_mllm.data.sources.photographs_folder.PhotographFolder`; 0 for each photograph once.
         seed: of those views, and of the questions.
+        regions: a file of what is where in the pictures, as ``pargo data patches`` writes it. Without one a COCO-style folder
+            says what its instances.json does, and scenes say what they show.
 
     Raises:
-        CorpusError: if nothing of these forms is there, it is damaged, or ``image_root`` is given for another form than a list.
+        CorpusError: if nothing of these forms is there, it is damaged, or ``image_root`` is given for another form than a list,
+            or ``regions`` for scenes.
         FolderError: for a damaged COCO-style folder.
         ValueError: for another stage or split.
     """
@@ -63,10 +68,14 @@ def open_corpus(
     scenes = Scenes.parse(source) if isinstance(source, str) else source
     if isinstance(scenes, Scenes):
         _refuse(image_root, str(scenes))
+        if regions is not None:
+            given = regions.path if isinstance(regions, RegionFile) else regions
+            raise CorpusError(f"regions={given}: {scenes} know what is where in them; leave it out.")
         return SceneCorpus(scenes, stage, split)
     path = Path(source)  # type: ignore[arg-type]
     try:
-        return _at(path, stage, split, held_out, prompt, index_folder, image_root, views, seed)
+        known = regions if regions is None or isinstance(regions, RegionFile) else RegionFile(regions)
+        return _at(path, stage, split, held_out, prompt, index_folder, image_root, views, seed, known)
     except OSError as error:
         raise CorpusError(f"{path} cannot be read: {error}") from error
 
@@ -76,22 +85,23 @@ def is_list(path: Path) -> bool:
     return path.suffix.lower() in (".json", ".jsonl") and not path.is_dir()
 
 
-def _at(path: Path, stage, split, held_out, prompt, index_folder, image_root, views, seed) -> Corpus:
+def _at(path: Path, stage, split, held_out, prompt, index_folder, image_root, views, seed, regions) -> Corpus:
     if is_list(path) and os.path.lexists(path):
         if image_root is not None and not Path(image_root).is_dir():
             raise CorpusError(f"image_root={image_root} is no folder; give the one that the names in {path} lead from.")
-        return LlavaCorpus(path, image_root or picture_folder(path), split, held_out, absolute=image_root is not None)
+        images, absolute = image_root or picture_folder(path), image_root is not None
+        return LlavaCorpus(path, images, split, held_out, absolute, regions)
     _refuse(image_root, str(path))
     if (path / WORK).is_dir() and not (path / ABOUT).exists():
         raise CorpusError(f"{path} is half made: run the command that makes it again, and it goes on.")
     if os.path.lexists(path / LIST) and not os.path.lexists(path / "captions.json"):
-        return LlavaCorpus(path / LIST, path / "images", split, held_out)
+        return LlavaCorpus(path / LIST, path / "images", split, held_out, regions=regions)
     has_captions = os.path.lexists(path / "captions.json")
     has_shards = path.is_dir() and any(map(is_shard, path.iterdir()))
     if has_captions or ((path / "images").is_dir() and not has_shards):
-        return PhotographCorpus(PhotographFolder(path, EVERY_PHOTOGRAPH, views, seed=seed), stage, split)
+        return PhotographCorpus(PhotographFolder(path, EVERY_PHOTOGRAPH, views, seed=seed), stage, split, regions)
     if has_shards or (is_shard(path) and os.path.lexists(path)):
-        return ShardCorpus(path, prompt, split, held_out, index_folder)
+        return ShardCorpus(path, prompt, split, held_out, index_folder, regions)
     found = "is none of them"
     if not path.exists():
         found = "is a link that leads to nothing" if path.is_symlink() else "does not exist"

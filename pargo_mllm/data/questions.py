@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
 from pargo_mllm.data.corpus import PICTURE_LENGTH, Example, Tally, about_image, all_skipped
+from pargo_mllm.data.regions import Region
 
 # what a stage learns: captions, then answers
 WHAT = {1: "captions", 2: "questions"}
@@ -67,6 +68,10 @@ class QuestionCorpus(ABC):
     def settings(self) -> dict[str, Any]:
         """See :class:`pargo_mllm.data.corpus.Corpus`."""
 
+    def regions(self, index: int) -> Callable[[], tuple[Region, ...]] | None:
+        """Says what is where in picture ``index``; None where nobody knows."""
+        return None
+
     def shows(self) -> dict[str, Any]:
         """What the pictures depend on, as JSON: less than :meth:`settings`, which what is said about them changes too."""
         return self.settings()
@@ -75,12 +80,13 @@ class QuestionCorpus(ABC):
         """See :class:`pargo_mllm.data.corpus.Corpus`."""
         if not 0 <= index < len(self):
             raise IndexError(f"index={index} must be from 0 to {len(self) - 1}.")
-        said = self.said(index)
+        said, regions = self.said(index), self.regions(index)
         return Example(
             self.name(index),
             tuple(about_image(question.text, question.answer) for question in said),
             (lambda: self.picture(index),),
             kinds=tuple(question.kind for question in said),
+            regions=None if regions is None else (regions,),
         )
 
     def length_hint(self, index: int) -> int:

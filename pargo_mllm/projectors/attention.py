@@ -6,6 +6,8 @@ baselines on a boolean mask of the same intervals.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -83,6 +85,53 @@ def attention_weights(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor
     return scores.softmax(dim=-1)
 
 
+class KeptAttention:
+    """What tokens that see the whole picture attend to, the mean over heads and over all passes that were added.
+
+    Args:
+        read: how many tokens, the last ones of each picture.
+    """
+
+    def __init__(self, read: int):
+        self.read = read
+        self._sums: list[torch.Tensor] = []
+        self._passes = 0
+
+    @torch.no_grad()
+    def add(self, query: torch.Tensor, key: torch.Tensor, cu_seqlens: torch.Tensor | None) -> None:
+        """Attention of query ``[B, H, n_q, D]`` to key ``[B, H, n_k, D]``, or ``[1, H, total, D]`` packed; never recorded for a
+        backward pass."""
+        asking = query[:, :, query.shape[2] - self.read :]
+        if cu_seqlens is None:
+            found = list(attention_weights(asking, key, None).mean(1))
+        else:
+            spans = pairwise(cu_seqlens.tolist())
+            found = [attention_weights(asking[i], key[0, :, a:b], None).mean(0) for i, (a, b) in enumerate(spans)]
+        self._sums = [one + other for one, other in zip(self._sums, found, strict=True)] if self._passes else found
+        self._passes += 1
+
+    def means(self) -> list[torch.Tensor]:
+        """Of each picture ``[read, keys]``; rows sum to 1."""
+        return [total / self._passes for total in self._sums]
+
+
+@contextmanager
+def attention_kept(projector: nn.Module, read: int) -> Iterator[KeptAttention]:
+    """Inside the block, keep what the last ``read`` tokens attend to in all layers of a projector's next forward pass.
+
+    They must see the whole picture. What is computed again for a backward pass, behind the block, is not kept.
+    """
+    kept = KeptAttention(read)
+    layers = [module for module in projector.modules() if isinstance(module, ProjectorAttention) and module.reads_the_picture]
+    for layer in layers:
+        layer.kept = kept
+    try:
+        yield kept
+    finally:
+        for layer in layers:
+            layer.kept = None
+
+
 class ProjectorAttention(nn.Module):
     """Multi-head attention of projector tokens over a source, seen through a layout."""
 
@@ -95,6 +144,8 @@ class ProjectorAttention(nn.Module):
         self.k_proj = nn.Linear(source_size, config.hidden_size)
         self.v_proj = nn.Linear(source_size, config.hidden_size)
         self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        #: while somebody asks (:func:`attention_kept`): gets, of each forward pass, what its last tokens attend to
+        self.kept: KeptAttention | None = None
 
     def forward(
         self,
@@ -118,6 +169,8 @@ class ProjectorAttention(nn.Module):
         key, value = self._heads(self.k_proj(source)), self._heads(self.v_proj(source))
         if weights is not None:
             weights.append(attention_weights(query, key, self._mask(query, key)).detach())
+        if self.kept is not None:
+            self.kept.add(query, key, cu_seqlens)
         return self.o_proj(self._attend(query, key, value, cu_seqlens).transpose(1, 2).flatten(2))
 
     def _attend(self, query, key, value, cu_seqlens: torch.Tensor | None = None) -> torch.Tensor:
@@ -133,6 +186,11 @@ class ProjectorAttention(nn.Module):
             mask = self._mask(query, key)
             return nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return attention_weights(query, key, self._mask(query, key)).to(value.dtype) @ value
+
+    @property
+    def reads_the_picture(self) -> bool:
+        """Whether its keys are a picture's features (and not tokens alone)."""
+        return isinstance(self.layout, PartialGlobal)
 
     def _mask(self, query, key) -> torch.Tensor | None:
         return self.layout.mask(query.shape[2], key.shape[2], query.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -11,6 +12,7 @@ from typing import Any
 
 from pargo_cli.keys import PACKAGED, RecipeKeys, TrainingKeys
 from pargo_cli.keys import recipe_names as names
+from pargo_mllm.alignment.patch_labels import TARGETS, TOKENS
 from pargo_mllm.configuration import PROJECTORS, ParGoProjectorConfig
 from pargo_mllm.data.feeding.conversations import TEMPLATES
 from pargo_mllm.data.scenes.corpus import Scenes
@@ -25,6 +27,8 @@ from pargo_mllm.training.trainer.settings import StageSettings
 NOT_DECISIVE = ("output", "save_steps", "workers", "eval_steps", "eval_examples", "report_to", "check_data")
 # keys that take each other's place: how long, how the rate rises, what training starts from
 ALTERNATIVES = (("steps", "epochs"), ("warmup", "warmup_steps"), ("model", "miniature", "architecture"))
+# what the keys of the patch loss begin with
+PATCH_KEYS = "patch_"
 # how the language model trains in stage 2
 TUNING = ("lora", "full")
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
@@ -50,11 +54,13 @@ class Recipe(RecipeKeys):
         if (self.steps is None) == (self.epochs is None):
             raise RecipeError(f"steps={self.steps}, epochs={self.epochs}: exactly one of the two must be given.")
         choices = {"attention": ATTENTION, "projector_attention": PROJECTOR_ATTENTION, "template": TEMPLATES, "tuning": TUNING}
+        choices |= {"patch_tokens": TOKENS, "patch_targets": TARGETS}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise RecipeError(f"{name}={getattr(self, name)!r} is unknown; it must be one of {', '.join(known)}.")
         if not 0 <= self.held_out < 1:
             raise RecipeError(f"held_out={self.held_out} must lie in [0, 1): it is a share of the data.")
+        self._check_patches()
         if self.stage == 1 and self.tuning != "lora":
             raise RecipeError(f"tuning={self.tuning!r} is for stage 2; in stage 1 the language model is frozen.")
         if self.stage == 2 and self.miniature:
@@ -75,6 +81,20 @@ class Recipe(RecipeKeys):
         except ValueError as error:
             raise RecipeError(f"lora_{error}") from error
         self.settings(None, "cpu")
+
+    def _check_patches(self) -> None:
+        if not 0 <= self.patch_weight < math.inf:
+            raise RecipeError(f"patch_weight={self.patch_weight} must be a number of at least 0; 0 leaves the patch loss out.")
+        if not 0 <= self.patch_ramp <= 1:
+            raise RecipeError(f"patch_ramp={self.patch_ramp} must lie in [0, 1]: it is a share of the steps.")
+        if not 0 < self.patch_threshold <= 1:
+            raise RecipeError(
+                f"patch_threshold={self.patch_threshold} must lie in (0, 1]: it is a share of what a token reads."
+            )
+        if self.stage == 2 and self.patch_weight:
+            raise RecipeError(
+                f"patch_weight={self.patch_weight} is for stage 1; in stage 2 the words themselves may move: leave it out."
+            )
 
     def lora(self) -> LoraSettings:
         """LoRA of stage 2, where ``tuning`` is "lora"."""
@@ -106,9 +126,14 @@ class Recipe(RecipeKeys):
             "data": [[_place(part.source), part.weight, *_resolved(part.image_root)] for part in self.data or ()],
             "image_root": next(iter(_resolved(self.image_root)), None),
         }
+        if self.patch_labels is not None:
+            paths["patch_labels"] = str(self.patch_labels.resolve())
         decisive = {**asdict(self), **paths}
         for name in NOT_DECISIVE:
             del decisive[name]
+        if not self.patch_weight:
+            # a run without the patch loss is what it was before there was one
+            decisive = {name: value for name, value in decisive.items() if not name.startswith(PATCH_KEYS)}
         return decisive
 
 
@@ -134,6 +159,9 @@ def load_recipe(recipe: str, changes: Mapping[str, str] | None = None) -> Recipe
         checked[key] = own(value) if own else typed(key, value, kinds[key])
     if "stage" not in checked:
         raise RecipeError(f"{recipe} has no stage; it must be 1 or 2.")
+    for key in checked if checked["stage"] == 2 else ():
+        if key.startswith(PATCH_KEYS):
+            raise RecipeError(f"{key}={checked[key]!r} is for stage 1; leave it out in stage 2.")
     for key in checked if checked["stage"] == 1 else ():
         if key.startswith("lora_"):
             raise RecipeError(f"{key}={checked[key]!r} is for stage 2; stage 1 trains the projector alone.")

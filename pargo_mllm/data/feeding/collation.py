@@ -9,6 +9,7 @@ import torch
 
 from pargo_mllm.data.feeding.contents import count_contents
 from pargo_mllm.data.feeding.packing import PADDING, PackedSequence, alone, join, model_inputs, pad, pad_packed
+from pargo_mllm.data.feeding.patch_labels import PATCHES, join_patch_labels
 
 LAYOUTS = ("shared", "documents")
 VISUAL = ("pixel_values", "vision_features")
@@ -35,7 +36,8 @@ class RowCollator:
     A micro-batch holds ``input_ids``, ``position_ids`` and ``labels`` int64 ``[R, L]``; ``pixel_values`` or
     ``vision_features`` where there is a picture, ``tile_counts`` where one has several tiles, ``picture_index`` where one is
     shown more than once; and, no argument of the model, ``contents``
-    (:class:`~pargo_mllm.data.feeding.contents.BatchContents`).
+    (:class:`~pargo_mllm.data.feeding.contents.BatchContents`), and ``patches``
+    (:func:`~pargo_mllm.data.feeding.patch_labels.join_patch_labels`) where the items have labels of their pictures' tokens.
     """
 
     def __init__(self, pad_token_id: int, pack: bool, row_length: int | None = None, layout: str = "shared"):
@@ -85,9 +87,9 @@ class RowCollator:
         padded = pad(documents, self.pad_token_id)
         return {**model_inputs(padded), "attention_mask": (padded.documents != PADDING).long()}
 
-    def _pictures(self, shown: list[dict[str, Any]], times: list[int]) -> dict[str, torch.Tensor]:
+    def _pictures(self, shown: list[dict[str, Any]], times: list[int]) -> dict[str, Any]:
         """Pictures in the order of ``shown``; every item shows its own so many ``times``."""
-        batch = {}
+        batch: dict[str, Any] = {}
         for name in VISUAL:
             given = [item[name] for item in shown if name in item]
             if given:
@@ -102,6 +104,9 @@ class RowCollator:
             first += len(pictures)
         if len(index) > first:
             batch["picture_index"] = torch.tensor(index)
+        labelled = [item[PATCHES] for item in shown if PATCHES in item]
+        if labelled:
+            batch[PATCHES] = join_patch_labels(labelled)
         return batch
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from typing import Any
@@ -13,7 +13,8 @@ from PIL import Image
 from pargo_mllm.data.corpus import CorpusError, shown
 from pargo_mllm.data.held_out import SPLITS
 from pargo_mllm.data.questions import WHAT, Question, QuestionCorpus
-from pargo_mllm.data.scenes.layout import captions, scene_and_picture, scene_layout, scene_questions
+from pargo_mllm.data.regions import Region
+from pargo_mllm.data.scenes.layout import captions, regions, scene_and_picture, scene_layout, scene_questions
 from pargo_mllm.data.scenes.referring import scene_boxes
 
 NAME = "scenes"
@@ -124,6 +125,10 @@ class SceneCorpus(QuestionCorpus):
     def picture(self, index: int) -> Image.Image:
         """See :class:`pargo_mllm.data.questions.QuestionCorpus`."""
         return scene_and_picture(self.split, self.scenes.seed, index)[1]
+
+    def regions(self, index: int) -> Callable[[], tuple[Region, ...]]:
+        """See :class:`pargo_mllm.data.questions.QuestionCorpus`: :func:`pargo_mllm.data.scenes.layout.regions`."""
+        return lambda: regions(scene_layout(self.split, self.scenes.seed, index))
 
     def shows(self) -> dict[str, Any]:
         """See :class:`pargo_mllm.data.questions.QuestionCorpus`."""

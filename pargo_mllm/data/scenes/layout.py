@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from pargo_mllm.data.questions import Question
+from pargo_mllm.data.regions import WHOLE, Region
 from pargo_mllm.data.scenes.drawing import SHAPES, glyph_mask, paint, shape_mask, stripes
 from pargo_mllm.data.scenes.photographs import PHOTOGRAPHS, random_crop
 
@@ -151,6 +152,21 @@ def facts(scene: Scene) -> list[tuple[str, ...]]:
         kind = ("digit",) if item.what in DIGITS else ()
         told.append((item.cell, *item.words(), *kind))
     return told
+
+
+def regions(scene: Scene) -> tuple[Region, ...]:
+    """Where each word that names a thing, or its colour, is true of the picture: a region a word, the thing's cells its box."""
+    if scene.big is None:
+        return (Region((scene.photo[0],), WHOLE),)
+    colour, shape, row, column = scene.big
+    things: list[tuple[tuple[str, ...], int, int, int]] = [((colour, shape), row, column, BIG_CELLS)]
+    things.append((scene.photo[:1], *scene.photo[1:], PHOTO_CELLS))
+    things += [(item.words(), item.row, item.column, 1) for item in scene.items]
+    return tuple(
+        Region((word,), (column / CELLS, row / CELLS, (column + cells) / CELLS, (row + cells) / CELLS))
+        for words, row, column, cells in things
+        for word in words
+    )
 
 
 def captions(scene: Scene) -> tuple[Question, Question]:

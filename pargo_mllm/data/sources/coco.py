@@ -8,7 +8,7 @@ import os
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from pargo_mllm.data.corpus import Tally, all_skipped, counted, is_text
 from pargo_mllm.data.pictures import PictureError, stored_size
 from pargo_mllm.data.sources.json_rows import as_said, as_text
 from pargo_mllm.data.sources.opening import leads_inside, named_file, read_whole
+from pargo_mllm.data.sources.upright import TURNS, quarter
 from pargo_mllm.errors import UserError
 
 Box = tuple[float, float, float, float]
@@ -30,15 +31,6 @@ _CAPTION: _Types = {"image_id": _ID, "caption": (str,)}
 _SIZE: _Types = {"id": _ID, "width": (int, float), "height": (int, float)}
 _CATEGORY: _Types = {"id": _ID, "name": (str,)}
 _OBJECT: _Types = {"image_id": _ID, "category_id": _ID, "bbox": (list,)}
-
-
-# EXIF's turns by a quarter, as what becomes of (left, top, right, bottom)
-_QUARTERS: dict[int, Callable[[float, float, float, float], Box]] = {
-    5: lambda left, top, right, bottom: (top, left, bottom, right),
-    6: lambda left, top, right, bottom: (1 - bottom, left, 1 - top, right),
-    7: lambda left, top, right, bottom: (1 - bottom, 1 - right, 1 - top, 1 - left),
-    8: lambda left, top, right, bottom: (top, 1 - right, bottom, 1 - left),
-}
 
 
 class FolderError(UserError):
@@ -81,21 +73,18 @@ class CocoImage:
     def objects(self) -> tuple[CocoObject, ...]:
         """The objects, their boxes relative to the upright picture, as it is loaded.
 
-        Where EXIF turns the picture by a quarter, the set's width and height say whether its boxes refer to the stored pixels,
-        and then they are turned too. Where both readings have the same shape (mirrored, upside down, square), boxes are taken
-        for what an annotator sees: upright.
+        See :func:`pargo_mllm.data.sources.upright.quarter`.
         """
         if not self.annotated or self.size is None:
             return self.annotated
         try:
-            (width, height), turn = stored_size(self.path)
+            turn = quarter(self.size, *stored_size(self.path))
         except PictureError:
             # told where the picture is loaded
             return self.annotated
-        landscape, stored_landscape = self.size[0] > self.size[1], width > height
-        if turn not in _QUARTERS or landscape != stored_landscape or self.size[0] == self.size[1] or width == height:
+        if turn is None:
             return self.annotated
-        return tuple(CocoObject(item.category, _QUARTERS[turn](*item.box)) for item in self.annotated)
+        return tuple(CocoObject(item.category, TURNS[turn](*item.box)) for item in self.annotated)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from pargo_mllm.data.sources.json_rows import AS_LIST, DAMAGED, JsonRow, begins_
 from pargo_mllm.data.sources.llava_records import ID, NO_TURNS, UnusableRecord, picture_names, record_messages
 from pargo_mllm.data.sources.opening import leads_inside, named_file, open_regular
 from pargo_mllm.data.sources.record_forms import as_llava
+from pargo_mllm.data.sources.region_file import RegionFile, regions_of, told_of
 
 # in a folder whose pictures lie in images/
 LIST = "data.json"
@@ -82,6 +83,7 @@ class LlavaCorpus:
         held_out: this share of the records is held out, chosen by a hash of the name of their (first) picture without folder
             and suffix; of their id where they have no picture.
         absolute: names may be absolute paths too, of files in ``images`` or below it.
+        regions: what is where in its pictures.
 
     Attributes:
         tallies: what became of the "records".
@@ -98,9 +100,10 @@ class LlavaCorpus:
         split: str = "train",
         held_out: float = 0.0,
         absolute: bool = False,
+        regions: RegionFile | None = None,
     ):
         self.file, self.images = Path(file), Path(images)
-        self.split = Split(split, held_out)
+        self.split, self.regions = Split(split, held_out), regions
         self._root = os.path.abspath(self.images) if absolute else None
         self._starts, self._sizes, self._pictures = array("q"), array("q"), array("B")
         # of records that hold pictures: characters of these
@@ -167,7 +170,9 @@ class LlavaCorpus:
                 f"{self.file} has changed since it was opened: byte {start:,} is no record any more: {error}."
             ) from error
         name = f"{self.file.name}: {shown(str(record['id']))}" if "id" in record else f"{self.file.name}, byte {start:,}"
-        return Example(name, (conversation,), tuple(partial(self._picture, picture, name) for picture in names))
+        pictures = tuple(partial(self._picture, picture, name) for picture in names)
+        regions = regions_of(self.regions, [_below(self._root, picture) for picture in names])
+        return Example(name, (conversation,), pictures, regions=regions)
 
     def raw(self, index: int) -> RawRecord:
         """A record as it stands in the file.
@@ -203,7 +208,8 @@ class LlavaCorpus:
 
     def settings(self) -> dict[str, Any]:
         """See :class:`pargo_mllm.data.corpus.Corpus`."""
-        return {"corpus": "llava", "content": self._digest, "split": self.split.name, "held_out": self.split.held_out}
+        split = {"split": self.split.name, "held_out": self.split.held_out}
+        return {"corpus": "llava", "content": self._digest, **split, **told_of(self.regions)}
 
     def _picture(self, name: str, record: str) -> Image.Image:
         return (

@@ -19,8 +19,10 @@ from PIL import Image, ImageOps
 from pargo_mllm.data.corpus import CorpusError, Tally, counted, shown
 from pargo_mllm.data.pictures import load_picture
 from pargo_mllm.data.questions import WHAT, Question, QuestionCorpus
+from pargo_mllm.data.regions import Region, Window
 from pargo_mllm.data.sources.coco import Box, CocoFolder, CocoImage, CocoObject, FolderError, read_coco_folder
 from pargo_mllm.data.sources.object_questions import object_questions
+from pargo_mllm.data.sources.region_file import RegionFile, told_of
 
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 # of an object's box, what a view must keep for the object to be in it
@@ -37,6 +39,12 @@ class View:
     part: Box
     mirrored: bool
     objects: tuple[CocoObject, ...]
+
+    @property
+    def window(self) -> Window:
+        """What it shows of the photograph; its pixels are those that lie there, rounded to whole ones."""
+        left, top, right, bottom = map(float, self.part)
+        return (right, top, left, bottom) if self.mirrored else (left, top, right, bottom)
 
     def load(self) -> Image.Image:
         """The view's pixels."""
@@ -155,16 +163,20 @@ class PhotographCorpus(QuestionCorpus):
 
     Photographs and views about which nothing is said are left out, and counted.
 
+    Args:
+        regions: what is where in the photographs, in place of what instances.json says.
+
     Raises:
         CorpusError: if nothing is said about any of them.
         ValueError: for another stage or split.
     """
 
-    def __init__(self, folder: PhotographFolder, stage: int, split: str = "train"):
+    def __init__(self, folder: PhotographFolder, stage: int, split: str = "train", regions: RegionFile | None = None):
         if stage not in WHAT:
             raise ValueError(f"stage={stage!r} must be 1 or 2.")
         # as they are now, whatever becomes of the files later
         self.folder, self.what, self._source = folder, WHAT[stage], folder.settings()
+        self._regions = regions
         self._views = folder.views(split)
         said = [
             captions_of(view.image) if self.what == "captions" else folder.asked(view, index)
@@ -199,6 +211,15 @@ class PhotographCorpus(QuestionCorpus):
         """See :class:`pargo_mllm.data.questions.QuestionCorpus`."""
         return self._views[self._kept[index]].load()
 
+    def regions(self, index: int) -> Callable[[], tuple[Region, ...]] | None:
+        """See :class:`pargo_mllm.data.questions.QuestionCorpus`: what the region file says, or the boxes of instances.json."""
+        view, regions = self._views[self._kept[index]], self._regions
+        if regions is not None:
+            return lambda: tuple(region.within(view.window) for region in regions.of(view.image.name))
+        if not self.folder.folder.has_instances:
+            return None
+        return lambda: tuple(Region((item.category,), item.box, view.window) for item in view.image.objects)
+
     def shows(self) -> dict[str, Any]:
         """See :class:`pargo_mllm.data.questions.QuestionCorpus`."""
         names = [self.name(index) for index in range(len(self))]
@@ -210,7 +231,8 @@ class PhotographCorpus(QuestionCorpus):
         for index in range(len(self)):
             said = [[question.text, question.answer] for question in self._said[index]]
             digest.update(json.dumps([self.name(index), said]).encode())
-        return {"corpus": "folder", "what": self.what, "content": digest.hexdigest(), "source": self._source}
+        content = {"content": digest.hexdigest(), "source": self._source}
+        return {"corpus": "folder", "what": self.what, **content, **told_of(self._regions)}
 
 
 def _tallies(folder: PhotographFolder, split: str, kept: list[View], views: int) -> dict[str, Tally]:

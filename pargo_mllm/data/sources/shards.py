@@ -39,6 +39,7 @@ from pargo_mllm.data.sources.llava_records import MARK, TURNS, UnusableRecord, c
 from pargo_mllm.data.sources.opening import open_regular
 from pargo_mllm.data.sources.photographs_folder import CAPTION_PROMPT
 from pargo_mllm.data.sources.record_forms import as_llava
+from pargo_mllm.data.sources.region_file import RegionFile, regions_of, told_of
 from pargo_mllm.data.sources.shard_index import find_index, indexes, left_out, num_samples
 from pargo_mllm.files import whole_file
 
@@ -86,6 +87,7 @@ class ShardCorpus:
         held_out: this share of the samples is held out, chosen by a hash of their keys. Each index is sorted by that hash, so
             that both sides are a run of its rows: nothing is listed in memory, and every shard gives to both.
         index_folder: where indexes go that cannot be written beside their shard.
+        regions: what is where in its pictures. A picture is called as its sample's key is; of several, ``key.0``, ``key.1``, …
 
     Raises:
         CorpusError: if there is no shard, a shard is no complete uncompressed tar, an index can be written nowhere, or the
@@ -100,11 +102,13 @@ class ShardCorpus:
         split: str = "train",
         held_out: float = 0.0,
         index_folder: str | os.PathLike | None = None,
+        regions: RegionFile | None = None,
     ):
         if MARK in prompt:
             raise ValueError(f"prompt={prompt!r} must not hold {MARK}; a caption's picture stands in front of it.")
         self.path, self.prompt, self.split = Path(path), prompt, Split(split, held_out)
         self.index_folder = None if index_folder is None else Path(index_folder)
+        self.regions = regions
         self.shards = _shards_of(self.path)
         # damage inside a member is found, and named, when a sample is read
         left: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
@@ -162,7 +166,8 @@ class ShardCorpus:
         places = [(int(offset), int(size)) for offset, size in row["pictures"] if offset]
         conversation = self._conversation(shard, row, len(places), name)
         pictures = tuple(partial(self._picture, number, place, f"{name}, picture {n}") for n, place in enumerate(places))
-        return Example(name, (conversation,), pictures)
+        regions = regions_of(self.regions, _picture_names(row))
+        return Example(name, (conversation,), pictures, regions=regions)
 
     def raw(self, index: int) -> RawSample:
         """A sample's members as they stand in its shard.
@@ -193,6 +198,15 @@ class ShardCorpus:
         """
         return self._find(index)[1]["key"].decode("utf-8", "replace")
 
+    def picture_names(self, index: int) -> list[str]:
+        """What a region file calls the pictures of a sample.
+
+        Raises:
+            CorpusError: if the shard is not the one that was opened.
+        """
+        _, row = self._find(index)
+        return _picture_names(row)
+
     def offset(self, index: int) -> int:
         """Where the first member of a sample lies in its shard, in bytes."""
         _, row = self._find(index)
@@ -207,7 +221,7 @@ class ShardCorpus:
     def settings(self) -> dict[str, Any]:
         """See :class:`pargo_mllm.data.corpus.Corpus`. A copy of the shards is the same content."""
         split = {"split": self.split.name, "held_out": self.split.held_out}
-        return {"corpus": "shards", "content": self._content, "prompt": self.prompt, **split}
+        return {"corpus": "shards", "content": self._content, "prompt": self.prompt, **split, **told_of(self.regions)}
 
     def __getstate__(self) -> dict[str, Any]:
         # open files stay with the process that opened them
@@ -299,6 +313,11 @@ class _OpenShard:
         if len(content) < size:
             raise kind(f"{name} cannot be read from {self.path}: it ends early.")
         return content
+
+
+def _picture_names(row: np.void) -> list[str]:
+    name, count = row["key"].decode("utf-8", "replace"), int(np.count_nonzero(row["pictures"][:, 0]))
+    return [name] if count == 1 else [f"{name}.{number}" for number in range(count)]
 
 
 def write_shards(

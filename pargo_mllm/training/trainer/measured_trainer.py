@@ -117,26 +117,41 @@ class MeasuredTrainer(Trainer):
         model: Any = self.model
         was_training = model.training
         model.eval()
-        sums = torch.zeros(2, dtype=torch.float64)
-        one = torch.ones((), device=self.args.device)
+        sums = torch.zeros(len(self.judges), 2, dtype=torch.float64)
         for turn, batch in enumerate(loader):
             contents = batch.pop("contents")
-            # deepspeed's autocast is not around the bare model
-            with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=False):
-                loss = model(**self._prepare_inputs(batch), num_items_in_batch=one, skip_logits=True).loss
+            found = self.judged(model, self._prepare_inputs(batch), contents.labels)
             if turn * processes + self.args.process_index < len(batches) and contents.labels:
-                sums += torch.tensor([loss.item(), contents.labels], dtype=torch.float64)
+                sums += torch.tensor([found[name] for name in self.judges], dtype=torch.float64)
         model.train(was_training)
         if dist.is_available() and dist.is_initialized():
             sums = sums.to(self.args.device)
             dist.all_reduce(sums)
-        total, labels = sums.tolist()
-        metrics = {f"{metric_key_prefix}_loss": total / max(1.0, labels)}
+        metrics = {
+            f"{metric_key_prefix}_{name}": total / max(1.0, count)
+            for name, (total, count) in zip(self.judges, sums.tolist(), strict=True)
+        }
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         if self.meter is not None:
             self.meter.restart()
         return metrics
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """The losses that are evaluated."""
+        return ("loss",)
+
+    def judged(self, model: Any, inputs: dict[str, Any], labels: int) -> dict[str, tuple[float, int]]:
+        """Of a micro-batch with so many labels, the sum of each loss and how many things it is a sum over."""
+        return {"loss": (self.judge(model, inputs).loss.item(), labels)}
+
+    def judge(self, model: Any, inputs: dict[str, Any]) -> Any:
+        """The model's outputs with the sum of the losses of its labels."""
+        one = torch.ones((), device=self.args.device)
+        # deepspeed's autocast is not around the bare model
+        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=False):
+            return model(**inputs, num_items_in_batch=one, skip_logits=True)
 
     def _all_skipped(self) -> dict[str, int]:
         """How many examples all processes have skipped so far, by reason, before a run was interrupted too."""

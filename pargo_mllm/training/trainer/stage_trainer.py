@@ -24,7 +24,8 @@ from pargo_mllm.data.feeding.collation import RowCollator
 from pargo_mllm.training.trainer.checkpoints import ASIDE, last_checkpoint, publish, settings_of
 from pargo_mllm.training.trainer.engines import EngineError, check_engine
 from pargo_mllm.training.trainer.guards import FiniteGradients, writing
-from pargo_mllm.training.trainer.measured_trainer import MeasuredTrainer, bare_model, measurement, skipped_of
+from pargo_mllm.training.trainer.measured_trainer import bare_model, measurement, skipped_of
+from pargo_mllm.training.trainer.patch_alignment import CAPTION_LOSS, PATCH_LOSS, PatchAlignedTrainer, PatchAlignment
 from pargo_mllm.training.trainer.processes import forget_others, from_the_first, is_first_process, kept_environment
 from pargo_mllm.training.trainer.settings import StageSettings
 from pargo_mllm.training.trainer.sharding import (
@@ -71,14 +72,15 @@ class StageProgress(TrainerCallback):
                 shown |= {"tokens/s": f"{logs['tokens_per_second']:,.0f}", "data": f"{logs['data_wait']:.0%}"}
             self.bar.set_postfix(shown, refresh=False)
         if logs and "eval_loss" in logs and state.is_world_process_zero:
-            tqdm.write(f"step {state.global_step}: held-out loss {logs['eval_loss']:.4f}")
+            patches = f", patch loss {logs['eval_patch_loss']:.4f}" if "eval_patch_loss" in logs else ""
+            tqdm.write(f"step {state.global_step}: held-out loss {logs['eval_loss']:.4f}{patches}")
 
     def on_train_end(self, args, state, control, **kwargs):
         """Close it."""
         self.bar.close()
 
 
-class ParGoTrainer(MeasuredTrainer):
+class ParGoTrainer(PatchAlignedTrainer):
     """Trainer for stages.
 
     What is frozen stays out of optimizer and checkpoints; the projector may have its own learning rate; a checkpoint is
@@ -209,6 +211,7 @@ class Stage:
             :data:`~pargo_mllm.training.trainer.trackers.LOGS`.
         title, position: of the progress bar.
         held_out: what ``settings.eval_steps`` is for.
+        patches: the patch loss, where it is asked for; batches hold its labels then.
     """
 
     items: Dataset
@@ -218,6 +221,7 @@ class Stage:
     title: str = "training"
     position: int = 0
     held_out: Dataset | None = None
+    patches: PatchAlignment | None = None
 
 
 def train(model: torch.nn.Module, stage: Stage, callbacks: Sequence[TrainerCallback] = ()) -> list[dict[str, Any]]:
@@ -230,7 +234,8 @@ def train(model: torch.nn.Module, stage: Stage, callbacks: Sequence[TrainerCallb
         callbacks: more than those that every stage has.
 
     Returns:
-        The log: step and mean loss; in the last entry also how many examples were "skipped", by reason.
+        The log: step and mean loss, with a patch loss also "caption_loss" and "patch_loss"; in the last entry also how many
+        examples were "skipped", by reason.
 
     Raises:
         TrainingStopped: where going on would do harm; see :mod:`pargo_mllm.training.trainer.guards`.
@@ -261,6 +266,7 @@ def train(model: torch.nn.Module, stage: Stage, callbacks: Sequence[TrainerCallb
                 *callbacks,
             ],
             settings=settings,
+            patches=stage.patches,
             **(measurement(trained, arguments.device, settings.bf16) if isinstance(collate, RowCollator) else {}),
         )
         trainer.remove_callback(PrinterCallback)
@@ -275,7 +281,12 @@ def train(model: torch.nn.Module, stage: Stage, callbacks: Sequence[TrainerCallb
         if sharded:
             take_back(trained, model)
     history = trainer.state.log_history
-    log: list[dict[str, Any]] = [{"step": entry["step"], "loss": float(entry["loss"])} for entry in history if "loss" in entry]
+    losses = ("loss", CAPTION_LOSS, PATCH_LOSS)
+    log: list[dict[str, Any]] = [
+        {"step": entry["step"], **{name: float(entry[name]) for name in losses if name in entry}}
+        for entry in history
+        if "loss" in entry
+    ]
     if log and isinstance(collate, RowCollator):
         log[-1]["skipped"] = skipped_of(history)
     return log

@@ -1,0 +1,144 @@
+"""pargo train with the patch loss: what is logged, what goes on, what is refused; and without it, what it was before."""
+
+import json
+import shutil
+
+import pytest
+
+from pargo_mllm.data.feeding.collation import RowCollator
+from pargo_mllm.data.feeding.encoding import ExampleEncoder
+from pargo_mllm.training.recipes import RecipeError, load_recipe
+from tests.mllm.made.labelled_pictures import labelled_examples
+from tests.mllm.made.photographs import write_photographs
+from tests.mllm.made.training_runs import cache_in, changed, losses, mini1, train
+
+ON = ("--patch-weight", "3.0", "--patch-ramp", "0.5", "--patch-threshold", "0.2")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def root(tmp_path_factory):
+    """A folder with photographs whose boxes have names, and what is trained from captions alone."""
+    root = tmp_path_factory.mktemp("patches")
+    write_photographs(root / "photographs", count=9)
+    with cache_in(root / "cache"):
+        assert train(*mini1(root / "photographs", root / "plain")) == 0
+        yield root
+
+
+def log_of(folder):
+    return json.loads((folder / "training_log.json").read_text())
+
+
+def test_off_changes_no_bit_and_no_batch(root, processor):
+    assert train(*mini1(root / "photographs", root / "off", "--patch-weight", "0", *ON[2:])) == 0
+    assert changed(root / "plain", root / "off") == set()
+    assert log_of(root / "plain") == log_of(root / "off")
+    assert {key for entry in log_of(root / "off") for key in entry} == {"step", "loss", "skipped", "data"}
+    # what was trained before there were these keys is what is trained now
+    assert train(*mini1(root / "photographs", root / "plain", "--patch-tokens", "all")) == 0
+    encoder = ExampleEncoder(processor, 500)
+    batch = RowCollator(0, True, 500)([encoder(example) for example in labelled_examples()])
+    assert set(batch) == {"input_ids", "labels", "position_ids", "attention_mask", "pixel_values", "contents"}
+
+
+def test_on_it_tells_both_losses_and_goes_on_where_it_stopped(root, tmp_path, monkeypatch, capsys):
+    arguments = (*ON, "--eval-steps", "6", "--cache-features", "true")
+    assert train(*mini1(root / "photographs", root / "on", *arguments)) == 0
+    said = capsys.readouterr()
+    assert "patch loss, weight 3: of the tokens of a picture, " in said.out + said.err
+    assert "step 12: held-out loss" in said.out + said.err
+    assert ", patch loss " in said.out + said.err
+    moved = changed(root / "plain", root / "on")
+    assert moved
+    assert all(".projector." in name for name in moved)
+    log = log_of(root / "on")
+    for entry in log:
+        weight = 3.0 * min(1.0, (entry["step"] - 1) / 6)
+        assert entry["loss"] == pytest.approx(entry["caption_loss"] + weight * entry["patch_loss"], rel=1e-5)
+    assert log[0]["loss"] == losses(root / "plain")[0]
+    assert log[-1]["patch_loss"] < log[0]["patch_loss"]
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    again = mini1(root / "photographs", tmp_path / "again", *ON, "--cache-features", "false", "--workers", "1")
+    with monkeypatch.context() as patched:
+        patched.setattr("pargo_mllm.training.stages.save", stop)
+        assert train(*again) == 130
+    (tmp_path / ".again.partial" / "checkpoints" / "checkpoint-12" / "trained.safetensors").write_bytes(b"half")
+    for key, value in (("weight", "2"), ("targets", "hard"), ("ramp", "0"), ("ramp", "0.5 --patch-weight 0")):
+        assert train(*again, f"--patch-{key}", *value.split()) == 2
+        assert f"was begun with patch_{key}=" in capsys.readouterr().err
+    assert train(*again) == 0
+    # features from the cache, or computed; data read here, or by a worker
+    for one, other in zip(log, log_of(tmp_path / "again"), strict=True):
+        assert {name: other[name] for name in ("loss", "caption_loss", "patch_loss")} == pytest.approx(
+            {name: one[name] for name in ("loss", "caption_loss", "patch_loss")}, rel=1e-4
+        )
+
+
+def test_data_of_which_nobody_knows_what_is_where_is_named(root, tmp_path, capsys):
+    write_photographs(tmp_path / "unknown", count=6, instances=False)
+    mixture = f"[{root / 'photographs'}, {tmp_path / 'unknown'}, scenes]"
+    assert train("mini-stage1", "--model", root / "plain", "--data", mixture, "--dry-run", *ON) == 2
+    said = capsys.readouterr().err
+    assert f"nobody says it of those of the first 64 examples in {tmp_path / 'unknown'}. Scenes know it" in said
+    assert str(root / "photographs") not in said.splitlines()[-1]
+
+
+def test_a_file_says_what_is_where(root, tmp_path, capsys):
+    """What instances.json says, by another way; and files that say nothing of the data's pictures, or nothing that is read."""
+    boxes = json.loads((root / "photographs" / "instances.json").read_text())
+    names = {category["id"]: category["name"] for category in boxes["categories"]}
+    lines = []
+    for image in boxes["images"]:
+        own = [one for one in boxes["annotations"] if one["image_id"] == image["id"]]
+        corners = [(x, y, x + width, y + height) for x, y, width, height in (one["bbox"] for one in own)]
+        regions = [{"labels": [[names[one["category_id"]]]], "box": box} for one, box in zip(own, corners, strict=True)]
+        lines.append({"image": image["file_name"], "size": [image["width"], image["height"]], "regions": regions})
+    file = tmp_path / "regions.jsonl"
+
+    def with_file(lines, *more):
+        file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        labels = ("--patch-labels", file, "--steps", "2", "--save-steps", "null")
+        return train(*mini1(root / "photographs", tmp_path / "out", *ON, *labels, *more))
+
+    assert with_file([{**line, "image": f"other/{line['image']}"} for line in lines]) == 2
+    assert f"{file} says nothing of those of the first 64 examples in {root / 'photographs'}" in capsys.readouterr().err
+    unheard = {"labels": [["zebra"]], "box": [0, 0, 120, 90]}
+    assert with_file([{**line, "regions": [unheard]} for line in lines]) == 2
+    assert "has a label; the tokenizer has no tokens for zebra" in capsys.readouterr().err
+    assert with_file(lines, "--data", "scenes") == 2
+    assert f"patch_labels={file}: scenes know what is where in them" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / ".out.partial")
+    assert with_file(lines) == 0
+    assert f"{file}: of 9 pictures 9 used" in capsys.readouterr().out
+    assert train(*mini1(root / "photographs", tmp_path / "own", *ON, "--steps", "2", "--save-steps", "null")) == 0
+    assert losses(tmp_path / "out") == losses(tmp_path / "own")
+    assert changed(tmp_path / "out", tmp_path / "own") == set()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"patch_weight": "-1"}, "patch_weight=-1.0 must be a number of at least 0"),
+        ({"patch_weight": ".inf"}, "patch_weight=inf must be a number of at least 0"),
+        ({"patch_weight": ".nan"}, "patch_weight=nan must be a number of at least 0"),
+        ({"patch_ramp": "1.5"}, "patch_ramp=1.5 must lie in"),
+        ({"patch_ramp": ".nan"}, "patch_ramp=nan must lie in"),
+        ({"patch_threshold": "0"}, "patch_threshold=0.0 must lie in"),
+        ({"patch_tokens": "some"}, "patch_tokens='some' is unknown; it must be one of auto, all"),
+        ({"patch_targets": "mean"}, "patch_targets='mean' is unknown; it must be one of soft, hard"),
+        ({"patch_labels": "''"}, "patch_labels='' must be a path"),
+    ],
+)
+def test_values_that_cannot_train_are_refused(changes, says):
+    with pytest.raises(RecipeError, match=says.replace("(", r"\(")):
+        load_recipe("mini-stage1", changes)
+
+
+@pytest.mark.parametrize("changes", [{"patch_weight": "0.5"}, {"patch_ramp": "0.1"}, {"patch_labels": "regions.jsonl"}])
+def test_stage_2_refuses_it(changes):
+    (key,) = changes
+    with pytest.raises(RecipeError, match=f"{key}=.* is for stage 1"):
+        load_recipe("mini-stage2", {"model": "somewhere", **changes})
