@@ -10,7 +10,7 @@ from pargo_mllm.data.corpus import CorpusError
 from pargo_mllm.data.frames import iou
 from pargo_mllm.data.open_corpus import open_corpus
 from pargo_mllm.data.scenes.corpus import SceneCorpus, Scenes
-from pargo_mllm.data.scenes.layout import CELL, Item, Scene, draw, scene_layout
+from pargo_mllm.data.scenes.layout import CELL, Item, Scene, draw, regions, scene_layout
 from pargo_mllm.data.scenes.photographs import PHOTOGRAPHS
 from pargo_mllm.data.scenes.referring import read_cells, referred, write_cells
 from pargo_mllm.miniature.lessons import SceneLessons
@@ -69,6 +69,16 @@ def test_an_expression_means_one_thing():
                 assert sum(set(thing.expression.split()) <= words for words in shown) == 1, (index, thing)
         left_out += len(scene.things()) - sum(thing.kind in ("shape", "digit") for thing in referred(scene))
     assert left_out > 30
+
+
+def test_boxes_are_those_of_the_regions():
+    for index in range(COUNT):
+        scene = scene_layout("test", 0, index)
+        known = {(region.names[0], region.shape) for region in regions(scene)}
+        for thing in referred(scene):
+            if thing.kind != "word":
+                words = set(thing.expression.split()) - {"big", "photograph", "of"}
+                assert {(word, tuple(edge / 8 for edge in thing.box)) for word in words} <= known, (index, thing)
 
 
 def test_a_small_shape_like_the_big_one_has_no_name_of_its_own():
