@@ -72,7 +72,7 @@ def test_what_has_no_direction_gives_no_loss_and_finite_gradients(case):
     tokens.requires_grad_(True)
     total, labelled = patch_loss(tokens, weights, words, mean)
     total.backward()
-    assert float(total) == int(labelled) == (case == "a token that is the mean")
+    assert total.item() == int(labelled) == (case == "a token that is the mean")
     assert tokens.grad.isfinite().all()
 
 

@@ -86,6 +86,7 @@ def test_data_of_which_nobody_knows_what_is_where_is_named(root, tmp_path, capsy
     assert str(root / "photographs") not in said.splitlines()[-1]
 
 
+@pytest.mark.long
 def test_a_file_says_what_is_where(root, tmp_path, capsys):
     """What instances.json says, by another way; and files that say nothing of the data's pictures, or nothing that is read."""
     boxes = json.loads((root / "photographs" / "instances.json").read_text())
