@@ -109,7 +109,8 @@ def causal_check(
             model ignores, coverage of another number of features, and where no question can be used.
     """
     checked = _Checked(model, processor, remove, draws, batch, seed, settings)
-    chosen, left_out = list(dict.fromkeys(checked.possible() if methods is None else methods)), {}
+    chosen = list(dict.fromkeys(checked.possible() if methods is None else methods))
+    left_out: dict[str, str] = {}
     for method in chosen:
         checked.check(method)
     found: dict[str, list[Trial]] = {}

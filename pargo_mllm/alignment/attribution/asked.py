@@ -64,10 +64,10 @@ def read(model: ParGoForConditionalGeneration, processor: ParGoProcessor, conver
     seen: Any = model.get_image_features(inputs["pixel_values"], tile_counts=inputs.get("tile_counts"))
     words = model.get_input_embeddings()(ids)
     embeddings = model.model.insert_image_tokens(ids, words, seen.pooler_output.flatten(0, 1)[None])[0]
-    answer, asked = ids[0, -prompt.rated :], inputs["input_ids"][0].tolist()
+    own, asked = ids[0, -prompt.rated :], inputs["input_ids"][0].tolist()
     # where the prompt's end and the answer's beginning make one token, the answer's own are what is said
-    said = row[len(asked) : -1] if row[: len(asked)] == asked else answer[:-1].tolist()
-    return Asked(embeddings, (ids[0] == image).nonzero()[:, 0], answer, seen.last_hidden_state, inputs, tuple(said))
+    said = row[len(asked) : -1] if row[: len(asked)] == asked else own[:-1].tolist()
+    return Asked(embeddings, (ids[0] == image).nonzero()[:, 0], own, seen.last_hidden_state, inputs, tuple(said))
 
 
 def answer_logits(

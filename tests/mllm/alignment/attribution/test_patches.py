@@ -130,9 +130,9 @@ def test_both_derivatives_are_finite_differences(make_projector, kind):
 def test_an_estimate_has_no_bias_and_an_honest_error(make_projector):
     small = {"num_partial_tokens": 3, "num_global_tokens": 1, "num_hidden_layers": 1}
     projector, features = make_projector(**small).float(), some_features(6, torch.float32)
-    exact = attribute_features(projector, features, "jacobian", chunk=96)
+    exact = attribute_features(projector, features, "jacobian")
     seeds = range(120)
-    tries = [attribute_features(projector, features, "jacobian", directions=6, seed=seed, chunk=96) for seed in seeds]
+    tries = [attribute_features(projector, features, "jacobian", directions=6, seed=seed) for seed in seeds]
     assert not tries[0].exact
     assert tries[0].how.startswith("estimated from 6 random directions of 24")
     found, errors = (torch.stack([getattr(one, name) for one in tries]).double() for name in ("values", "error"))
@@ -215,6 +215,28 @@ def test_rollout_of_a_resampler_is_one_softmax_over_both(make_projector):
     torch.testing.assert_close(
         attribute_features(projector, features, "rollout").shares.double(), torch.stack(known), rtol=1e-6, atol=1e-7
     )
+
+
+@pytest.mark.parametrize("cascade", [True, False])
+@pytest.mark.parametrize("among_global", [True, False])
+def test_rollout_of_every_token_by_hand(make_projector, cascade, among_global):
+    options = {"cascaded_partial_perception": cascade, "global_self_attention": among_global}
+    projector, features = make_projector(**options), some_features()
+    among, cross = [], []
+    with torch.no_grad():
+        projector.last_hidden_state(features[None], among, cross)
+    # the rows that look at each other, partial ones first
+    first, last = 0 if cascade else 8, 10 if among_global else 8
+    known = [torch.zeros(16, dtype=torch.float64) for _ in range(10)]
+    for layer in range(3):
+        if last > first:
+            seen = among[layer][0].mean(dim=0)
+            heard = [sum(seen[i - first, j - first] * known[j] for j in range(first, last)) for i in range(first, last)]
+            known[first:last] = [(one + two) / 2 for one, two in zip(known[first:last], heard, strict=True)]
+        known = [one + cross[layer][0].mean(dim=0)[token] for token, one in enumerate(known)]
+        known = [one / one.sum() for one in known]
+    found = attribute_features(projector, features, "rollout")
+    torch.testing.assert_close(found.shares.double(), torch.stack(known), rtol=1e-6, atol=1e-7)
 
 
 def test_rollout_of_partial_tokens_is_that_of_the_pictures(make_model, processor, pictures):
