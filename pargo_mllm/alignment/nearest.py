@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 
 from pargo_mllm.alignment.vocabulary import PIECE, Vocabulary
+from pargo_mllm.loading import computes_bf16
 
 # words that are scored together, and how many such groups of a token are looked at again
 _GROUP, _GROUPS = 8, 128
@@ -32,9 +33,9 @@ class WordSearch:
         self.mean = lengths.mean
         usable = vocabulary.is_word & (lengths.norms > 0)
         self.inverse = (1 / lengths.norms).where(usable, 0.0)
-        wanted = chunk or max(1, (PIECE if self.table.device.type == "cpu" else 16 * PIECE) // self.table.shape[1])
+        wanted = chunk or max(1, (4 if self.table.device.type == "cpu" else 128) * PIECE // self.table.shape[1])
         self.chunk = -(-wanted // _GROUP) * _GROUP
-        self.fast = _fast_dtype(self.table.device)
+        self.fast = torch.bfloat16 if computes_bf16(self.table.device.type) else torch.float32
         # the largest distance of a rounded direction from its word's; 0 while it is not known
         self._rounded: dict[torch.dtype, float] = {}
 
@@ -113,7 +114,6 @@ class WordSearch:
         rows = group[:, None] * _GROUP + torch.arange(_GROUP, device=group.device)
         there = rows < len(self.table)
         rows = rows.where(there, 0)
-        there &= self.inverse[rows] > 0
         against_mean = unit @ self.mean.double()
         scores = unit.new_empty(rows.shape)
         size = max(1, PIECE // (_GROUP * self.table.shape[1]))
@@ -136,15 +136,6 @@ class WordSearch:
         said = scores.where(good & (rows == found[token, None]), 0.0).sum(dim=1)
         cosines = torch.zeros_like(best).scatter_add(0, token, said)
         return found.where(found < nowhere, -1), cosines
-
-
-def _fast_dtype(device: torch.device) -> torch.dtype:
-    # emulated it is slower than fp32
-    if device.type == "cuda":
-        has_bf16 = torch.cuda.is_bf16_supported()
-    else:
-        has_bf16 = bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
-    return torch.bfloat16 if has_bf16 else torch.float32
 
 
 def _scored(tokens: torch.Tensor) -> torch.dtype:

@@ -126,13 +126,16 @@ def test_it_says_what_a_search_through_every_word_says(data):
         assert coefficients.tolist() == pytest.approx(sizes, abs=1e-5)
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("non_negative", [False, True])
-def test_scores_that_were_rounded_decide_nothing(dtype, non_negative):
+def test_scores_that_were_rounded_decide_nothing(dtype, non_negative, device):
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("there is no GPU here")
     generator = torch.manual_seed(7)
     table = (torch.randn(1999, 48, generator=generator) + 0.5).to(dtype)
     tokens = torch.randn(60, 48, generator=generator).bfloat16()
-    found = matching_pursuit(tokens, vocabulary_of(table), 4, non_negative=non_negative)
+    found = matching_pursuit(tokens, vocabulary_of(table.to(device)), 4, non_negative=non_negative)
     mean = table.double().mean(dim=0).float().double()
     directions = torch.nn.functional.normalize(table.double() - mean, dim=1)
     residual = tokens.double() - mean
@@ -145,7 +148,7 @@ def test_scores_that_were_rounded_decide_nothing(dtype, non_negative):
         cosine = torch.cosine_similarity(said, tokens.double() - mean)
         torch.testing.assert_close(found.cosine[:, step], cosine.float(), rtol=0, atol=1e-5)
     for chunk in (1, 100, 640, 5000):
-        other = matching_pursuit(tokens, vocabulary_of(table), 4, non_negative=non_negative, chunk=chunk)
+        other = matching_pursuit(tokens, vocabulary_of(table.to(device)), 4, non_negative=non_negative, chunk=chunk)
         assert torch.equal(other.words, found.words)
         assert torch.equal(other.coefficients, found.coefficients)
 
