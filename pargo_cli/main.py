@@ -11,11 +11,26 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
-from pargo_cli import assemble, caption, chat, convert_release, data, demo, eval, filter, merge, report, score, train, validate
+from pargo_cli import (
+    align,
+    assemble,
+    caption,
+    chat,
+    convert_release,
+    data,
+    demo,
+    eval,
+    filter,
+    merge,
+    report,
+    score,
+    train,
+    validate,
+)
 from pargo_cli.errors import UserError
 from pargo_cli.judge_options import without_secrets
 
-COMMANDS = (demo, assemble, data, validate, caption, filter, train, chat, eval, score, report, merge, convert_release)
+COMMANDS = (demo, assemble, data, validate, caption, filter, train, chat, eval, score, report, align, merge, convert_release)
 
 # where there is no room for what is written; as a shell counts a command that SIGPIPE ended
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)

@@ -59,6 +59,21 @@ def above_zero(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """A number from 0 to below 1.
+
+    Raises:
+        argparse.ArgumentTypeError: for anything else.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be a share from 0 to less than 1")
+    return value
+
+
 def _whole(text: str, least: int) -> int:
     if not text.isdecimal() or not least <= int(text) < 2**31:
         raise argparse.ArgumentTypeError(f"{text} must be a whole number from {least} to {2**31 - 1}")

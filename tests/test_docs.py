@@ -35,6 +35,7 @@ SHORTER = {
     "pargo eval": "--help",
     "pargo score": "--help",
     "pargo report": "--help",
+    "pargo align": "--help",
     "pargo validate": "--help",
     "pargo filter": "--help",
     "pargo data card": "--help",

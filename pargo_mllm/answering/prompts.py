@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from pargo_mllm.data.corpus import Conversation
+from pargo_mllm.data.feeding.chat_format import ChatFormat, ConversationError, Rendered
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -38,3 +41,28 @@ def common_lead(prompts: Sequence[Prompt]) -> int:
         if any(prompt.ids[place] != first[place] for prompt in prompts):
             return place
     return most
+
+
+def rated_prompt(
+    chat_format: ChatFormat,
+    conversation: Conversation,
+    choice: str,
+    openers: tuple[Callable[[], Image.Image], ...] = (),
+    group: str = "",
+) -> Prompt:
+    """A choice said as the answer, without the token that ends it.
+
+    Raises:
+        ConversationError: if the choice has no token of its own behind the prompt.
+    """
+    answer = {"role": "assistant", "content": [{"type": "text", "text": choice}]}
+    rendered = chat_format.render([*conversation, answer])
+    start, end = rendered.said[-1]
+    marked = rendered.text[start:end]
+    ends = [found.start() for found in chat_format.control_tokens.finditer(marked)]
+    marked = marked[: ends[-1]] if ends else marked
+    first, behind = start + len(marked) - len(marked.lstrip()), start + len(marked.rstrip())
+    ids, said = chat_format.tokens(Rendered(rendered.text[:behind], ((first, behind),)))
+    if not any(said):
+        raise ConversationError(f"the choice {choice!r} has no token.")
+    return Prompt(tuple(ids), openers, group, rated=sum(said))

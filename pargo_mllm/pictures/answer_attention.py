@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from pargo_mllm.answering.prompt_attention import NoAttentionError, attention_to_prompt
 from pargo_mllm.data.corpus import Conversation
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.pictures.attention import show_heat
@@ -24,10 +22,6 @@ from pargo_mllm.processing import ParGoProcessor
 FIRST_TOKENS = 4
 # inches along the longer side
 _SIDE = 3.4
-
-
-class NoAttentionError(ValueError):
-    """A model whose answers cannot be traced to patches; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +71,7 @@ def answer_map(
     if "tile_counts" in inputs and int(inputs["tile_counts"].sum()) > 1:
         raise NoAttentionError("the picture was cut into tiles, and the map from tokens to patches is of a whole picture")
     said = processor.tokenizer(answer, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    was_training = model.training
-    model.eval()
-    try:
-        weights = _attention_to_prompt(model, inputs, said[: FIRST_TOKENS - 1])
-    finally:
-        model.train(was_training)
+    weights = attention_to_prompt(model, inputs, said[: FIRST_TOKENS - 1])
     tokens = weights[inputs["input_ids"][0].cpu().numpy() == model.config.image_token_id]
     if len(tokens) != maps.cross.shape[1]:
         raise NoAttentionError(f"the prompt shows {len(tokens)} picture tokens, and the map is of {maps.cross.shape[1]}")
@@ -98,57 +87,3 @@ def draw_answer_map(seen: AnswerMap, path: str | os.PathLike) -> Path:
     ax.set_axis_off()
     show_heat(ax, maps=seen.maps, weights=seen.patches)
     return save_figure(figure, path)
-
-
-def _attention_to_prompt(model: ParGoForConditionalGeneration, inputs: Mapping[str, Any], said: list[int]) -> np.ndarray:
-    """Attention from where the answer's first tokens are decided to the prompt, ``[L]``.
-
-    The prompt runs as it does for an answer; its last token and what is said then come one by one, as in generation, and only
-    they have their weights kept: a whole prompt's would be its square, in every head of every layer.
-    """
-    ids, mask = inputs["input_ids"], inputs["attention_mask"]
-    pictures = {name: tensor for name, tensor in inputs.items() if name not in ("input_ids", "attention_mask")}
-    cache = model(
-        input_ids=ids[:, :-1], attention_mask=mask[:, :-1], use_cache=True, logits_to_keep=1, **pictures
-    ).past_key_values
-    rows: list[np.ndarray] = []
-    with _eager(model):
-        for token in [ids[:, -1:], *(torch.tensor([[one]], device=ids.device) for one in said)]:
-            if rows:
-                mask = torch.nn.functional.pad(mask, (0, 1), value=1)
-            out = model(
-                input_ids=token,
-                attention_mask=mask,
-                past_key_values=cache,
-                use_cache=True,
-                output_attentions=True,
-                logits_to_keep=1,
-            )
-            rows.append(_to_prompt(out.attentions, ids.shape[1], mask.shape[1]))
-            cache = out.past_key_values
-    return np.mean(rows, axis=0)
-
-
-def _to_prompt(attentions: Any, prompt: int, length: int) -> np.ndarray:
-    """What one position looks at, the mean over heads and layers: of ``length`` positions the first ``[prompt]``."""
-    layers = [layer[0, :, -1].float().mean(dim=0).cpu().numpy() for layer in attentions or () if layer is not None]
-    if not layers:
-        raise NoAttentionError("the language model keeps no attention weights: its layers are recurrent")
-    # a layer with a window keeps the last keys alone
-    full = [np.pad(layer[-length:], (length - min(length, len(layer)), 0)) for layer in layers]
-    return np.mean(full, axis=0)[:prompt]
-
-
-@contextmanager
-def _eager(model: ParGoForConditionalGeneration) -> Iterator[None]:
-    """The language model computes its attention weights as such, and afterwards as it did before."""
-    before = model.config.text_config._attn_implementation
-    try:
-        model.set_attn_implementation({"text_config": "eager"})
-    # transformers', for a class that has no such way
-    except ValueError as error:
-        raise NoAttentionError(f"the language model computes no attention weights as such: {error}") from error
-    try:
-        yield
-    finally:
-        model.set_attn_implementation({"text_config": before})

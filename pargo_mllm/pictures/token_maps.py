@@ -11,6 +11,7 @@ from PIL import Image
 from pargo_kernels.intervals import interval_mask, partial_bounds, window_bounds
 from pargo_mllm.data.pictures import load_picture
 from pargo_mllm.projectors import ParGoProjector
+from pargo_mllm.projectors.rollout import rollout
 
 # pixels along the longer side of what is shown, about
 SHOWN_SIDE = 448
@@ -74,15 +75,8 @@ class TokenMaps:
 
         Attention rollout (Abnar and Zuidema, 2020): what a token has and what attention adds weigh the same.
         """
-        known = np.zeros_like(self.cross[0, : self.num_partial])
-        after = []
-        for layer in range(self.num_layers):
-            if self.among_partial is not None:
-                known = (known + self.among_partial[layer] @ known) / 2
-            known = known + self.cross[layer, : self.num_partial]
-            known = known / known.sum(axis=-1, keepdims=True)
-            after.append(known)
-        return np.stack(after)
+        among = None if self.among_partial is None else torch.from_numpy(self.among_partial)
+        return rollout(torch.from_numpy(self.cross[:, : self.num_partial]), among).numpy()
 
     def _slices(self) -> np.ndarray:
         patches = self.grid[0] * self.grid[1]

@@ -30,13 +30,17 @@ class DeformableAttention(nn.Module):
         self.weight_proj = nn.Linear(config.hidden_size, self.num_heads * self.num_points)
         self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, tokens: torch.Tensor, places: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, tokens: torch.Tensor, places: torch.Tensor, source: torch.Tensor, seen: list | None = None
+    ) -> torch.Tensor:
         """Attend.
 
         Args:
             tokens: ``[B, n, C]``.
             places: ``[n, 2]``, x and y of the tokens, 0...1 across the map; fp32 (fp64 for fp64).
             source: ``[B, rows, columns, C]``.
+            seen: a list that gets the weights over the patches, ``[B, H, n, rows * columns]``: of each point, what the patches
+                around it have of it.
 
         Returns:
             ``[B, n, C]``. Outside the map there are zeros.
@@ -53,7 +57,12 @@ class DeformableAttention(nn.Module):
         value = value.permute(0, 3, 4, 1, 2).flatten(0, 1)  # [B * H, D, rows, columns]
         grid = 2 * points.transpose(1, 2).flatten(0, 1) - 1  # [B * H, n, P, 2]
         found = nn.functional.grid_sample(value, grid, align_corners=False)  # [B * H, D, n, P]
-        mixed = (found * weights.transpose(1, 2).flatten(0, 1)[:, None]).sum(dim=-1)  # [B * H, D, n]
+        weights = weights.transpose(1, 2).flatten(0, 1)[:, None]  # [B * H, 1, n, P]
+        if seen is not None:
+            patches = torch.eye(rows * columns, dtype=exact, device=tokens.device).view(1, -1, rows, columns)
+            parts = nn.functional.grid_sample(patches.expand(len(grid), -1, -1, -1), grid, align_corners=False)
+            seen.append((parts * weights).sum(dim=-1).transpose(1, 2).unflatten(0, (batch, -1)).detach())
+        mixed = (found * weights).sum(dim=-1)  # [B * H, D, n]
         return self.o_proj(mixed.unflatten(0, (batch, -1)).flatten(1, 2).transpose(1, 2).to(tokens.dtype))
 
     def reset_points(self) -> None:
@@ -79,10 +88,15 @@ class DAbstractorLayer(GradientCheckpointingLayer):
         self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(
-        self, tokens: torch.Tensor, query_tokens: torch.Tensor, places: torch.Tensor, source: torch.Tensor
+        self,
+        tokens: torch.Tensor,
+        query_tokens: torch.Tensor,
+        places: torch.Tensor,
+        source: torch.Tensor,
+        seen: list | None = None,
     ) -> torch.Tensor:
         """``[B, n, C]`` to the same; ``query_tokens`` ``[1, n, C]`` are added where points are chosen."""
-        tokens = self.attention_norm(tokens + self.attention(tokens + query_tokens, places, source))
+        tokens = self.attention_norm(tokens + self.attention(tokens + query_tokens, places, source, seen))
         return self.mlp_norm(tokens + self.mlp(tokens))
 
 
@@ -106,14 +120,17 @@ class DAbstractorProjector(GridProjector):
         self.gradient_checkpointing = False
         self.post_init()
 
-    def forward(self, vision_features: torch.Tensor) -> torch.Tensor:
-        """``[B, tokens, output_size]``; see :class:`GridProjector`."""
+    def forward(self, vision_features: torch.Tensor, weights: list | None = None) -> torch.Tensor:
+        """``[B, tokens, output_size]``; see :class:`GridProjector`.
+
+        ``weights``, a list, gets one ``[B, H, tokens, n_v]`` a layer.
+        """
         self.check_features(vision_features)
         source = self.input_proj(vision_features + self.position_embeddings).unflatten(1, (self.rows, self.columns))
         tokens = nn.functional.adaptive_avg_pool2d(source.permute(0, 3, 1, 2), self.grid).flatten(2).transpose(1, 2)
         places = self._places(source.device, torch.promote_types(source.dtype, torch.float32))
         for layer in self.layers:
-            tokens = layer(tokens, self.query_tokens, places, source)
+            tokens = layer(tokens, self.query_tokens, places, source, weights)
         return self.output_proj(tokens)
 
     def _places(self, device, dtype: torch.dtype) -> torch.Tensor:

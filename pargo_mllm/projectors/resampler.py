@@ -25,11 +25,16 @@ class ResamplerLayer(GradientCheckpointingLayer):
         self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = FeedForward(config)
 
-    def forward(self, tokens: torch.Tensor, source: torch.Tensor, ends: list[int] | None = None) -> torch.Tensor:
-        """``[B, n, C]`` from tokens ``[B, n, C]`` and source ``[B, n_v, C]``; or ``[1, total, C]`` packed between ``ends``."""
+    def forward(
+        self, tokens: torch.Tensor, source: torch.Tensor, ends: list[int] | None = None, weights: list | None = None
+    ) -> torch.Tensor:
+        """``[B, n, C]`` from tokens ``[B, n, C]`` and source ``[B, n_v, C]``; or ``[1, total, C]`` packed between ``ends``.
+
+        ``weights``, a list, gets the attention's ``[B, H, n, n_v + n]``; not for packed features.
+        """
         asking, source = self.attention_norm(tokens), self.source_norm(source)
         if ends is None:
-            attended = self.attention(asking, torch.cat((source, asking), dim=1))
+            attended = self.attention(asking, torch.cat((source, asking), dim=1), weights)
         else:
             pieces = [
                 piece for image, (first, last) in enumerate(pairwise(ends)) for piece in (source[0, first:last], asking[image])
@@ -56,13 +61,18 @@ class ResamplerProjector(ProjectorPreTrainedModel):
         self.gradient_checkpointing = False
         self.post_init()
 
-    def forward(self, vision_features: torch.Tensor, cu_seqlens: torch.Tensor | None = None) -> torch.Tensor:
-        """``[B, tokens, output_size]``; see :class:`ProjectorPreTrainedModel`."""
+    def forward(
+        self, vision_features: torch.Tensor, cu_seqlens: torch.Tensor | None = None, weights: list | None = None
+    ) -> torch.Tensor:
+        """``[B, tokens, output_size]``; see :class:`ProjectorPreTrainedModel`.
+
+        ``weights``, a list, gets one ``[B, H, tokens, n_v + tokens]`` a layer; not for packed features.
+        """
         self.check_features(vision_features)
         source = self.input_proj(vision_features)
         ends = None if cu_seqlens is None else cu_seqlens.tolist()
         images = len(source) if ends is None else len(ends) - 1
         tokens = self.query_tokens.expand(images, -1, -1)
         for layer in self.layers:
-            tokens = layer(tokens, source, ends)
+            tokens = layer(tokens, source, ends, weights)
         return self.output_proj(self.norm(tokens))

@@ -29,6 +29,7 @@ WITHOUT_A_MODEL = {
     "eval --help": 0,
     "score --help": 0,
     "report --help": 0,
+    "align --help": 0,
     "": 2,
     "tarin": 2,
     "train": 2,
@@ -38,6 +39,8 @@ WITHOUT_A_MODEL = {
     "score answers.jsonl": 2,
     "score answers.jsonl --benchmark mmee": 2,
     "report": 2,
+    "align model": 2,
+    "align model --data scenes --held-out 1": 2,
     "report runs/a --difference 0": 2,
 }
 
@@ -74,7 +77,7 @@ def test_threads_that_wait_sleep(start, given, spins):
 
 def test_every_command_has_a_module_that_runs_it():
     (commands,) = [action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction)]
-    with_a_model = {"assemble", "caption", "chat", "convert-release", "demo", "eval", "filter", "merge", "train"}
+    with_a_model = {"align", "assemble", "caption", "chat", "convert-release", "demo", "eval", "filter", "merge", "train"}
     assert set(commands.choices) == {*with_a_model, "data", "report", "score", "validate"}
     (actions,) = [action for action in commands.choices["data"]._actions if isinstance(action, argparse._SubParsersAction)]
     modules = {name: parser.get_default("module") for name, parser in commands.choices.items() if name != "data"}

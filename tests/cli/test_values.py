@@ -4,14 +4,14 @@ import argparse
 
 import pytest
 
-from pargo_cli import caption, data, filter, validate
+from pargo_cli import align, caption, data, filter, validate
 
 
 def parsers():
     """Each command and action of those that read and write data, by name."""
     top = argparse.ArgumentParser()
     commands = top.add_subparsers()
-    for module in (caption, data, filter, validate):
+    for module in (align, caption, data, filter, validate):
         module.add_parser(commands)
     found = dict(commands.choices)
     actions = next(action for action in found.pop("data")._actions if isinstance(action, argparse._SubParsersAction))

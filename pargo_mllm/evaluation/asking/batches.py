@@ -16,10 +16,9 @@ from accelerate.utils.memory import should_reduce_batch_size
 from PIL import Image
 from tqdm.auto import tqdm
 
-from pargo_mllm.answering.prompts import Prompt, common_lead
+from pargo_mllm.answering.prompts import Prompt, common_lead, rated_prompt
 from pargo_mllm.answering.reader import Reader
-from pargo_mllm.data.corpus import Conversation
-from pargo_mllm.data.feeding.chat_format import ChatFormat, ConversationError, Rendered
+from pargo_mllm.data.feeding.chat_format import ConversationError
 from pargo_mllm.data.pictures import PictureError
 from pargo_mllm.evaluation.benchmark import Benchmark, EvaluationError, Item, Rule
 from pargo_mllm.evaluation.runs.journal import Journal, key_of
@@ -159,26 +158,7 @@ class Asking:
         conversation, chat_format = self.benchmark.conversation(question.item), self.reader.processor.chat_format
         if not question.letter:
             return Prompt(tuple(chat_format.prompt_tokens(conversation)), openers, question.group)
-        return _rated(chat_format, conversation, question.item.choices[question.letter], openers, question.group)
-
-
-def _rated(chat_format: ChatFormat, conversation: Conversation, choice: str, openers, group: str) -> Prompt:
-    """A choice said as the answer, without the token that ends it.
-
-    Raises:
-        ConversationError: if the choice has no token of its own behind the prompt.
-    """
-    answer = {"role": "assistant", "content": [{"type": "text", "text": choice}]}
-    rendered = chat_format.render([*conversation, answer])
-    start, end = rendered.said[-1]
-    marked = rendered.text[start:end]
-    ends = [found.start() for found in chat_format.control_tokens.finditer(marked)]
-    marked = marked[: ends[-1]] if ends else marked
-    first, behind = start + len(marked) - len(marked.lstrip()), start + len(marked.rstrip())
-    ids, said = chat_format.tokens(Rendered(rendered.text[:behind], ((first, behind),)))
-    if not any(said):
-        raise ConversationError(f"the choice {choice!r} has no token.")
-    return Prompt(tuple(ids), openers, group, rated=sum(said))
+        return rated_prompt(chat_format, conversation, question.item.choices[question.letter], openers, question.group)
 
 
 class _OpenedAhead:

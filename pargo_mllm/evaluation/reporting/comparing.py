@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pargo_mllm.evaluation.benchmark import Benchmark, EvaluationError, Mark
-from pargo_mllm.evaluation.reporting.statistics import LEVEL, Estimate, holm, p_value
 from pargo_mllm.evaluation.reporting.uncertainty import NO_FIGURE, Figures, Place, differences, estimates, mean_figures, places
 from pargo_mllm.evaluation.runs.run_folder import MARKS, RESULT, Run
+from pargo_mllm.reports.statistics import LEVEL, Estimate, holm, p_value
 
 # of run.json, beside its settings: what two runs of one rule may do otherwise
 _ASKED = ("prompt", "data")

@@ -11,10 +11,10 @@ from typing import Any
 from pargo_mllm.evaluation.benchmark import EvaluationError
 from pargo_mllm.evaluation.reporting.comparing import Compared, Comparison, Measured
 from pargo_mllm.evaluation.reporting.report_page import figure, page_parts, verdict
-from pargo_mllm.evaluation.reporting.statistics import LEVEL, POWER, Estimate
 from pargo_mllm.evaluation.scoring import versions
 from pargo_mllm.files import write_whole
 from pargo_mllm.reports.page import check_page, check_written, write_page
+from pargo_mllm.reports.statistics import LEVEL, POWER, Estimate
 
 
 def write_report(

@@ -10,11 +10,11 @@ from typing import Any
 from pargo_mllm.data.corpus import shown
 from pargo_mllm.data.pictures import load_picture
 from pargo_mllm.evaluation.reporting.comparing import Compared, Comparison, Measured
-from pargo_mllm.evaluation.reporting.statistics import Estimate
 from pargo_mllm.evaluation.runs.failures import chosen
 from pargo_mllm.evaluation.runs.run_folder import Failure
 from pargo_mllm.reports.bars import Bar, draw_bars
 from pargo_mllm.reports.page import bullets, definitions, picture, table, text, unfolds
+from pargo_mllm.reports.statistics import Estimate
 
 MISSING = "–"
 # characters of a stranger's text

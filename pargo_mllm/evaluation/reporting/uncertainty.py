@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pargo_mllm.evaluation.benchmark import Item, Mark, mean, picture_of
-from pargo_mllm.evaluation.reporting.statistics import (
+from pargo_mllm.reports.statistics import (
     MOST_WORK,
     Estimate,
     codes,

@@ -16,9 +16,9 @@ from pargo_mllm.errors import UserError
 from pargo_mllm.evaluation.benchmark import EvaluationError, ScoringError, accuracy
 from pargo_mllm.evaluation.reporting.comparing import compare
 from pargo_mllm.evaluation.reporting.report import told, write_report
-from pargo_mllm.evaluation.reporting.statistics import codes, mean_estimate
 from pargo_mllm.evaluation.runs.run_folder import read_run
 from pargo_mllm.reports.page import PageError
+from pargo_mllm.reports.statistics import codes, mean_estimate
 from tests.mllm.made.evaluated import benchmark, both_right, drawn_marks, marked, red, write_run
 
 HOSTILE = "<script>alert('x')</script> & \"q\" \ud800 \x00 \u202e"

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from pargo_mllm.evaluation.benchmark import accuracy, by_part, mean
-from pargo_mllm.evaluation.reporting.statistics import codes, mean_estimate
 from pargo_mllm.evaluation.reporting.uncertainty import differences, estimates, mean_figures
+from pargo_mllm.reports.statistics import codes, mean_estimate
 from tests.mllm.made.evaluated import both_right, drawn_marks, marked, marks_of
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pargo_mllm.evaluation.reporting.statistics import (
+from pargo_mllm.reports.statistics import (
     codes,
     correlation_within,
     holm,

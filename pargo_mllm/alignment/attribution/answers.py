@@ -1,0 +1,102 @@
+"""From an answer to the picture's tokens that it comes from, and from there to patches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from pargo_mllm.alignment.attribution.asked import Asked, answered, read
+from pargo_mllm.alignment.attribution.result import Attribution, AttributionError, shares_of
+from pargo_mllm.answering.prompt_attention import NoAttentionError, attention_to_prompt
+from pargo_mllm.data.corpus import Conversation
+from pargo_mllm.modeling import ParGoForConditionalGeneration
+from pargo_mllm.processing import ParGoProcessor
+
+#: the methods, and what each says
+ANSWER_METHODS = {
+    "gradient": "gradient times input: what each token of the picture adds to the answer's log-probability, to first order",
+    "attention": "the language model's attention to each token of the picture, mean of heads, layers and the answer's tokens",
+}
+
+
+@dataclass(frozen=True)
+class AnswerAttribution:
+    """Which of a picture's tokens an answer comes from, by one method; a hint, for neither is exact.
+
+    Args:
+        method: of :data:`ANSWER_METHODS`.
+        tokens: fp32 ``[tokens]`` on the CPU. By gradient in nats, with signs: what speaks for the answer is positive. By
+            attention the share of it; the rest went to the text.
+        log_probability: of the answer, in nats.
+        said: whether it is what the model says greedily.
+    """
+
+    method: str
+    tokens: torch.Tensor
+    log_probability: float
+    said: bool
+
+    @property
+    def order(self) -> torch.Tensor:
+        """The tokens from the one that speaks most for the answer on, int64 ``[tokens]``."""
+        return self.tokens.argsort(descending=True, stable=True)
+
+    def patches(self, origins: Attribution) -> torch.Tensor:
+        """Carried on to the patches: ``[n_v]``, sums to 1. Each token's size is shared out over what it comes from."""
+        carried = shares_of(self.tokens) @ origins.shares
+        return shares_of(carried)
+
+
+def attribute_answer(
+    model: ParGoForConditionalGeneration,
+    processor: ParGoProcessor,
+    conversation: Conversation,
+    answer: str,
+    method: str = "gradient",
+) -> AnswerAttribution:
+    """Which tokens of the picture an answer comes from.
+
+    The language model computes in its own dtype; probabilities, products and sums are in fp32.
+
+    Args:
+        conversation: of one picture, the question at its end.
+        answer: what the model said, or should have said.
+
+    Raises:
+        AttributionError: for an unknown method, no picture or several, and a language model without attention.
+        ConversationError, PictureError: as for an answer.
+    """
+    return of_asked(model, read(model, processor, conversation, answer), method)
+
+
+def of_asked(model: ParGoForConditionalGeneration, asked: Asked, method: str) -> AnswerAttribution:
+    """The same for a question that has been read."""
+    if method not in ANSWER_METHODS:
+        raise AttributionError(f"method={method!r} traces no answer; there are {', '.join(ANSWER_METHODS)}.")
+    was_training = model.training
+    model.eval()
+    try:
+        tokens, log_probability, said = (_by_gradient if method == "gradient" else _by_attention)(model, asked)
+    except NoAttentionError as error:
+        raise AttributionError(f"method='attention' is not possible: {error}; use 'gradient'.") from error
+    finally:
+        model.train(was_training)
+    return AnswerAttribution(method, tokens, log_probability, said)
+
+
+def _by_gradient(model: ParGoForConditionalGeneration, asked: Asked) -> tuple[torch.Tensor, float, bool]:
+    with torch.inference_mode(False), torch.enable_grad():
+        tokens = asked.tokens.clone().requires_grad_()
+        embeddings = asked.embeddings.clone().index_copy(0, asked.places, tokens)
+        log_probability, said = answered(model, embeddings[None], asked.answer)
+        (slope,) = torch.autograd.grad(log_probability.sum(), tokens)
+    values = (slope.float() * tokens.detach().float()).sum(dim=-1).cpu()
+    return values, log_probability.item(), bool(said)
+
+
+def _by_attention(model: ParGoForConditionalGeneration, asked: Asked) -> tuple[torch.Tensor, float, bool]:
+    weights = torch.from_numpy(attention_to_prompt(model, asked.inputs, asked.answer[:-1].tolist()))
+    with torch.no_grad():
+        log_probability, said = answered(model, asked.embeddings[None], asked.answer)
+    return weights[asked.places.cpu()].float(), log_probability.item(), bool(said)

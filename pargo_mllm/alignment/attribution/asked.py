@@ -1,0 +1,96 @@
+"""A question about one picture and an answer to it, as the language model reads them: open to changes of single tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pargo_mllm.alignment.attribution.result import AttributionError
+from pargo_mllm.answering.prompts import rated_prompt
+from pargo_mllm.data.corpus import Conversation
+from pargo_mllm.data.feeding.chat_format import ConversationError
+from pargo_mllm.modeling import ParGoForConditionalGeneration
+from pargo_mllm.positions import max_positions
+from pargo_mllm.processing import ParGoProcessor
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question with its answer.
+
+    Args:
+        embeddings: ``[L, C]``, the prompt with the picture's tokens in their places, then the answer.
+        places: int64 ``[tokens]``, where the picture's tokens stand.
+        answer: int64 ``[A]``, the answer's tokens without the one that ends it: the last ``A`` of ``L``.
+        features: ``[tiles, n_v, c]``, what the encoder gave for the picture.
+        inputs: the prompt alone, as ``processor.prompts`` gives it.
+    """
+
+    embeddings: torch.Tensor
+    places: torch.Tensor
+    answer: torch.Tensor
+    features: torch.Tensor
+    inputs: Any
+
+    @property
+    def tokens(self) -> torch.Tensor:
+        """The picture's tokens ``[tokens, C]``."""
+        return self.embeddings[self.places]
+
+
+@torch.no_grad()
+def read(model: ParGoForConditionalGeneration, processor: ParGoProcessor, conversation: Conversation, answer: str) -> Asked:
+    """A conversation of one picture, the question at its end, and an answer.
+
+    Raises:
+        AttributionError: for a conversation of no picture, or of several.
+        ConversationError: for one that is too long or refused by the template, or an answer without a token.
+        PictureError: for a picture that cannot be used.
+    """
+    inputs = processor.prompts([conversation]).to(model.device)
+    prompt, image = rated_prompt(processor.chat_format, conversation, answer), processor.image_token_id
+    if (pictures := prompt.ids.count(image)) != 1:
+        raise AttributionError(f"the conversation shows {pictures} pictures; what an answer comes from is told of one.")
+    num_tokens = int((inputs["input_ids"] == image).sum())
+    row = [token for one in prompt.ids for token in ([one] * num_tokens if one == image else [one])]
+    most = max_positions(model.config.text_config)
+    if most is not None and len(row) > most:
+        raise ConversationError(f"the question with its answer has {len(row)} tokens and the language model takes {most}.")
+    ids = torch.tensor([row], device=model.device)
+    seen: Any = model.get_image_features(inputs["pixel_values"], tile_counts=inputs.get("tile_counts"))
+    words = model.get_input_embeddings()(ids)
+    embeddings = model.model.insert_image_tokens(ids, words, seen.pooler_output.flatten(0, 1)[None])[0]
+    return Asked(embeddings, (ids[0] == image).nonzero()[:, 0], ids[0, -prompt.rated :], seen.last_hidden_state, inputs)
+
+
+def answered(
+    model: ParGoForConditionalGeneration,
+    embeddings: torch.Tensor,
+    answer: torch.Tensor,
+    mask: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """How likely an answer is behind each of several prompts.
+
+    Args:
+        embeddings: ``[rows, L, C]``, the answer at their ends.
+        answer: int64 ``[A]``.
+        mask: int64 ``[rows, L]``, 0 for tokens that nobody may see; places are counted all the same.
+
+    Returns:
+        The log-probability of the whole answer, fp32 ``[rows]`` in nats, and whether each of its tokens is the likeliest one
+        where it stands, bool ``[rows]``: then it is what is said greedily.
+    """
+    given: dict[str, Any] = {"attention_mask": torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device)}
+    if mask is not None:
+        places = torch.arange(embeddings.shape[1], device=embeddings.device).expand(len(embeddings), -1)
+        given = {"attention_mask": mask, "position_ids": places}
+    out = model(inputs_embeds=embeddings, use_cache=False, logits_to_keep=len(answer) + 1, **given)
+    logits = out.logits[:, :-1].float()
+    wanted = answer.to(logits.device).expand(len(logits), -1)
+    log_probability = logits.log_softmax(dim=-1).gather(-1, wanted[..., None])[..., 0].sum(dim=-1)
+    # it stands for a picture that is given, and nothing that is said
+    spoken = logits.detach().clone()
+    spoken[..., model.config.image_token_id] = float("-inf")
+    return log_probability, (spoken.argmax(dim=-1) == wanted).all(dim=-1)
