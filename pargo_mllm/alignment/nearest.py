@@ -70,27 +70,36 @@ class WordSearch:
     def _peaks(self, unit: torch.Tensor, dtype: torch.dtype, non_negative: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """The best score of each group of words ``[groups, T]``, and how far off scores can be, ``[T]``, beside their own
         rounding."""
-        rounded = unit.to(dtype)
-        inverse, wide = self.inverse, torch.float64 if dtype == torch.float64 else torch.float32
-        mean, peaks, furthest = self.mean.to(wide), [], 0.0
-        for begin in range(0, len(self.table), self.chunk):
-            rows = self.table[begin : begin + self.chunk]
-            words = rows.to(wide, copy=True).sub_(mean).mul_(inverse[begin : begin + self.chunk, None].to(wide))
-            low = words.to(dtype)
-            if dtype not in self._rounded and dtype != wide:
-                furthest = max(furthest, float(torch.linalg.vector_norm(words.sub_(low), dim=1).amax()))
-            scores = _products(low, rounded)
+        tokens = unit.to(dtype)
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        mean, inverse = self.mean.to(wide), self.inverse[:, None].to(wide)
+        count, size = len(self.table), min(self.chunk, -(-len(self.table) // _GROUP) * _GROUP)
+        peaks = tokens.new_empty(-(-count // _GROUP), len(unit), dtype=_scored(tokens))
+        # the same memory for every piece: new pages cost more than what is written into them
+        words = tokens.new_empty(size, unit.shape[1], dtype=wide)
+        rounded = words if dtype == wide else torch.empty_like(words, dtype=dtype)
+        scores = peaks.new_zeros(size, len(unit))
+        furthest = 0.0
+        for begin in range(0, count, size):
+            rows = self.table[begin : begin + size]
+            torch.sub(rows, mean, out=words[: len(rows)])
+            words[: len(rows)] *= inverse[begin : begin + size]
+            # behind the last row
+            words[len(rows) :] = 0
+            if dtype != wide:
+                rounded.copy_(words)
+                if dtype not in self._rounded:
+                    furthest = max(furthest, float(torch.linalg.vector_norm(words.sub_(rounded), dim=1).amax()))
+            _products(rounded, tokens, scores)
             if not non_negative:
                 scores.abs_()
-            if len(scores) % _GROUP:
-                scores = torch.nn.functional.pad(scores, (0, 0, 0, -len(scores) % _GROUP))
-            peaks.append(scores.unflatten(0, (-1, _GROUP)).amax(dim=1))
+            groups = slice(begin // _GROUP, begin // _GROUP + -(-len(rows) // _GROUP))
+            torch.amax(scores.unflatten(0, (-1, _GROUP))[: groups.stop - groups.start], dim=1, out=peaks[groups])
         self._rounded.setdefault(dtype, furthest)
-        off = torch.linalg.vector_norm(unit - rounded.double(), dim=1)
+        off = torch.linalg.vector_norm(unit - tokens.double(), dim=1)
         summed = (unit.shape[1] + 8) * 2.0**-24
-        return torch.cat(peaks), (off + self._rounded[dtype] + off * self._rounded[dtype] + summed + _inputs_off(dtype)).to(
-            wide
-        )
+        error = off + (1 + off) * self._rounded[dtype] + summed + _inputs_off(dtype)
+        return peaks, error.to(wide)
 
     def _decide(self, unit: torch.Tensor, near: torch.Tensor, non_negative: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """The nearest words ``[T]`` of the groups ``near`` ``[groups, T]``, in fp64."""
@@ -102,9 +111,15 @@ class WordSearch:
         against_mean = unit @ self.mean.double()
         scores = unit.new_empty(rows.shape)
         size = max(1, PIECE // (_GROUP * self.table.shape[1]))
-        for part in torch.arange(len(rows), device=rows.device).split(size):
-            words = self.table[rows[part]].double()
-            scores[part] = torch.bmm(words, unit[token[part], :, None])[..., 0] - against_mean[token[part], None]
+        taken = self.table.new_empty(size * _GROUP, self.table.shape[1])
+        words = torch.empty_like(taken, dtype=torch.float64)
+        for begin in range(0, len(rows), size):
+            part = rows[begin : begin + size]
+            torch.index_select(self.table, 0, part.flatten(), out=taken[: part.numel()])
+            words[: part.numel()] = taken[: part.numel()]
+            groups = words[: part.numel()].unflatten(0, part.shape)
+            products = torch.bmm(groups, unit[token[begin : begin + size], :, None])[..., 0]
+            scores[begin : begin + size] = products - against_mean[token[begin : begin + size], None]
         scores *= self.inverse[rows]
         fits = (scores if non_negative else scores.abs()).where(there, -torch.inf)
         best = unit.new_full((len(unit),), -torch.inf).scatter_reduce(0, token, fits.amax(dim=1), "amax")
@@ -112,9 +127,8 @@ class WordSearch:
         nowhere = len(self.table)
         firsts = rows.where(good, nowhere).amin(dim=1)
         found = torch.full_like(best, nowhere, dtype=torch.int64).scatter_reduce(0, token, firsts, "amin")
-        cosines = torch.zeros_like(best).scatter_add(
-            0, token, scores.where(good & (rows == found[token, None]), 0.0).sum(dim=1)
-        )
+        said = scores.where(good & (rows == found[token, None]), 0.0).sum(dim=1)
+        cosines = torch.zeros_like(best).scatter_add(0, token, said)
         return found.where(found < nowhere, -1), cosines
 
 
@@ -127,11 +141,16 @@ def _fast_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if has_bf16 else torch.float32
 
 
-def _products(words: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    if words.is_cuda and words.dtype == torch.bfloat16:
-        # partial sums in bf16 would be off by more than is known
-        return torch.mm(words, tokens.T, out_dtype=torch.float32)
-    return words @ tokens.T
+def _scored(tokens: torch.Tensor) -> torch.dtype:
+    # on a GPU partial sums in bf16 would be off by more than is known
+    return torch.float32 if tokens.is_cuda and tokens.dtype == torch.bfloat16 else tokens.dtype
+
+
+def _products(words: torch.Tensor, tokens: torch.Tensor, scores: torch.Tensor) -> None:
+    if scores.dtype == tokens.dtype:
+        torch.mm(words, tokens.T, out=scores)
+    else:
+        torch.mm(words, tokens.T, out_dtype=scores.dtype, out=scores)
 
 
 def _roundoff(dtype: torch.dtype) -> float:

@@ -120,9 +120,10 @@ def embedding_mean(embeddings: torch.Tensor) -> torch.Tensor:
 
 
 def _norms(part: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-    rows = part.double()
-    norms = torch.linalg.vector_norm(rows - mean, dim=1)
-    return norms.where(norms > _NOTHING * torch.linalg.vector_norm(rows, dim=1), 0.0)
+    rows = part.to(torch.float64, copy=True)
+    least = _NOTHING * torch.linalg.vector_norm(rows, dim=1)
+    norms = torch.linalg.vector_norm(rows.sub_(mean), dim=1)
+    return norms.where(norms > least, 0.0)
 
 
 def _can_be_read(name: str, text: str) -> bool:

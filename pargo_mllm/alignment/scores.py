@@ -1,0 +1,122 @@
+"""How well patches and words agree: the cosine of tokens and their labels' words, and how often the nearest word is right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from pargo_mllm.alignment.errors import AlignmentError, check_finite
+
+
+@dataclass(frozen=True)
+class WordScores:
+    """Of all tokens that were looked at.
+
+    Args:
+        tokens: with a label; figures below are over these.
+        unlabelled: without any.
+        alignment: the mean cosine of a token and that of its labels' words which lies closest.
+        accuracy: the share whose nearest word, of all words of the set, is one of its labels.
+        class_mean: the same averaged over labels, each over its own tokens: common things do not count more.
+        most_frequent: the accuracy of saying the most frequent label always.
+        chance: the accuracy of saying any word of the set.
+        by_label: of each label that a token has, tokens that have it and how many of them are right.
+    """
+
+    tokens: int
+    unlabelled: int
+    alignment: float
+    accuracy: float
+    class_mean: float
+    most_frequent: float
+    chance: float
+    by_label: dict[str, tuple[int, int]]
+
+
+class WordScoring:
+    """Scores of tokens that come picture by picture.
+
+    Args:
+        names: of the set's labels.
+        vectors: ``[labels, C]``, each label's word (:meth:`Spelling.vectors`).
+        mean: ``[C]``, taken from tokens and words first; none by default.
+    """
+
+    def __init__(self, names: Sequence[str], vectors: torch.Tensor, mean: torch.Tensor | None = None):
+        if len(names) != len(vectors):
+            raise ValueError(f"{len(names)} names and {len(vectors)} vectors.")
+        self.names, self.mean = tuple(names), mean
+        self.words = _directions(vectors, mean)
+        self._tokens = self._unlabelled = self._right = 0
+        self._closeness = self._chance = 0.0
+        self._of_label = torch.zeros(len(names), dtype=torch.int64)
+        self._right_of_label = torch.zeros(len(names), dtype=torch.int64)
+
+    @property
+    def width(self) -> int:
+        """Of the tokens that can be compared: features of another width, before a projector, cannot."""
+        return self.words.shape[1]
+
+    @torch.no_grad()
+    def add(self, tokens: torch.Tensor, labels: torch.Tensor) -> None:
+        """Take in tokens ``[..., T, C]`` and what each shows ``[..., T, labels]``, more than 0 for its labels
+        (:func:`~pargo_mllm.alignment.labels.token_labels`).
+
+        Raises:
+            AlignmentError: for tokens that are not finite.
+        """
+        rows = tokens.reshape(-1, tokens.shape[-1])
+        has = labels.reshape(-1, labels.shape[-1]).to(rows.device) > 0
+        if rows.shape[1] != self.width or has.shape != (len(rows), len(self.names)):
+            shapes = f"tokens {list(tokens.shape)} and labels {list(labels.shape)}"
+            raise ValueError(f"{shapes} do not fit {len(self.names)} words {self.width} wide.")
+        check_finite(rows, "tokens")
+        labelled = has.any(dim=1)
+        rows, has = rows[labelled], has[labelled]
+        self._unlabelled += int((~labelled).sum())
+        if not len(rows):
+            return
+        cosines = _directions(rows, self.mean) @ self.words.to(rows.device).T
+        right = has.gather(1, cosines.argmax(dim=1, keepdim=True))[:, 0]
+        self._tokens += len(rows)
+        self._right += int(right.sum())
+        self._closeness += float(cosines.where(has, -torch.inf).amax(dim=1).sum())
+        self._chance += float(has.double().mean(dim=1).sum())
+        self._of_label += has.sum(dim=0).cpu()
+        self._right_of_label += (has & right[:, None]).sum(dim=0).cpu()
+
+    def scores(self) -> WordScores:
+        """Of all tokens so far.
+
+        Raises:
+            AlignmentError: if none of them had a label.
+        """
+        if not self._tokens:
+            raise AlignmentError(
+                f"none of the {self._unlabelled} tokens has a label: their patches show none of the things that are named, or "
+                "less of one than the threshold; give data with regions, or a lower threshold."
+            )
+        seen = self._of_label > 0
+        return WordScores(
+            tokens=self._tokens,
+            unlabelled=self._unlabelled,
+            alignment=self._closeness / self._tokens,
+            accuracy=self._right / self._tokens,
+            class_mean=float((self._right_of_label[seen] / self._of_label[seen]).double().mean()),
+            most_frequent=int(self._of_label.max()) / self._tokens,
+            chance=self._chance / self._tokens,
+            by_label={
+                name: (int(count), int(right))
+                for name, count, right in zip(self.names, self._of_label, self._right_of_label, strict=True)
+                if count
+            },
+        )
+
+
+def _directions(rows: torch.Tensor, mean: torch.Tensor | None) -> torch.Tensor:
+    values = rows.double()
+    if mean is not None:
+        values = values - mean.to(values.device)
+    return torch.nn.functional.normalize(values, dim=1)
