@@ -35,7 +35,7 @@ def open_corpus(
     image_root: str | os.PathLike | None = None,
     views: int = 0,
     seed: int = 0,
-    regions: str | os.PathLike | None = None,
+    regions: RegionFile | str | os.PathLike | None = None,
 ) -> Corpus:
     """The corpus that ``source`` names: a path to one of :data:`FORMS`, or generated scenes.
 
@@ -69,11 +69,12 @@ def open_corpus(
     if isinstance(scenes, Scenes):
         _refuse(image_root, str(scenes))
         if regions is not None:
-            raise CorpusError(f"regions={regions}: {scenes} know what is where in them; leave it out.")
+            given = regions.path if isinstance(regions, RegionFile) else regions
+            raise CorpusError(f"regions={given}: {scenes} know what is where in them; leave it out.")
         return SceneCorpus(scenes, stage, split)
     path = Path(source)  # type: ignore[arg-type]
     try:
-        known = None if regions is None else RegionFile(regions)
+        known = regions if regions is None or isinstance(regions, RegionFile) else RegionFile(regions)
         return _at(path, stage, split, held_out, prompt, index_folder, image_root, views, seed, known)
     except OSError as error:
         raise CorpusError(f"{path} cannot be read: {error}") from error

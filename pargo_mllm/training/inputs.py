@@ -15,6 +15,7 @@ from pargo_mllm.data.feeding.collation import RowCollator
 from pargo_mllm.data.feeding.encoding import ExampleEncoder, TrainingSet
 from pargo_mllm.data.feeding.order import LengthGrouped, SampleOrder
 from pargo_mllm.data.open_corpus import is_list, open_corpus
+from pargo_mllm.data.sources.region_file import RegionFile
 from pargo_mllm.processing import ParGoProcessor
 from pargo_mllm.training.recipes import DataPart, Recipe, RecipeError
 
@@ -33,12 +34,14 @@ class OpenedData:
         weights: how often each is drawn from; None for in proportion to their sizes.
         held_out: what training never sees; empty where nothing is held out.
         names: of what is trained on, as it was asked for.
+        regions: what is where in the pictures, where a file says it.
     """
 
     train: tuple[Corpus, ...]
     weights: tuple[float, ...] | None
     held_out: tuple[Corpus, ...]
     names: tuple[str, ...] = ()
+    regions: RegionFile | None = None
 
     def __len__(self) -> int:
         """Examples of one epoch."""
@@ -50,6 +53,9 @@ class OpenedData:
 
     def counts(self) -> list[dict[str, Any]]:
         """What became of every entry of each source, as JSON: ``used + held_out + skipped = entries`` for each kind."""
+        sources: list[tuple[str, Corpus | RegionFile]] = list(zip(self.names, self.train, strict=True))
+        if self.regions is not None:
+            sources.append((str(self.regions.path), self.regions))
         return [
             {
                 "source": name,
@@ -60,10 +66,10 @@ class OpenedData:
                         "held_out": tally.other_side,
                         "skipped": dict(tally.skipped),
                     }
-                    for kind, tally in corpus.tallies.items()
+                    for kind, tally in source.tallies.items()
                 },
             }
-            for name, corpus in zip(self.names, self.train, strict=True)
+            for name, source in sources
         ]
 
     def describe(self) -> str:
@@ -100,13 +106,17 @@ def open_data(recipe: Recipe) -> OpenedData:
 
     Raises:
         CorpusError, FolderError: if it cannot be opened.
-        RecipeError: for ``eval_steps`` where nothing is held out, or ``image_root`` without a LLaVA list.
+        RecipeError: for ``eval_steps`` where nothing is held out, ``image_root`` without a LLaVA list, or ``patch_labels`` for
+            scenes alone.
     """
     assert recipe.data is not None
     train, held_out = [], []
+    regions = _regions(recipe)
     for part in recipe.data:
         settings: dict[str, Any] = {"held_out": recipe.held_out, "views": recipe.views, "seed": recipe.seed}
         settings["image_root"] = part.image_root or (recipe.image_root if _is_list(part) else None)
+        # scenes know what is where in them
+        settings["regions"] = regions if isinstance(part.source, Path) else None
         train.append(open_corpus(part.source, recipe.stage, "train", **settings))
         if recipe.eval_steps is not None:
             held_out += _opened_test(part.source, recipe, settings)
@@ -121,7 +131,16 @@ def open_data(recipe: Recipe) -> OpenedData:
         )
     weights = None if recipe.data[0].weight is None else tuple(part.weight for part in recipe.data)
     names = tuple(map(str, recipe.data))
-    return OpenedData(tuple(train), weights, tuple(held_out), names)  # type: ignore[arg-type]
+    return OpenedData(tuple(train), weights, tuple(held_out), names, regions)  # type: ignore[arg-type]
+
+
+def _regions(recipe: Recipe) -> RegionFile | None:
+    """What the patch loss learns from, where it is asked for."""
+    if recipe.patch_labels is None or not recipe.patch_weight:
+        return None
+    if not any(isinstance(part.source, Path) for part in recipe.data or ()):
+        raise RecipeError(f"patch_labels={recipe.patch_labels}: scenes know what is where in them; leave it out.")
+    return RegionFile(recipe.patch_labels)
 
 
 def _is_list(part: DataPart) -> bool:
@@ -176,16 +195,16 @@ def _length(corpora: list[Corpus], corpus: int, index: int) -> int:
     return corpora[corpus].length_hint(index)
 
 
-def tokens_an_example(inputs: TrainingInputs) -> float:
-    """Read a few examples as training will: their tokens, on average.
+def first_items(inputs: TrainingInputs) -> list[dict[str, Any]]:
+    """A few examples as training will read them, those that can be used.
 
     Raises:
-        RecipeError: if none of them can be used.
+        RecipeError: if none of them can.
     """
     items = [inputs.train[position] for position in range(min(PROBE, len(inputs.train)))]
-    usable = [len(item["packed"]) for item in items if "skipped" not in item]
+    usable = [item for item in items if "skipped" not in item]
     if not usable:
         name, reason = items[0]["skipped"]
         reasons = counted(Counter(item["why"] for item in items))
         raise RecipeError(f"--data: none of the first {len(items)} examples can be used{reasons}; {name}: {reason}")
-    return sum(usable) / len(usable)
+    return usable

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pargo_mllm.alignment.patch_labels import HARD, PatchLabeller
 from pargo_mllm.alignment.vocabulary import embedding_mean
 from pargo_mllm.data.corpus import Corpus, CorpusError, shown
+from pargo_mllm.data.feeding.patch_labels import PATCHES, PatchLabels
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.training.inputs import PROBE, OpenedData
 from pargo_mllm.training.recipes import Recipe, RecipeError
@@ -18,17 +19,24 @@ def check_regions(recipe: Recipe, data: OpenedData) -> None:
     """Refuse a patch loss on data of which nobody says what is where.
 
     Raises:
-        RecipeError: naming the parts of the data that show pictures and know nothing of them.
+        RecipeError: naming the parts of the data that show pictures and know nothing of the first ones.
     """
     if not recipe.patch_weight:
         return
     lacking = [shown(name) for name, corpus in zip(data.names, data.train, strict=True) if _knows(corpus) is False]
-    if lacking:
+    if not lacking:
+        return
+    needs = f"patch_weight={recipe.patch_weight:g} needs to know what is where in the pictures"
+    if data.regions is not None:
         raise RecipeError(
-            f"patch_weight={recipe.patch_weight:g} needs to know what is where in the pictures, and nobody says it of those in "
-            f"{', '.join(lacking)}. Scenes know it, and COCO-style folders with instances.json; of other pictures give "
-            "--patch-labels FILE, as pargo data patches writes it; or leave patch_weight out."
+            f"{needs}, and {data.regions.path} says nothing of those of the first {PROBE} examples in {', '.join(lacking)}: "
+            "pictures must be called there as they are in the data."
         )
+    raise RecipeError(
+        f"{needs}, and nobody says it of those of the first {PROBE} examples in {', '.join(lacking)}. Scenes know it, and "
+        "COCO-style folders with instances.json; of other pictures give --patch-labels FILE, as pargo data patches writes it; or "
+        "leave patch_weight out."
+    )
 
 
 def patch_words(
@@ -65,17 +73,36 @@ def patch_words(
     )
 
 
+def labels_found(recipe: Recipe, items: Sequence[dict[str, Any]]) -> str:
+    """A line on how many tokens of the first examples have a label.
+
+    Raises:
+        RecipeError: if none has: there would be nothing to learn.
+    """
+    found: list[PatchLabels] = [item[PATCHES] for item in items if PATCHES in item]
+    tokens = sum(one.weights.shape[0] * one.weights.shape[1] for one in found)
+    labelled = sum(one.counted() for one in found)
+    if found and not labelled:
+        unspelled = sorted({word for one in found for word in one.unspelled})
+        why = f"; the tokenizer has no tokens for {', '.join(map(shown, unspelled[:5]))}" if unspelled else ""
+        raise RecipeError(
+            f"patch_weight={recipe.patch_weight:g}: no token of the first {len(items)} examples' pictures has a label{why}. "
+            f"Where things are small, a lower patch_threshold than {recipe.patch_threshold:g} of what a token reads helps."
+        )
+    return f"patch loss: {labelled:,} of {tokens:,} tokens of the first {len(items)} examples' pictures have a label, or may"
+
+
 def _knows(corpus: Corpus) -> bool | None:
-    """Whether any of its first examples with pictures says what is in them; None where none of them has pictures."""
+    """Whether anything is known to be in the pictures of its first examples; None where none of them has pictures."""
     found = None
     for index in range(min(PROBE, len(corpus))):
         try:
             example = corpus[index]
-        except CorpusError:
+            if any(regions() for regions in example.regions or ()):
+                return True
+        except (CorpusError, OSError):
             # counted where it is trained on
             continue
-        if example.regions is not None:
-            return True
         if example.pictures:
             found = False
     return found

@@ -26,10 +26,10 @@ from pargo_mllm.model_files import told
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
 from pargo_mllm.training.feature_store import FeatureStore, encode_corpus
-from pargo_mllm.training.inputs import OpenedData, open_data, tokens_an_example, training_inputs
+from pargo_mllm.training.inputs import OpenedData, first_items, open_data, training_inputs
 from pargo_mllm.training.memory import MemoryEstimate, estimate_memory, meta_model
 from pargo_mllm.training.needs import check_lengths, check_projector_options, memory_problem, workers_problem
-from pargo_mllm.training.patch_words import check_regions, patch_words
+from pargo_mllm.training.patch_words import check_regions, labels_found, patch_words
 from pargo_mllm.training.recipes import Recipe, RecipeError
 from pargo_mllm.training.stages import prepare, stage1, stage2
 from pargo_mllm.training.start import Start, start_of
@@ -166,7 +166,10 @@ def _train(
     encode = _encoding(recipe, model, processor, settings.bf16, processes, cache)
     label, patches = patch_words(recipe, model, processor, settings.steps, say)
     inputs = training_inputs(recipe, data, processor, settings.steps, encode, _layout(recipe, model, say), label)
-    tokens = tokens_an_example(inputs) * settings.batch_size
+    items = first_items(inputs)
+    if patches is not None:
+        say(labels_found(recipe, items))
+    tokens = sum(len(item["packed"]) for item in items) / len(items) * settings.batch_size
     say(
         f"{settings.steps:,} steps of {settings.batch_size} examples of {len(data):,}, about {tokens:,.0f} tokens a step "
         "(padding left out)"

@@ -1,6 +1,7 @@
 """pargo train with the patch loss: what is logged, what goes on, what is refused; and without it, what it was before."""
 
 import json
+import shutil
 
 import pytest
 
@@ -81,8 +82,40 @@ def test_data_of_which_nobody_knows_what_is_where_is_named(root, tmp_path, capsy
     mixture = f"[{root / 'photographs'}, {tmp_path / 'unknown'}, scenes]"
     assert train("mini-stage1", "--model", root / "plain", "--data", mixture, "--dry-run", *ON) == 2
     said = capsys.readouterr().err
-    assert f"nobody says it of those in {tmp_path / 'unknown'}. Scenes know it" in said
+    assert f"nobody says it of those of the first 64 examples in {tmp_path / 'unknown'}. Scenes know it" in said
     assert str(root / "photographs") not in said.splitlines()[-1]
+
+
+def test_a_file_says_what_is_where(root, tmp_path, capsys):
+    """What instances.json says, by another way; and files that say nothing of the data's pictures, or nothing that is read."""
+    boxes = json.loads((root / "photographs" / "instances.json").read_text())
+    names = {category["id"]: category["name"] for category in boxes["categories"]}
+    lines = []
+    for image in boxes["images"]:
+        own = [one for one in boxes["annotations"] if one["image_id"] == image["id"]]
+        corners = [(x, y, x + width, y + height) for x, y, width, height in (one["bbox"] for one in own)]
+        regions = [{"labels": [[names[one["category_id"]]]], "box": box} for one, box in zip(own, corners, strict=True)]
+        lines.append({"image": image["file_name"], "size": [image["width"], image["height"]], "regions": regions})
+    file = tmp_path / "regions.jsonl"
+
+    def with_file(lines, *more):
+        file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        labels = ("--patch-labels", file, "--steps", "2", "--save-steps", "null")
+        return train(*mini1(root / "photographs", tmp_path / "out", *ON, *labels, *more))
+
+    assert with_file([{**line, "image": f"other/{line['image']}"} for line in lines]) == 2
+    assert f"{file} says nothing of those of the first 64 examples in {root / 'photographs'}" in capsys.readouterr().err
+    unheard = {"labels": [["zebra"]], "box": [0, 0, 120, 90]}
+    assert with_file([{**line, "regions": [unheard]} for line in lines]) == 2
+    assert "has a label; the tokenizer has no tokens for zebra" in capsys.readouterr().err
+    assert with_file(lines, "--data", "scenes") == 2
+    assert f"patch_labels={file}: scenes know what is where in them" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / ".out.partial")
+    assert with_file(lines) == 0
+    assert f"{file}: of 9 pictures 9 used" in capsys.readouterr().out
+    assert train(*mini1(root / "photographs", tmp_path / "own", *ON, "--steps", "2", "--save-steps", "null")) == 0
+    assert losses(tmp_path / "out") == losses(tmp_path / "own")
+    assert changed(tmp_path / "out", tmp_path / "own") == set()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The patch loss in training: equal to the loss written out by hand, however a step is divided; nothing of it where it is off."""
+"""The patch loss in training: equal to the loss written out by hand, however a step is divided."""
 
 from dataclasses import replace
 
@@ -10,7 +10,6 @@ from pargo_mllm.alignment.patch_labels import PatchLabeller
 from pargo_mllm.alignment.vocabulary import embedding_mean
 from pargo_mllm.data.feeding.collation import RowCollator
 from pargo_mllm.data.feeding.encoding import ExampleEncoder
-from pargo_mllm.projectors.attention import attention_kept
 from pargo_mllm.training.stages import stage1
 from pargo_mllm.training.trainer.patch_alignment import PatchAlignment
 from pargo_mllm.training.trainer.settings import StageSettings
