@@ -14,7 +14,7 @@ def add_parser(commands) -> None:
     """Add the command with its actions."""
     data = commands.add_parser("data", help="prepare, convert, mix and describe training data")
     actions = data.add_subparsers(metavar="action", dest="action", required=True)
-    for add in (_list, _prepare, _mixture, _convert, _card):
+    for add in (_list, _prepare, _mixture, _convert, _patches, _card):
         add(actions)
 
 
@@ -110,6 +110,56 @@ def _convert(actions) -> None:
     convert.set_defaults(module="pargo_mllm.commands.data.convert")
 
 
+def _patches(actions) -> None:
+    patches = actions.add_parser(
+        "patches",
+        allow_abbrev=False,
+        help="say what is where in pictures: labels of patches, from boxes and masks with names",
+        description="Write a file of what is where in pictures, a line of JSON a picture, from what annotators or a detector say "
+        "of them: labels of patches, for training with patch_weight and for pargo align. Or check such a file.",
+    )
+    patches.add_argument(
+        "data",
+        type=no_empty,
+        metavar="DATA",
+        help="where the pictures are: a LLaVA list, a prepared or COCO-style folder, shards, or a folder of pictures",
+    )
+    said = patches.add_mutually_exclusive_group(required=True)
+    said.add_argument("--instances", type=path, metavar="FILE", help="COCO's instances.json: masks, or boxes where it has none")
+    said.add_argument(
+        "--regions",
+        type=path,
+        metavar="FILE",
+        help="Visual Genome's region_descriptions.json: the content words of each phrase",
+    )
+    said.add_argument(
+        "--detections",
+        type=path,
+        metavar="FILE",
+        help="what a detector found: COCO's results, or {picture: {size, detections: [{label, box, frame, score}]}}",
+    )
+    said.add_argument("--check", type=path, metavar="FILE", help="a file that was written so, or by hand; nothing is written")
+    patches.add_argument("--out", type=path, metavar="FILE.jsonl", help="the file, which must not be there yet")
+    patches.add_argument(
+        "--categories",
+        type=path,
+        metavar="FILE",
+        help="what COCO's results call their categories: an instances.json, [{id, name}] or {id: name}",
+    )
+    patches.add_argument(
+        "--min-score", type=_share, metavar="S", help="leave out detections that are less sure, 0 to 1 (default: 0)"
+    )
+    patches.add_argument(
+        "--synonyms", type=path, metavar="FILE", help='other names of things, as JSON: {"bicycle": ["bike", "cycle"]}'
+    )
+    patches.add_argument("--image-root", type=path, metavar="DIR", help="where a LLaVA list has its pictures, as in training")
+    patches.add_argument(
+        "--model", type=path, metavar="DIR", help="name the labels that this model's tokenizer has no tokens for"
+    )
+    patches.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    patches.set_defaults(module="pargo_mllm.commands.data.patches")
+
+
 def _card(actions) -> None:
     card = actions.add_parser(
         "card",
@@ -134,6 +184,16 @@ def _card(actions) -> None:
     card.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     add_engine_options(card)
     card.set_defaults(module="pargo_mllm.commands.data.card")
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} must be a number from 0 to 1")
+    return value
 
 
 def _language(text: str) -> str:

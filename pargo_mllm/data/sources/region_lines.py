@@ -30,6 +30,8 @@ MAX_REGIONS, MAX_POINTS, MAX_MASKS = 4096, 2**17, 2**30
 MAX_NAME, MAX_NAMES, MAX_LABELS = 200, 100, 100
 # pixels of a side; no number is further away
 MAX_SIDE = 10**6
+# pixels that a box may leave its picture by, for numbers begin at 0 or at 1, and are rounded; it is cut off there
+SLACK = 1.0
 # pixels: two numbers nearer than that may be one once they are written
 _THINNEST = 0.02
 
@@ -41,6 +43,7 @@ NO_LABEL = "regions without a label, or with one that is no text"
 LONG_LABEL = f"regions with a name of more than {MAX_NAME} characters, or more than {MAX_LABELS} labels"
 NO_SHAPE = "regions that have not one of box, polygons and mask"
 NO_BOX = "regions whose box is no four numbers"
+OUTSIDE = "regions whose box leaves the picture by more than a pixel"
 NO_POLYGON = "regions whose polygons are no lists of x and y of three points or more"
 NO_MASK = "regions whose mask is no size with runs that fill it"
 NO_AREA = "regions that are reversed or cover nothing of the picture"
@@ -175,7 +178,8 @@ def _box(told: Any, size: tuple[float, float]) -> Box:
         raise UnusableRegion(NO_BOX)
     x1, y1, x2, y2 = numbers
     width, height = size
-    # cut off at the picture's border
+    if min(x1, y1, width - x2, height - y2) < -SLACK:
+        raise UnusableRegion(OUTSIDE)
     box = (max(x1 / width, 0.0), max(y1 / height, 0.0), min(x2 / width, 1.0), min(y2 / height, 1.0))
     if not ((box[2] - box[0]) * width >= _THINNEST and (box[3] - box[1]) * height >= _THINNEST):
         raise UnusableRegion(NO_AREA)

@@ -166,7 +166,7 @@ class ShardCorpus:
         places = [(int(offset), int(size)) for offset, size in row["pictures"] if offset]
         conversation = self._conversation(shard, row, len(places), name)
         pictures = tuple(partial(self._picture, number, place, f"{name}, picture {n}") for n, place in enumerate(places))
-        regions = regions_of(self.regions, names_of_pictures(row["key"], len(places)))
+        regions = regions_of(self.regions, _picture_names(row))
         return Example(name, (conversation,), pictures, regions=regions)
 
     def raw(self, index: int) -> RawSample:
@@ -197,6 +197,15 @@ class ShardCorpus:
             CorpusError: if the shard is not the one that was opened.
         """
         return self._find(index)[1]["key"].decode("utf-8", "replace")
+
+    def picture_names(self, index: int) -> list[str]:
+        """What a region file calls the pictures of a sample.
+
+        Raises:
+            CorpusError: if the shard is not the one that was opened.
+        """
+        _, row = self._find(index)
+        return _picture_names(row)
 
     def offset(self, index: int) -> int:
         """Where the first member of a sample lies in its shard, in bytes."""
@@ -306,9 +315,8 @@ class _OpenShard:
         return content
 
 
-def names_of_pictures(key: bytes, count: int) -> list[str]:
-    """What a region file calls the pictures of a sample."""
-    name = key.decode("utf-8", "replace")
+def _picture_names(row: np.void) -> list[str]:
+    name, count = row["key"].decode("utf-8", "replace"), int(np.count_nonzero(row["pictures"][:, 0]))
     return [name] if count == 1 else [f"{name}.{number}" for number in range(count)]
 
 

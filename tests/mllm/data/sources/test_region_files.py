@@ -91,9 +91,12 @@ BAD_REGIONS = {
         )
     ],
     "regions that are reversed or cover nothing of the picture": [
-        *({**CAT, "box": box} for box in ([8, 0, 4, 8], [4, 0, 4, 8], [16, 0, 20, 8], [4, -9, 8, 0], [4, 0, 4.001, 8])),
+        *({**CAT, "box": box} for box in ([8, 0, 4, 8], [4, 0, 4, 8], [16, 0, 17, 8], [4, -1, 8, 0], [4, 0, 4.001, 8])),
         {"labels": ["cat"], "polygons": [[20, 0, 30, 0, 30, 5]]},
         {"labels": ["cat"], "mask": {"size": [2, 2], "counts": [4]}},
+    ],
+    "regions whose box leaves the picture by more than a pixel": [
+        *({**CAT, "box": box} for box in ([4, 0, 8, 9.1], [-1.1, 0, 8, 8], [0, 0, 1000, 1000], [0, -2, 8, 8]))
     ],
     "regions whose polygons are no lists of x and y of three points or more": [
         *(

@@ -1,0 +1,1 @@
+"""Labels of patches: from what others say is where in pictures to a file of regions."""
