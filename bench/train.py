@@ -3,6 +3,7 @@
     python bench/train.py                             the paper's sizes, stages 1 and 2, on one GPU
     python bench/train.py --size tiny                 what two CPU cores can do
     python bench/train.py --stage 1 --pictures 16     another micro-batch
+    python bench/train.py --stage 1 --projector linear   what the patch loss adds to a step: see the last way
     python bench/train.py --list                      sizes, lengths and ways
 
 Encoder, projector and language model with random weights, forward, backward and AdamW on one micro-batch that was made
@@ -34,7 +35,7 @@ from bench.contest.records import ROOT, Environment, ResultFile, environment, sl
 from bench.contest.timing import Meter, caveats, copy_bandwidth, matmul_rate, meter_for
 from bench.problems.training import LENGTHS, ROW_LENGTH, SIZES, STAGE_LENGTHS, TrainingProblem
 from bench.shown import plots, report
-from bench.workloads.trainee import WAYS
+from bench.workloads.trainee import PATCHED, WAYS
 from bench.workloads.training_step import measure_training, memory_estimate, needed_bytes
 
 GIB = 2**30
@@ -91,6 +92,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="print sizes, lengths and ways, and what can run here")
     parser.add_argument("--size", default="paper", choices=SIZES, metavar="NAME", help=f"{', '.join(SIZES)}; default: paper")
     parser.add_argument("--language-layers", type=positive, help="layers of the language model, in place of the size's")
+    parser.add_argument("--projector", default="pargo", choices=("pargo", "linear"), help="default: pargo")
     parser.add_argument("--stage", type=int, nargs="+", choices=(1, 2), default=(1, 2), help="default: both")
     parser.add_argument("--pictures", type=positive, default=8, help="of the micro-batch, with all that is said; default: 8")
     parser.add_argument("--lengths", choices=LENGTHS, help="of what is said; default: captions in stage 1, else conversations")
@@ -135,6 +137,7 @@ def chosen_problems(args: argparse.Namespace) -> list[TrainingProblem]:
             row_length=args.row_length,
             gradient_checkpointing=args.gradient_checkpointing,
             dry=args.dry_run,
+            projector=args.projector,
         )
         for stage in args.stage
     ]
@@ -179,7 +182,7 @@ def choices(place: Place, args: argparse.Namespace) -> str:
     lines = [f"size {name}: {size.about}" for name, size in SIZES.items()]
     lines += [f"lengths {name}: {distribution.about}" for name, distribution in LENGTHS.items()]
     lines.append("ways (the projector's attention, rows, the language model's attention):")
-    for way in WAYS:
+    for way in (*WAYS, PATCHED):
         reason = way.why_not_here(place)
         lines.append(f"  {way}" + (f" [not here: {reason}]" if reason else ""))
     for problem in chosen_problems(args):

@@ -115,8 +115,8 @@ def _patches(actions) -> None:
         "patches",
         allow_abbrev=False,
         help="say what is where in pictures: labels of patches, from boxes and masks with names",
-        description="Write a file of what is where in pictures, a line of JSON a picture, from what annotators or a detector say "
-        "of them: labels of patches, for training with patch_weight and for pargo align. Or check such a file.",
+        description="Write a file of what is where in pictures, a line of JSON a picture, from what annotators or a detector "
+        "say of them: labels of patches, for training with patch_weight and for pargo align. Or check such a file.",
     )
     patches.add_argument(
         "data",

@@ -9,10 +9,15 @@ from typing import Any, ClassVar
 
 import torch
 
+from pargo_mllm.alignment.labels import token_labels
+from pargo_mllm.alignment.origins import token_origins
 from pargo_mllm.configuration import ParGoConfig
 from pargo_mllm.data.feeding.conversations import EncodedConversation
 from pargo_mllm.data.feeding.packing import pack
+from pargo_mllm.data.feeding.patch_labels import PATCHES, PatchLabels
+from pargo_mllm.data.regions import Region, label_coverage
 from pargo_mllm.language.lora import LoraSettings
+from pargo_mllm.projectors import build_projector
 from pargo_mllm.training.recipes import load_recipe
 
 # (tokens of the question, tokens of the answer) of every conversation about a picture
@@ -21,6 +26,8 @@ Lengths = list[tuple[int, int]]
 # the first tokens of a vocabulary are special ones
 FIRST_WORD = 3
 CHARACTERS_A_TOKEN = 4.5
+# in a picture, as COCO's have on average seven; and how many names there are, COCO's 80
+THINGS, NAMES = 7, 80
 
 
 @dataclass(frozen=True)
@@ -31,12 +38,13 @@ class Size:
     architecture: dict[str, Any]
     lora: LoraSettings
 
-    def config(self, language_layers: int | None = None) -> ParGoConfig:
-        """The configuration; with another number of layers of the language model where one is given."""
+    def config(self, language_layers: int | None = None, projector: str = "pargo") -> ParGoConfig:
+        """The configuration; with another number of layers of the language model, or another projector, where one is given."""
         text = dict(self.architecture["text_config"])
         if language_layers is not None:
             text["num_hidden_layers"] = language_layers
-        return ParGoConfig(**{**self.architecture, "text_config": text})
+        kind = {**self.architecture["projector_config"], "projector_type": projector}
+        return ParGoConfig(**{**self.architecture, "text_config": text, "projector_config": kind})
 
 
 def _size(about: str, vision: dict, projector: dict, text: dict, lora_rank: int) -> Size:
@@ -149,11 +157,13 @@ class TrainingProblem:
     row_length: int = ROW_LENGTH
     gradient_checkpointing: bool = True
     dry: bool = False
+    projector: str = "pargo"
     op: ClassVar[str] = "training"
 
     def __str__(self) -> str:
         checkpointing = "gradient checkpointing" if self.gradient_checkpointing else "no gradient checkpointing"
-        return f"size {self.size}, stage {self.stage}: {self.pictures} pictures, {self.lengths}, {checkpointing}"
+        kind = "" if self.projector == "pargo" else f", projector {self.projector}"
+        return f"size {self.size}{kind}, stage {self.stage}: {self.pictures} pictures, {self.lengths}, {checkpointing}"
 
     @property
     def configuration(self) -> dict[str, Any]:
@@ -169,7 +179,7 @@ class TrainingProblem:
     @property
     def config(self) -> ParGoConfig:
         """The model's configuration."""
-        return self.model_size.config(self.language_layers)
+        return self.model_size.config(self.language_layers, self.projector)
 
     def said(self) -> list[Lengths]:
         """What is said about each picture."""
@@ -185,10 +195,13 @@ class TrainingProblem:
         return [before + sum(question + answer for question, answer in pairs) for pairs in self.said()]
 
     def examples(self) -> list[dict[str, Any]]:
-        """Items for a RowCollator: random pixels (standard normal, fp32), and random words in the numbers of :meth:`said`."""
+        """Items for a RowCollator: random pixels (standard normal, fp32), and random words in the numbers of :meth:`said`.
+
+        In stage 1 with labels of the tokens of pictures too, as the patch loss needs them.
+        """
         config, generator = self.config, torch.Generator().manual_seed(self.seed)
         side = config.vision_config.image_size
-        return [
+        items: list[dict[str, Any]] = [
             {
                 "packed": pack([self._conversation(config, *pair, generator) for pair in pairs], config.image_token_id),
                 "pixel_values": torch.randn(1, 3, side, side, generator=generator),
@@ -197,6 +210,10 @@ class TrainingProblem:
             }
             for number, pairs in enumerate(self.said())
         ]
+        if self.stage == 1:
+            for item in items:
+                item[PATCHES] = _labels(config, generator)
+        return items
 
     @staticmethod
     def _conversation(config: ParGoConfig, question: int, answer: int, generator: torch.Generator) -> EncodedConversation:
@@ -204,6 +221,26 @@ class TrainingProblem:
         words = torch.randint(FIRST_WORD, config.image_token_id, (question + answer,), generator=generator).tolist()
         ids = [1, *[config.image_token_id] * config.num_image_tokens, *words]
         return EncodedConversation(tuple(ids), tuple(position >= len(ids) - answer for position in range(len(ids))))
+
+
+def _labels(config: ParGoConfig, generator: torch.Generator) -> PatchLabels:
+    """Of a picture with :data:`THINGS` boxes of random places, sizes and names, a name one or two tokens."""
+    with torch.device("meta"):
+        projector = build_projector(config.projector_config)
+    patches = config.num_visual_tokens
+    side = math.isqrt(patches)
+    regions = []
+    for _ in range(THINGS):
+        (x1, x2), (y1, y2) = torch.rand(2, 2, generator=generator).sort(1).values.tolist()
+        regions.append(Region((str(_uniform(generator, 0, NAMES - 1)),), (x1, y1, x2, y2)))
+    covered = label_coverage(regions, (side, side))
+    words = tuple(
+        tuple(FIRST_WORD + (7 * int(name) + token) % (config.image_token_id - FIRST_WORD) for token in range(1 + int(name) % 2))
+        for name in covered
+    )
+    coverage = torch.stack([torch.from_numpy(one).float().flatten() for one in covered.values()])
+    origins = token_origins(projector, patches)
+    return PatchLabels(words, token_labels(coverage[None], origins.shares) * origins.local[:, None])
 
 
 def _uniform(generator: torch.Generator, least: int, most: int) -> int:

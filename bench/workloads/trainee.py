@@ -17,12 +17,16 @@ from bench.contest.provider import Place
 from bench.contest.timing import Step
 from bench.problems.training import TrainingProblem
 from bench.workloads.projector import BOUND, computed
+from pargo_mllm.alignment.labels import THRESHOLD
+from pargo_mllm.alignment.vocabulary import embedding_mean
 from pargo_mllm.data.feeding.collation import RowCollator
+from pargo_mllm.data.feeding.patch_labels import PATCHES
 from pargo_mllm.language.lora import add_lora
 from pargo_mllm.modeling import ParGoForConditionalGeneration
-from pargo_mllm.projectors.pargo import ParGoProjector
+from pargo_mllm.projectors.base import ProjectorPreTrainedModel
 from pargo_mllm.training.trainer.frozen_features import frozen_features
 from pargo_mllm.training.trainer.parts import freeze_all_but, part_of
+from pargo_mllm.training.trainer.patch_alignment import PatchAlignment
 
 # AdamW computes all it always does, and the weights stay: every step of every way computes on the same ones
 LEARNING_RATE = 0.0
@@ -32,11 +36,12 @@ WIDER = {torch.float32: torch.float64, torch.bfloat16: torch.float32}
 
 @dataclass(frozen=True)
 class TrainingWay:
-    """The projector's attention, how examples stand in rows, and the language model's attention."""
+    """The projector's attention, how examples stand in rows, the language model's attention, and the patch loss of stage 1."""
 
     projector: str
     rows: str
     attention: str = "sdpa"
+    patches: bool = False
 
     def why_not_here(self, place: Place) -> str | None:
         """Why it cannot run at this place, or None."""
@@ -52,7 +57,8 @@ class TrainingWay:
         return RowCollator(0, self.rows != "padded", row_length, layout)
 
     def __str__(self) -> str:
-        return f"{self.projector}, {self.rows}" + ("" if self.attention == "sdpa" else f", {self.attention}")
+        more = ("" if self.attention == "sdpa" else f", {self.attention}") + (", patch loss" if self.patches else "")
+        return f"{self.projector}, {self.rows}{more}"
 
 
 # the dense one first: its error is what the others are held to
@@ -65,6 +71,13 @@ WAYS = (
     TrainingWay("pargo", "documents", "flash_attention_2"),
     TrainingWay(BOUND, "packed"),
 )
+PATCHED = TrainingWay("pargo", "packed", patches=True)
+
+
+def ways_of(problem: TrainingProblem) -> tuple[TrainingWay, ...]:
+    """Those that are measured of a problem; a projector without attention has no ways to compute it."""
+    ways = WAYS if problem.projector == "pargo" else (DENSE, TrainingWay("pargo", "packed"))
+    return (*ways, PATCHED) if problem.stage == 1 else ways
 
 
 class Trainee:
@@ -93,8 +106,10 @@ class Trainee:
             if "lora_B" in name:
                 nn.init.normal_(weight, std=0.02)
         # PEFT keeps a frozen copy beside the one that it trains
-        projectors = (module for module in self.model.modules() if isinstance(module, ParGoProjector))
-        self.projector = next(module for module in projectors if module.query_tokens.requires_grad)
+        projectors = (module for module in self.model.modules() if isinstance(module, ProjectorPreTrainedModel))
+        self.projector = next(module for module in projectors if next(module.parameters()).requires_grad)
+        embeddings = self.base.get_input_embeddings().weight.detach()
+        self.patches = PatchAlignment(embeddings, embedding_mean(embeddings), 1.0, 1.0, 0.0, 1, 0, THRESHOLD, False)
         self.model.train()
         self.optimizer = torch.optim.AdamW(self.trained.values(), lr=LEARNING_RATE, fused=True)
 
@@ -108,13 +123,20 @@ class Trainee:
         states = (value for state in self.optimizer.state.values() for value in state.values())
         return sum(tensor.nbytes for tensor in (*self.model.parameters(), *self.model.buffers(), *states))
 
-    def batch(self, way: TrainingWay, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """The model's keyword arguments."""
+    def batch(self, way: TrainingWay, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """The model's keyword arguments, and the labels of pictures' tokens for a way with the patch loss."""
         batch = way.collator(self.problem.row_length)(examples)
         del batch["contents"]
-        return {name: tensor.to(self.place.device) for name, tensor in batch.items()}
+        labels = batch.pop(PATCHES, None)
+        inputs: dict[str, Any] = {name: tensor.to(self.place.device) for name, tensor in batch.items()}
+        if way.patches:
+            inputs[PATCHES] = {
+                name: value.to(self.place.device) if isinstance(value, torch.Tensor) else value
+                for name, value in labels.items()
+            }
+        return inputs
 
-    def step(self, way: TrainingWay, batch: dict[str, torch.Tensor]) -> Step:
+    def step(self, way: TrainingWay, batch: dict[str, Any]) -> Step:
         """The frozen encoder, forward, backward, and clipping with AdamW as a step of the meter."""
 
         def step(mark: Callable[[], None]) -> torch.Tensor:
@@ -134,7 +156,7 @@ class Trainee:
 
         return step
 
-    def results(self, way: TrainingWay, batch: dict[str, torch.Tensor], bf16: bool) -> tuple[float, Results]:
+    def results(self, way: TrainingWay, batch: dict[str, Any], bf16: bool) -> tuple[float, Results]:
         """The loss, and the gradients of the projector and of LoRA, without dropout.
 
         Args:
@@ -148,8 +170,8 @@ class Trainee:
             parts.setdefault(part_of(name), []).append(gradient)
         return loss.item(), list(parts.values())
 
-    def exact(self, batch: dict[str, torch.Tensor]) -> tuple[float, Results]:
-        """What the dense way gives in the next wider dtype."""
+    def exact(self, batch: dict[str, Any]) -> tuple[float, Results]:
+        """What the dense way gives in the next wider dtype, with the patch loss where the batch has its labels."""
         wider = WIDER[self.place.dtype]
         narrow = {weight: weight.dtype for weight in self.model.parameters()}
         for weight in narrow:
@@ -168,14 +190,19 @@ class Trainee:
         if self.place.on_cuda:
             torch.cuda.empty_cache()
 
-    def _encoded(self, batch: dict[str, torch.Tensor], bf16: bool) -> dict[str, torch.Tensor]:
+    def _encoded(self, batch: dict[str, Any], bf16: bool) -> dict[str, Any]:
         """The frozen encoder's features in place of the pixels, as the trainer puts them there."""
         rest = {name: tensor for name, tensor in batch.items() if name != "pixel_values"}
         return {**rest, "vision_features": frozen_features(self.base.model, batch["pixel_values"], bf16)}
 
-    def _loss(self, inputs: dict[str, torch.Tensor], bf16: bool) -> torch.Tensor:
+    def _loss(self, inputs: dict[str, Any], bf16: bool) -> torch.Tensor:
+        rest = {name: tensor for name, tensor in inputs.items() if name != PATCHES}
         with torch.autocast(self.place.device.type, torch.bfloat16, enabled=bf16):
-            return self.model(**inputs, use_cache=False).loss
+            outputs = self.model(**rest, use_cache=False)
+        if PATCHES not in inputs:
+            return outputs.loss
+        total, _ = self.patches.sums(outputs.image_hidden_states, inputs[PATCHES], None)
+        return outputs.loss + total / inputs[PATCHES]["counted"]
 
     @contextmanager
     def _computed(self, way: TrainingWay) -> Iterator[None]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from bench.contest.provider import Place
 from bench.contest.records import FAILED, OK, UNAVAILABLE, WRONG, Row
 from bench.problems.training import TrainingProblem
 from bench.workloads.projector import BOUND
-from bench.workloads.trainee import DENSE, WAYS, WIDER, Trainee, TrainingWay
+from bench.workloads.trainee import DENSE, WIDER, Trainee, TrainingWay, ways_of
 from pargo_mllm.data.feeding.contents import count_contents
 from pargo_mllm.training.memory import MemoryEstimate, estimate_memory, meta_model
 from pargo_mllm.training.stages import prepare
@@ -55,7 +56,7 @@ def measure_training(
     setting: Setting,
     say: Callable[[str], None] = lambda text: None,
     keep: Callable[[Row], None] = lambda row: None,
-    ways: tuple[TrainingWay, ...] = WAYS,
+    ways: tuple[TrainingWay, ...] | None = None,
 ) -> list[Row]:
     """Rows of every way: of the whole step, and of each of its parts. The dense way comes first: it judges the others."""
     say("building the model")
@@ -64,7 +65,7 @@ def measure_training(
     stage = Stage(problem, setting)
     say("verifying: the dense step in a wider dtype")
     failure = stage.ask()
-    entrants = [stage.entrant(way, failure) for way in ways]
+    entrants = [stage.entrant(way, failure) for way in ways or ways_of(problem)]
     return Contest(setting, str(DENSE).__eq__, say, keep).run(entrants, group, turn_calls=1)
 
 
@@ -77,16 +78,18 @@ class Stage:
         self.examples = problem.examples()
         self.contents = count_contents([item["packed"] for item in self.examples], [1] * len(self.examples))
         self.flops = StepFlops(problem.config, self.trainee.lora_parameters).step(self.contents)
-        self.loss = float("nan")
-        self.judge_gradients: AgainstDense | None = None
+        # with the patch loss, and without it
+        self.losses = dict.fromkeys((False, True), float("nan"))
+        self.judges: dict[bool, AgainstDense] = {}
 
     def ask(self) -> str | None:
         """Take the dense step in a wider dtype; returns what kept it from being taken, or None."""
         try:
-            self.loss, gradients = self.trainee.exact(self.trainee.batch(DENSE, self.examples))
+            for way in (DENSE, replace(DENSE, patches=True)) if self.problem.stage == 1 else (DENSE,):
+                self.losses[way.patches], gradients = self.trainee.exact(self.trainee.batch(way, self.examples))
+                self.judges[way.patches] = AgainstDense(gradients, str(DENSE))
         except Exception as error:
             return f"the dense step in a wider dtype, to compare with: {explain(error)}"
-        self.judge_gradients = AgainstDense(gradients, str(DENSE))
         return None
 
     def entrant(self, way: TrainingWay, failure: str | None) -> Entrant:
@@ -112,20 +115,21 @@ class Stage:
             row,
             self.trainee.step(way, batch),
             images=self.contents.num_pictures,
-            judge=None if bounds else self.judge,
+            judge=None if bounds else partial(self.judge, way.patches),
             trial=None if bounds else partial(self.trainee.results, way, batch, self.setting.place.half),
             parts=PARTS,
             finish=self.finish,
             tidy=self.trainee.tidy,
         )
 
-    def judge(self, row: Row, found: tuple[float, Results]) -> tuple[str, str]:
-        """Loss and gradients against the dense step in a wider dtype."""
-        assert self.judge_gradients is not None
+    def judge(self, patches: bool, row: Row, found: tuple[float, Results]) -> tuple[str, str]:
+        """Loss and gradients against the dense step in a wider dtype; with the patch loss, against the one that has it too."""
         loss, gradients = found
-        off, most = abs(loss - self.loss) / abs(self.loss), LOSS_BOUND[self.setting.place.dtype]
+        off, most = abs(loss - self.losses[patches]) / abs(self.losses[patches]), LOSS_BOUND[self.setting.place.dtype]
         row.details |= {"loss": loss, "loss_error": off}
-        verdict = self.judge_gradients(row, gradients)
+        # what a right way may be off by is what the dense one without it is
+        self.judges[patches].bound = self.judges[False].bound
+        verdict = self.judges[patches](row, gradients)
         # NaN compares false: it is never within a bound
         if verdict[0] in (OK, WRONG) and not off <= most:
             return WRONG, f"the loss is off by {off:.1e} of its size, at most {most:.0e}"
@@ -160,5 +164,6 @@ class Stage:
             "projector": way.projector,
             "rows": way.rows,
             "attention": way.attention,
+            "patch_loss": way.patches,
         }
         return row

@@ -15,10 +15,14 @@ from pargo_mllm.data.frames import Box
 #: 0...1 where it is padded; left and right are exchanged where it is mirrored.
 Window = tuple[float, float, float, float]
 WHOLE: Window = (0.0, 0.0, 1.0, 1.0)
-# a polygon is looked at on a raster of so many points along the longer side of the picture
-_RASTER = 1024
-# rasters that are kept, a megabyte at most each: a picture in tiles is asked for once a tile
-_KEPT = 64
+# polygons are looked at on a raster of so many lines and columns over the box around them
+_RASTER = 512
+# along the longer side of a picture that they are drawn on
+_SIDE = 1024
+# where in each pixel of a line is looked: by the golden ratio, so that no border of a polygon lies along a row of these places
+_PLACES = (np.arange(_RASTER) + 0.5) * ((5**0.5 - 1) / 2) % 1
+# rasters that are kept, a quarter of a megabyte each: a picture in tiles is asked for once a tile
+_KEPT = 256
 # a coordinate is at most so many widths or heights of the picture away
 _FARTHEST = 1e6
 
@@ -44,8 +48,19 @@ class Outline:
 
     @property
     def pixels(self) -> np.ndarray:
-        """bool ``[H, W]``: whether the middle of each pixel lies inside."""
-        return _raster(self)
+        """bool ``[H, W]``, the longer side 1,024: whether the middle of each pixel lies inside."""
+        width = max(1, round(_SIDE * min(1.0, self.aspect)))
+        height = max(1, round(_SIDE * min(1.0, 1 / self.aspect)))
+        return _drawn(self, WHOLE, width, np.full(height, 0.5))
+
+    @property
+    def around(self) -> Box | None:
+        """The box around what of it lies in the picture; None where nothing does."""
+        points = np.array([point for polygon in self.polygons for point in polygon]).reshape(-1, 2).clip(0, 1)
+        if not len(points) or not (points.max(axis=0) > points.min(axis=0)).all():
+            return None
+        (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
+        return (float(left), float(top), float(right), float(bottom))
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,8 +133,8 @@ class Region:
     def coverage(self, grid: tuple[int, int], window: Window = WHOLE) -> np.ndarray:
         """How much of each patch it covers, 0...1: float64 ``[rows, columns]``.
 
-        Exact for boxes and masks of pixels; polygons are exact on a raster of 1,024 points. A patch beyond the picture's border
-        is covered by nothing there.
+        Exact for boxes and masks of pixels; polygons are looked at on a raster of 512 x 512 points over the box around them. A
+        patch beyond the picture's border is covered by nothing there.
 
         Args:
             grid: rows and columns of patches.
@@ -137,13 +152,20 @@ class Region:
         if isinstance(self.shape, tuple):
             x1, y1, x2, y2 = self.shape
             return np.outer(_shares(down, y1, y2), _shares(across, x1, x2))
-        pixels = self.shape.pixels
+        if isinstance(self.shape, Outline):
+            around = self.shape.around
+            if around is None:
+                return np.zeros(grid)
+            (x1, y1, x2, y2), pixels = around, _raster(self.shape)
+        else:
+            (x1, y1, x2, y2), pixels = WHOLE, self.shape.pixels
         height, width = pixels.shape
         # the lines and columns of pixels that it has anything in
         lines, files = _extent(pixels.any(axis=1)), _extent(pixels.any(axis=0))
         # shares of the lines and columns of pixels in each patch: area averages, exactly
-        in_lines = _shares(down[:, None], np.arange(height)[lines] / height, np.arange(1, height + 1)[lines] / height)
-        in_files = _shares(across[:, None], np.arange(width)[files] / width, np.arange(1, width + 1)[files] / width)
+        borders_down, borders_across = np.linspace(y1, y2, height + 1), np.linspace(x1, x2, width + 1)
+        in_lines = _shares(down[:, None], borders_down[:-1][lines], borders_down[1:][lines])
+        in_files = _shares(across[:, None], borders_across[:-1][files], borders_across[1:][files])
         return np.clip(in_lines @ pixels[lines, files].astype(np.float64) @ in_files.T, 0.0, 1.0)
 
 
@@ -181,17 +203,28 @@ def _extent(filled) -> slice:
 
 @lru_cache(_KEPT)
 def _raster(outline: Outline) -> np.ndarray:
-    width = max(1, round(_RASTER * min(1.0, outline.aspect)))
-    height = max(1, round(_RASTER * min(1.0, 1 / outline.aspect)))
+    """An outline over the box around it: bool ``[512, 512]``."""
+    assert outline.around is not None
+    return _drawn(outline, outline.around, _RASTER, _PLACES)
+
+
+def _drawn(outline: Outline, window: Window, width: int, places: np.ndarray) -> np.ndarray:
+    """The pixels of a window of which a point lies inside an outline: bool ``[height, width]``. The point is in the middle of
+    the pixel's height; ``places``, ``[height]``, say of each line of pixels how far from their left borders, 0...1.
+    """
+    left, top, right, bottom = window
+    height = len(places)
     found = np.zeros((height, width), dtype=bool)
     for polygon in outline.polygons:
-        found |= _filled(np.array(polygon, dtype=np.float64).reshape(-1, 2) * (width, height), height, width)
+        points = np.array(polygon, dtype=np.float64).reshape(-1, 2) - (left, top)
+        found |= _filled(points * (width / (right - left), height / (bottom - top)), width, places)
     found.flags.writeable = False
     return found
 
 
-def _filled(points: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Pixels whose middles lie inside of a polygon ``[points, (x, y)]``: bool ``[height, width]``."""
+def _filled(points: np.ndarray, width: int, places: np.ndarray) -> np.ndarray:
+    """The same of a polygon ``[points, (x, y)]`` in pixels."""
+    height = len(places)
     changes = np.zeros((height, width + 1), dtype=bool)
     ends = np.roll(points, -1, axis=0)
     # so many edges at a time that they take megabytes
@@ -203,5 +236,5 @@ def _filled(points: np.ndarray, height: int, width: int) -> np.ndarray:
         edge = np.repeat(np.arange(len(x)), crossed)
         line = np.arange(len(edge)) - np.repeat(np.cumsum(crossed) - crossed, crossed) + first[edge]
         place = x[edge] + (line + 0.5 - y[edge]) * (x2 - x)[edge] / (y2 - y)[edge]
-        np.logical_xor.at(changes, (line, np.clip(np.ceil(place - 0.5), 0, width).astype(int)), True)
+        np.logical_xor.at(changes, (line, np.clip(np.ceil(place - places[line]), 0, width).astype(int)), True)
     return np.logical_xor.accumulate(changes, axis=1)[:, :width]

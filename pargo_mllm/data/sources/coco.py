@@ -18,7 +18,7 @@ from pargo_mllm.data.corpus import Tally, all_skipped, counted, is_text
 from pargo_mllm.data.pictures import PictureError, stored_size
 from pargo_mllm.data.sources.json_rows import as_said, as_text
 from pargo_mllm.data.sources.opening import leads_inside, named_file, read_whole
-from pargo_mllm.data.sources.upright import QUARTERS, quarter
+from pargo_mllm.data.sources.upright import TURNS, quarter
 from pargo_mllm.errors import UserError
 
 Box = tuple[float, float, float, float]
@@ -84,7 +84,7 @@ class CocoImage:
             return self.annotated
         if turn is None:
             return self.annotated
-        return tuple(CocoObject(item.category, QUARTERS[turn](*item.box)) for item in self.annotated)
+        return tuple(CocoObject(item.category, TURNS[turn](*item.box)) for item in self.annotated)
 
 
 @dataclass(frozen=True)

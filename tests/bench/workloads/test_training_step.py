@@ -10,7 +10,7 @@ from bench import train
 from bench.contest.provider import Place
 from bench.contest.records import Environment, ResultFile, read_rows
 from bench.problems.training import LENGTHS, SIZES, STAGE_LENGTHS, TrainingProblem
-from bench.workloads.trainee import DENSE, WAYS, Trainee, TrainingWay
+from bench.workloads.trainee import DENSE, WAYS, Trainee, TrainingWay, ways_of
 from bench.workloads.training_step import PARTS, measure_training, needed_bytes
 from pargo_mllm.data.feeding import packing
 from pargo_mllm.projectors.attention import PartialGlobal
@@ -34,7 +34,8 @@ def tiny(stage, **changes):
 def test_every_way_is_the_same_step(setting, stage):
     problem = tiny(stage)
     # the layout of flash attention, which needs a GPU, runs on sdpa too
-    rows = measure_training(problem, 3, setting, ways=(*WAYS, TrainingWay("pargo", "documents")))
+    rows = measure_training(problem, 3, setting, ways=(*ways_of(problem), TrainingWay("pargo", "documents")))
+    assert [row.configuration["patch_loss"] for row in rows].count(True) == (len(PARTS) + 1) * (stage == 1)
     parts = {(row.provider, row.direction): row.median_ms for row in rows}
     rows = [row for row in rows if row.direction == "step"]
     texts = [sum(question + answer for question, answer in pairs) for pairs in problem.said()]

@@ -78,7 +78,8 @@ def images_of(file: Path) -> dict[str, tuple[str, Size | None] | None]:
     for row in json_list_of(file, "images"):
         key, width, height = text(row.value, "id"), whole(row.value, "width"), whole(row.value, "height")
         said = (text(row.value, "file_name"), (float(width), float(height)) if width and height else None)
-        images[key] = said if images.get(key, said) == said else None
+        if key:
+            images[key] = said if images.get(key, said) == said else None
     return images
 
 

@@ -59,6 +59,8 @@ class Gathered:
 
     def __iter__(self) -> Iterator[tuple[str, list[Any]]]:
         """Each picture's key and the values of its rows, in the order in which they are first named."""
+        if not self.keys:
+            return
         order = np.argsort(np.array(self.pictures, dtype=np.int64), kind="stable")
         ends = np.cumsum(np.bincount(np.array(self.pictures, dtype=np.int64), minlength=len(self.keys)))
         with open_regular(self.file) as opened:

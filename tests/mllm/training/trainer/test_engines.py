@@ -4,6 +4,7 @@ On real processes under torchrun, on gloo.
 """
 
 import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -80,6 +81,43 @@ def one_process(root):
 
 
 ACCUMULATES = ("--micro-batch-size", "1")
+
+
+@long
+@pytest.mark.parametrize("tokens", ["auto", "all"])
+@pytest.mark.parametrize(
+    "more",
+    [(), (*ACCUMULATES, "--gradient-checkpointing", "true"), ("--engine", "fsdp2"), ("--pack", "true", "--workers", "1")],
+    ids=lambda more: " ".join(more) or "ddp",
+)
+def test_the_patch_loss_does_not_depend_on_the_division(root, patch_aligned, tmp_path, more, tokens):
+    alone, run = patch_aligned(tokens)
+    train_on(2, *arguments(root, 1, tmp_path / "two", *run, *more))
+    assert any("projector" in name for name in changed(alone, root / "start"))
+    torch.testing.assert_close(weights(tmp_path / "two"), weights(alone), rtol=0, atol=1e-5)
+    for entry, expected in zip(patch_log(tmp_path / "two"), patch_log(alone), strict=True):
+        assert entry == pytest.approx(expected, abs=1e-5)
+
+
+def patch_log(folder):
+    entries = json.loads((folder / "training_log.json").read_text())
+    return [{name: entry[name] for name in ("loss", "caption_loss", "patch_loss")} for entry in entries]
+
+
+@pytest.fixture(scope="module")
+def patch_aligned(root):
+    """What one process ends with, and the options for it."""
+    found = {}
+
+    def get(tokens):
+        run = ("--patch-weight", "2", "--patch-ramp", "0.5", "--patch-threshold", "0.1", "--patch-tokens", tokens)
+        run += ("--eval-steps", "6")
+        if tokens not in found:
+            found[tokens] = root / f"patches {tokens}"
+            assert train(*arguments(root, 1, found[tokens], *run)) == 0
+        return found[tokens], run
+
+    return get
 
 
 @pytest.fixture(scope="module")
