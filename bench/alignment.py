@@ -2,13 +2,13 @@
 
     python bench/alignment.py --model START
 
-Stage 1 of ``pargo train mini-stage1`` is run from one start, with as many steps for all: each projector, with each weight of the
-patch loss, 0 among them, and each seed. Every model is then judged on the pictures that its data hold out: the loss of captions,
-by the trainer, and how well tokens and the words of what they show agree (:mod:`pargo_mllm.alignment.scores`). Weights are to be
-chosen on other scenes than those that are reported: ``--data scenes:seed=2`` draws others.
+Stage 1 of ``pargo train mini-stage1`` is run from one start, with as many steps for all: each projector, with each weight of
+the patch loss, 0 among them, and each seed. Every model is then judged on the pictures that its data hold out: the loss of
+captions, by the trainer, and how well tokens and the words of what they show agree (:mod:`pargo_mllm.alignment.scores`).
+Weights are to be chosen on other scenes than those that are reported: ``--data scenes:seed=2`` draws others.
 
-START is a folder of model and processor, such as ``pargo train mini-stage1 --data scenes --steps 1`` leaves: encoder and language
-model are taken from it, projectors are fresh.
+START is a folder of model and processor, such as ``pargo train mini-stage1 --data scenes --steps 1`` leaves: encoder and
+language model are taken from it, projectors are fresh.
 """
 
 from __future__ import annotations
