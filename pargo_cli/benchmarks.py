@@ -23,4 +23,5 @@ BENCHMARKS = {
     "chartqa": "chartqa",
     "docvqa": "docvqa",
     "scenes": "scenes",
+    "scenes_refer": "scenes_refer",
 }

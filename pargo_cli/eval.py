@@ -24,7 +24,7 @@ def add_parser(commands) -> None:
         "--data",
         type=Path,
         metavar="DIR|FILE",
-        help="the benchmark's official files, VLMEvalKit's TSV, or the hub's parquet, with the pictures (scenes needs none)",
+        help="the benchmark's official files, VLMEvalKit's TSV, or the hub's parquet, with the pictures (scenes need none)",
     )
     evaluate.add_argument("--rule", metavar="NAME", help="how to score (default: the benchmark's first)")
     evaluate.add_argument("--limit", type=positive, metavar="N", help="ask the first N questions alone")

@@ -103,6 +103,14 @@ def chosen_device(asked: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked
 
 
+def computes_bf16(device: str) -> bool:
+    """Whether bf16 has instructions of its own there; emulated it is slower than fp32."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported()
+    # a torch that cannot tell runs in fp32
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
+
+
 def open_model(folder: str | os.PathLike, **options: Any) -> tuple[ParGoForConditionalGeneration, ParGoProcessor]:
     """The model and the processor of a folder.
 

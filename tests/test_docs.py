@@ -26,6 +26,7 @@ SHORTER = {
     "pargo data list": "",
     "pargo data prepare": "--help",
     "pargo data mixture": "--help",
+    "pargo data patches": "--help",
     "pargo train": "--dry-run",
     "pargo merge": "--help",
     "pargo caption": "--help",

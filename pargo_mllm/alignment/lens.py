@@ -31,8 +31,8 @@ class Said:
 class LogitLens:
     """A model's final norm and head by themselves.
 
-    The modules behind its last layer are found by running it on one word, and what they make of that layer's output is compared
-    with what the model makes of it.
+    The modules behind its last layer are found by running it on one token, and what they make of that layer's output is
+    compared with what the model makes of it.
 
     Raises:
         AlignmentError: for a language model that does more behind its layers than its modules do.
@@ -83,7 +83,9 @@ class LogitLens:
 def _behind_the_layers(model: ParGoForConditionalGeneration) -> list[nn.Module]:
     decoder: Any = model.model.language_model
     lists = [module for module in decoder.modules() if isinstance(module, nn.ModuleList) and len(module)]
-    layers: Any = max(lists, key=len, default=None)
+    # lists inside layers may be longer: a mixture's experts
+    within = {module for one in lists for module in one.modules() if module is not one}
+    layers: Any = max((one for one in lists if one not in within), key=len, default=None)
     if layers is None:
         raise _unknown(decoder)
     from_last: list[torch.Tensor] = []
@@ -110,8 +112,10 @@ def _behind_the_layers(model: ParGoForConditionalGeneration) -> list[nn.Module]:
             handles.append(module.register_forward_hook(leave))
     was_training = decoder.training
     try:
-        embeddings: Any = model.get_input_embeddings()
-        last = decoder.eval()(inputs_embeds=embeddings.weight[None, :1].clone(), use_cache=False).last_hidden_state
+        table: Any = model.get_input_embeddings().weight
+        # no row of the table, for those of some are zeros, of which little can be told
+        probe = torch.linspace(-1, 1, table.shape[1], device=table.device, dtype=table.dtype)
+        last = decoder.eval()(inputs_embeds=probe[None, None], use_cache=False).last_hidden_state
     finally:
         decoder.train(was_training)
         for handle in handles:

@@ -15,9 +15,10 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
-from pargo_mllm.alignment.errors import AlignmentError
+from pargo_mllm.alignment.errors import AlignmentError, check_finite
 from pargo_mllm.alignment.windows import feature_coverage, windows
 from pargo_mllm.data.corpus import Conversation, Corpus, counted
+from pargo_mllm.data.corpus import shown as printable
 from pargo_mllm.data.open_corpus import open_corpus
 from pargo_mllm.data.pictures import PictureError
 from pargo_mllm.data.regions import Region, Window
@@ -148,7 +149,7 @@ def _opened(source: Source) -> Corpus:
             source.split,
             held_out=source.held_out,
             image_root=source.image_root,
-            **({} if source.patch_labels is None else {"regions": source.patch_labels}),
+            regions=source.patch_labels,
         )
     except ValueError as error:
         if isinstance(error, UserError):
@@ -192,14 +193,19 @@ def look(
 
     The processor cuts no tiles: a picture is looked at in one piece (:func:`in_one_piece`).
     """
-    with tqdm(total=len(pictures), desc=title, unit="picture", dynamic_ncols=True) as bar:
+    with tqdm(total=len(pictures), desc=printable(title), unit="picture", dynamic_ncols=True) as bar:
         for batch in _batches(pictures, batch_size):
             pixels, _ = processor.encode_pictures([shown.picture for shown in batch])
             seen = model.get_image_features(pixels.to(model.device))
+            features, tokens = seen.last_hidden_state, seen.pooler_output
+            assert features is not None
+            assert tokens is not None
+            for what, rows in (("features", features), ("tokens", tokens)):
+                check_finite(rows.flatten(0, 1), f"{what} of {printable(batch[0].name)} and {len(batch) - 1} more")
             for place, shown in enumerate(batch):
                 (window,) = windows(processor, shown.picture.size)
                 names, coverage = feature_coverage(shown.regions or (), processor, model.config, shown.picture.size)
-                yield Looked(shown, seen.last_hidden_state[place], seen.pooler_output[place], window, tuple(names), coverage)
+                yield Looked(shown, features[place], tokens[place], window, tuple(names), coverage)
                 bar.update()
 
 

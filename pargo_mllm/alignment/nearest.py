@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 
 from pargo_mllm.alignment.vocabulary import PIECE, Vocabulary
+from pargo_mllm.loading import computes_bf16
 
 # words that are scored together, and how many such groups of a token are looked at again
 _GROUP, _GROUPS = 8, 128
@@ -32,9 +33,9 @@ class WordSearch:
         self.mean = lengths.mean
         usable = vocabulary.is_word & (lengths.norms > 0)
         self.inverse = (1 / lengths.norms).where(usable, 0.0)
-        wanted = chunk or max(1, (PIECE if self.table.device.type == "cpu" else 16 * PIECE) // self.table.shape[1])
+        wanted = chunk or max(1, (4 if self.table.device.type == "cpu" else 128) * PIECE // self.table.shape[1])
         self.chunk = -(-wanted // _GROUP) * _GROUP
-        self.fast = _fast_dtype(self.table.device)
+        self.fast = torch.bfloat16 if computes_bf16(self.table.device.type) else torch.float32
         # the largest distance of a rounded direction from its word's; 0 while it is not known
         self._rounded: dict[torch.dtype, float] = {}
 
@@ -56,14 +57,19 @@ class WordSearch:
             peaks, error = self._peaks(directions, dtype, non_negative)
             top = peaks.amax(dim=0)
             if dtype == torch.float64:
-                near = peaks >= top * (1 - _EQUAL)
-                # of equally good groups the first holds the first word
-                near &= near.cumsum(dim=0) == 1
+                # of equally good words the first lies in the first of equally good groups
+                first, best = (peaks >= top * (1 - _EQUAL)).int().argmax(dim=0), peaks.argmax(dim=0)
+                token = torch.arange(len(pending), device=unit.device)
+                token, group = torch.cat([token, token[best != first]]), torch.cat([first, best[best != first]])
+                few = torch.ones_like(pending, dtype=torch.bool)
             else:
-                # what is off by as much as its own size, and by that of the best
-                near = peaks >= top - 2 * error - 2.5 * _roundoff(dtype) * top.abs()
-            few = near.sum(dim=0) <= _GROUPS
-            rows[pending[few]], cosines[pending[few]] = self._decide(directions[few], near[:, few], non_negative)
+                # a score is off by as much as its own size, and by that of the best
+                least = top - 2 * error - 2.5 * _roundoff(dtype) * top.abs()
+                group, token = (peaks >= least).nonzero(as_tuple=True)
+                few = token.bincount(minlength=len(pending)) <= _GROUPS
+                group, token = group[few[token]], token[few[token]]
+            found, cosine = self._decide(directions, token, group, non_negative)
+            rows[pending[few]], cosines[pending[few]] = found[few], cosine[few]
             pending = pending[~few]
         return rows, cosines
 
@@ -101,13 +107,13 @@ class WordSearch:
         error = off + (1 + off) * self._rounded[dtype] + summed + _inputs_off(dtype)
         return peaks, error.to(wide)
 
-    def _decide(self, unit: torch.Tensor, near: torch.Tensor, non_negative: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """The nearest words ``[T]`` of the groups ``near`` ``[groups, T]``, in fp64."""
-        token, group = near.T.nonzero(as_tuple=True)
+    def _decide(
+        self, unit: torch.Tensor, token: torch.Tensor, group: torch.Tensor, non_negative: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """For directions ``[T, C]`` the nearest words ``[T]`` of the groups that are paired with them ``[pairs]``, in fp64."""
         rows = group[:, None] * _GROUP + torch.arange(_GROUP, device=group.device)
         there = rows < len(self.table)
         rows = rows.where(there, 0)
-        there &= self.inverse[rows] > 0
         against_mean = unit @ self.mean.double()
         scores = unit.new_empty(rows.shape)
         size = max(1, PIECE // (_GROUP * self.table.shape[1]))
@@ -130,15 +136,6 @@ class WordSearch:
         said = scores.where(good & (rows == found[token, None]), 0.0).sum(dim=1)
         cosines = torch.zeros_like(best).scatter_add(0, token, said)
         return found.where(found < nowhere, -1), cosines
-
-
-def _fast_dtype(device: torch.device) -> torch.dtype:
-    # emulated it is slower than fp32
-    if device.type == "cuda":
-        has_bf16 = torch.cuda.is_bf16_supported()
-    else:
-        has_bf16 = bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
-    return torch.bfloat16 if has_bf16 else torch.float32
 
 
 def _scored(tokens: torch.Tensor) -> torch.dtype:

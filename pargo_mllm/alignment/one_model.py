@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from pargo_mllm.alignment.origins import token_origins
 from pargo_mllm.alignment.questions import questions_about_things
 from pargo_mllm.alignment.scores import WordScores, WordScoring
 from pargo_mllm.alignment.segmentation import Segmentation, word_maps
-from pargo_mllm.alignment.vocabulary import Vocabulary
+from pargo_mllm.alignment.vocabulary import Vocabulary, embedding_mean
 from pargo_mllm.alignment.words import word_vectors
 from pargo_mllm.modeling import ParGoForConditionalGeneration, main_dtype
 from pargo_mllm.processing import ParGoProcessor
@@ -30,6 +31,8 @@ from pargo_mllm.reports.statistics import Estimate
 
 PARTS = ("entropy", "alignment", "segmentation", "words", "attribution")
 NEEDS_REGIONS = ("alignment", "segmentation")
+# what there is to see of a picture that is looked at closely
+_CLOSE = frozenset({"segmentation", "words", "attribution"})
 
 
 @dataclass(frozen=True)
@@ -88,9 +91,12 @@ class _Found:
         self.model, self.processor, self.words, self.asked = model, processor, tuple(words), asked
         self.parts = frozenset(parts)
         self.projector, self.grid = model.model.projector, grid_of(model.config)
-        self.vocabulary = Vocabulary.of(model, processor)
-        self.mean = self.vocabulary.lengths(True).mean
-        self.vectors = word_vectors(self.vocabulary.embeddings, list(words.values()))
+        self.left_out: dict[str, str] = {}
+        embeddings: Any = model.get_input_embeddings()
+        # what rows are multiplied by, and projected tokens are not
+        self.scale = float(getattr(embeddings, "embed_scale", 1.0))
+        self.mean = embedding_mean(embeddings.weight)
+        self.vectors = word_vectors(embeddings.weight.detach(), list(words.values()))
         # of tokens centred as the words are, of tokens as they are, and of features where they are as wide as words
         self.scoring = {
             "centred": WordScoring(self.words, self.vectors, self.mean),
@@ -99,7 +105,6 @@ class _Found:
         }
         self.how: dict[str, dict[str, Any]] = {}
         self.questions: list[CausalQuestion] = []
-        self.left_out: dict[str, str] = {}
         self.close: list[Close] = []
         self.by_picture: dict[str, list[float | None]] = {}
         self.shape: tuple[int, int] = (0, 0)
@@ -107,11 +112,17 @@ class _Found:
             (where, centred): StreamedEntropy(centred) for where in ("before", "after") for centred in (False, True)
         }
         self.segmentation = Segmentation(self.words, model.config.vision_config.image_size)
-        self.decomposed = Decomposed(model, self.vocabulary, asked.words, asked.non_negative)
+        self.decomposed: Decomposed | None = None
+        if "words" in self.parts and asked.close:
+            try:
+                vocabulary = Vocabulary.of(model, processor)
+                self.decomposed = Decomposed(model, vocabulary, asked.words, asked.non_negative)
+            except AlignmentError as error:
+                self.left_out["words"] = str(error)
 
     def add(self, looked: Looked) -> None:
         """Take in a picture."""
-        tokens = looked.tokens / self.vocabulary.scale
+        tokens = looked.tokens / self.scale
         self.shape = (len(looked.features), len(tokens))
         shares, local = self._shares(looked.features)
         if "entropy" in self.parts:
@@ -119,14 +130,14 @@ class _Found:
         if "alignment" in self.parts:
             self._add_alignment(looked, tokens, shares)
         maps = None
-        if self.words and looked.shown.regions is not None:
+        if "segmentation" in self.parts and looked.shown.regions is not None:
             patches = self.grid[0] * self.grid[1]
             maps = word_maps(tokens, shares[:, -patches:], self.vectors, self.mean).unflatten(1, self.grid)
         if "segmentation" in self.parts:
             scored = None if maps is None else self.segmentation.add(maps, looked.shown.regions or (), looked.window)
             for figure in ("iou", "auc", "ap"):
                 self._note(figure, None if scored is None else getattr(scored, figure))
-        if looked.shown.number < self.asked.close:
+        if looked.shown.number < self.asked.close and self.parts & _CLOSE:
             self._look_closely(looked, tokens, shares, local, maps)
 
     def told(self) -> dict[str, Any]:
@@ -146,7 +157,7 @@ class _Found:
             told["segmentation"] = self.segmentation.told()
         if "alignment" in self.parts:
             told["alignment"] = self._told_alignment()
-        if "words" in self.parts and self.close:
+        if self.decomposed is not None:
             told["words"] = self.decomposed.told()
             if self.decomposed.no_lens is not None:
                 self.left_out["logit lens"] = self.decomposed.no_lens
@@ -168,20 +179,15 @@ class _Found:
     def _add_alignment(self, looked: Looked, tokens: torch.Tensor, shares: torch.Tensor) -> None:
         coverage = self._covered(looked)
         labels = token_labels(coverage, shares.cpu())
+        before = _totals(self.scoring["centred"])
         self.scoring["centred"].add(tokens, labels)
+        count, closeness, right = (now - then for now, then in zip(_totals(self.scoring["centred"]), before, strict=True))
+        self._note("alignment", closeness / count if count else None)
+        self._note("accuracy", right / count if count else None)
         self.scoring["as_they_are"].add(tokens, labels)
         if looked.features.shape[1] == self.vectors.shape[1]:
             each = torch.eye(len(looked.features))
             self.scoring["before_the_projector"].add(looked.features, token_labels(coverage, each))
-        alone = WordScoring(self.words, self.vectors, self.mean)
-        alone.add(tokens, labels)
-        try:
-            scores = alone.scores()
-        except AlignmentError:
-            # it shows none of the words
-            scores = None
-        self._note("alignment", None if scores is None else scores.alignment)
-        self._note("accuracy", None if scores is None else scores.accuracy)
 
     def _covered(self, looked: Looked) -> torch.Tensor:
         """How much of each feature's patch each word of the set covers, fp32 ``[words, n_v]``."""
@@ -206,6 +212,11 @@ class _Found:
 
     def _told_attribution(self) -> dict[str, Any]:
         told: dict[str, Any] = {"methods": self.how}
+        if not self.questions:
+            self.left_out["causal check"] = (
+                f"of the {len(self.close)} pictures that are looked at closely, no question names a thing whose place is known"
+            )
+            return told
         try:
             check = causal_check(self.model, self.processor, self.questions, directions=DIRECTIONS)
         except AttributionError as error:
@@ -227,7 +238,7 @@ class _Found:
 
     def _add_entropy(self, looked: Looked) -> None:
         for where, rows in (("before", looked.features), ("after", looked.tokens)):
-            self._note(f"entropy_{where}", von_neumann_entropy(rows))
+            self._note(f"entropy_{where}", _or_none(partial(von_neumann_entropy, rows)))
             for centred in (False, True):
                 self.entropies[where, centred].add(rows)
 
@@ -239,8 +250,8 @@ class _Found:
             told[where] = {
                 "a_picture": spread(self.by_picture[f"entropy_{where}"]),
                 "a_picture_at_most": math.log(min(rows, width)),
-                "all_pictures": self.entropies[where, False].value(),
-                "all_pictures_centred": self.entropies[where, True].value(),
+                "all_pictures": _or_none(self.entropies[where, False].value),
+                "all_pictures_centred": _or_none(self.entropies[where, True].value),
                 "all_pictures_at_most": math.log(min(self.entropies[where, False].count, width)),
             }
         before, after = self.by_picture["entropy_before"], self.by_picture["entropy_after"]
@@ -253,7 +264,7 @@ class _Found:
         self, looked: Looked, tokens: torch.Tensor, shares: torch.Tensor, local: torch.Tensor, maps: torch.Tensor | None
     ) -> None:
         patches = self.grid[0] * self.grid[1]
-        said = self.decomposed.add(looked.tokens) if "words" in self.parts else ()
+        said = () if self.decomposed is None else self.decomposed.add(looked.tokens)
         sources = {}
         if "attribution" in self.parts:
             for method in possible_methods(self.projector):
@@ -266,6 +277,23 @@ class _Found:
                 shown.conversations, shown.picture, coverage, shown.name, self.asked.questions, shown.number
             )
         self.close.append(close_look(looked, said, shares[:, -patches:], local, self.grid, self.words, maps, sources))
+
+
+def _or_none(entropy: Callable[[], float]) -> float | None:
+    """An entropy; None of tokens that have none: all of them zero or, centred, equal."""
+    try:
+        return entropy()
+    except AlignmentError:
+        return None
+
+
+def _totals(scoring: WordScoring) -> tuple[int, float, float]:
+    """Tokens with a label so far, and the sums of their cosines and of those that are right."""
+    try:
+        scores = scoring.scores()
+    except AlignmentError:
+        return 0, 0.0, 0.0
+    return scores.tokens, scores.alignment * scores.tokens, scores.accuracy * scores.tokens
 
 
 def _scores_told(scores: WordScores) -> dict[str, Any]:

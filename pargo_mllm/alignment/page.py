@@ -26,7 +26,7 @@ _STYLE = """
 section:has(.tint:checked) .patches button { background: var(--word); }
 section:has(.tint:checked) .patches button.right { outline: 2px solid #1d7a3a; z-index: 1; }
 .token { display: none; font-size: .9rem; margin-bottom: .7rem; }
-.token.shown { display: block; }
+.token.shown, .token.always { display: block; }
 .token ol { margin: .1rem 0; padding-left: 1.4rem; columns: 2; }
 .where { min-height: 2.6rem; font-size: .9rem; }
 @media (max-width: 44rem) { .look { grid-template-columns: 1fr; } }
@@ -38,7 +38,8 @@ for (const look of document.querySelectorAll('.look')) {
   const show = patch => {
     const mine = patch.dataset.tokens.split(' ');
     look.querySelector('.where').textContent = patch.title;
-    look.querySelectorAll('.token').forEach(one => one.classList.toggle('shown', mine.includes(one.dataset.token)));
+    for (const one of look.querySelectorAll('.token:not(.always)'))
+      one.classList.toggle('shown', mine.includes(one.dataset.token));
     patches.forEach(one => one.classList.toggle('own', one.dataset.tokens.split(' ')[0] === mine[0]));
   };
   let kept = patches[0];
@@ -57,12 +58,14 @@ def write_align_page(file: Path, outcome: Outcome, plots: Mapping[str, Path]) ->
     """Write it. Pictures and plots are inside; nothing is loaded from elsewhere."""
     told = outcome.told
     parts = [
-        f"<style>{_STYLE}</style>",
+        f"<style>{_STYLE}</style><noscript><style>.token {{ display: block; }}</style></noscript>",
         f"<h1>{text(_TITLE)}</h1>",
         f"<p class='lead'>{text(_lead(told['data']))}</p>",
         _figures(told["models"]),
         *_left_out(told["models"]),
         *([_comparison(told["comparison"])] if told["comparison"] else []),
+        *_made_of(told["models"]),
+        *_checks(told["models"]),
         *_by_word(told["models"]),
         *_pictures(outcome),
     ]
@@ -121,6 +124,44 @@ def _comparison(rows: Sequence[Mapping[str, Any]]) -> str:
     return "<h2>Differences, paired by picture</h2>" + table(head, made)
 
 
+def _made_of(models: Sequence[Mapping[str, Any]]) -> list[str]:
+    rows = [
+        f"<tr><th scope='row'>{text(model['name'])}</th><td>{words['tokens']:,}</td><td>{words['of_words']:,}</td>"
+        f"<td>{words['num_words']:.2f}</td><td>{words['cosine'][-1]:.3f}</td>"
+        f"<td>{text(', '.join(map(percent, words['explained'])))}</td></tr>"
+        for model in models
+        if (words := model.get("words"))
+    ]
+    heads = ("model", "tokens", "words to choose from", "words a token", "cosine", "explained after each")
+    return ["<h2>What tokens are made of</h2>", table(heads, rows)] if rows else []
+
+
+def _checks(models: Sequence[Mapping[str, Any]]) -> list[str]:
+    rows = []
+    for model in models:
+        check = model.get("attribution", {}).get("check", {"methods": {}})
+        for method, one in check["methods"].items():
+            own, error = one["difference"]["value"], one["difference"]["error"]
+            cells = (
+                method,
+                f"{one['effect']['value']:+.3f}",
+                f"{one['random']:+.3f}, spread {one['spread']:.3f}",
+                f"{own:+.3f}" + ("" if error is None else f" ± {error:.3f}"),
+                f"{percent(one['lost'])} / {percent(one['random_lost'])}",
+                one["verdict"],
+            )
+            rows.append(f"<tr><th scope='row'>{text(model['name'])}</th>{''.join(f'<td>{text(c)}</td>' for c in cells)}</tr>")
+    if not rows:
+        return []
+    note = (
+        "<p>The tokens that a method attributes to a thing are taken away: how many nats the right answer about it loses, "
+        "beside as many random tokens, and how often it is then not said. A map may be believed where the "
+        "difference is above 0.</p>"
+    )
+    heads = ("model", "method", "its tokens", "random ones", "difference", "answer lost, its / random", "verdict")
+    return ["<h2>Which maps of tokens may be believed</h2>", note, table(heads, rows)]
+
+
 def _by_word(models: Sequence[Mapping[str, Any]]) -> list[str]:
     scored = [model for model in models if model.get("segmentation", {}).get("by_word")]
     if not scored:
@@ -170,10 +211,11 @@ def _look(name: str, look: Close) -> str:
     others = [index for index in range(len(look.tokens)) if index not in set(shown)]
     beside = unfolds(
         f"{len(others)} tokens that read the whole picture",
-        "".join(_token(index, look.tokens[index], shown=True) for index in others),
+        "".join(_token(index, look.tokens[index], always=True) for index in others),
     )
     tint = (
-        "<input type='checkbox' class='tint'> colour patches by the word of the set that they speak, framed where it is there"
+        "<label><input type='checkbox' class='tint'> colour patches by the word of the set that they speak, framed where it is "
+        "there</label>"
     )
     said = f"<div><div class='where'></div>{tokens}{beside if others else ''}</div>"
     return f"<section><h4>{text(name)}</h4>{tint if look.said else ''}<div class='look'>{board}{said}</div></section>"
@@ -183,15 +225,15 @@ def _patch_told(patch: int, look: Close, said: str) -> str:
     row, column = divmod(patch, look.grid[1])
     there = ", ".join(look.there[patch]) or "nothing that has a name"
     readers = look.readers[patch]
-    words = ", ".join(word for word, _ in look.tokens[readers[0]].words) if readers and look.tokens else ""
+    words = ", ".join(word for word, weight in look.tokens[readers[0]].words if weight > 0) if readers and look.tokens else ""
     told = f"row {row + 1}, column {column + 1}: there is {there}"
     return told + (f"; it says {said}" if said else "") + (f"; its token: {words}" if words else "")
 
 
-def _token(index: int, token: Token, shown: bool = False) -> str:
+def _token(index: int, token: Token, always: bool = False) -> str:
     made_of = "".join(f"<li>{text(word)} <small>{weight:+.2f}</small></li>" for word, weight in token.words)
     lens = ", ".join(f"{text(word)} <small>{percent(likely)}</small>" for word, likely in token.lens)
-    kind = " shown" if shown else ""
+    kind = " always" if always else ""
     return (
         f"<div class='token{kind}' data-token='{index}'><b>token {index + 1}</b> <small>cosine {token.cosine:.2f}, explained "
         f"{percent(token.explained)}</small><ol>{made_of}</ol><small>likeliest: {lens}</small></div>"

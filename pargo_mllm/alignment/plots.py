@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,26 @@ from PIL import Image
 from pargo_mllm.alignment.closely import Close
 from pargo_mllm.alignment.comparing import FIGURES, spread
 from pargo_mllm.alignment.run import Outcome
-from pargo_mllm.pictures.style import FAINT, INK, PAPER, RULE, SERIES, new_figure, save_figure
+from pargo_mllm.data.corpus import shown
+from pargo_mllm.pictures.attention import percent
+from pargo_mllm.pictures.style import DPI, FAINT, INK, PAPER, RULE, SERIES, new_figure, save_figure
 
 # pictures, words of a picture and tokens that are drawn
 PICTURES, WORDS, TOKENS = 4, 6, 6
-# inches of a panel
-_PANEL = 2.7
+# pixels of a panel, beside it, between two rows, and above the first one
+_PANEL, _MARGIN, _BETWEEN, _HEAD = 232, 14, 46, 76
 _HEAT = matplotlib.colormaps["inferno"]
 
 
 def draw(outcome: Outcome, folder: Path) -> dict[str, Path]:
     """Draw all that there is something of, as PNG files in ``folder``: what each shows, and its file."""
+    with warnings.catch_warnings():
+        # of letters that the font has not
+        warnings.filterwarnings("ignore", message="Glyph")
+        return _drawn(outcome, folder)
+
+
+def _drawn(outcome: Outcome, folder: Path) -> dict[str, Path]:
     drawn: dict[str, Path] = {}
     models = outcome.told["models"]
     if any(model["by_picture"] for model in models):
@@ -42,10 +52,10 @@ def draw(outcome: Outcome, folder: Path) -> dict[str, Path]:
         if any(look.maps for look in looks):
             title = f"maps of words: {looks[0].name}"
             drawn[title] = draw_maps(names, looks, title, folder / f"maps-{looks[0].number:03d}.png")
-    for place, (name, looks) in enumerate(outcome.close.items()):
-        if looks and looks[0].sources:
-            title = f"where tokens of {name} come from: {looks[0].name}"
-            drawn[title] = draw_sources(looks[0], title, folder / f"sources-{place}.png")
+    for place, (name, own) in enumerate(outcome.close.items()):
+        if own and own[0].sources:
+            title = f"where tokens of {name} come from: {own[0].name}"
+            drawn[title] = draw_sources(own[0], title, folder / f"sources-{place}.png")
     return drawn
 
 
@@ -80,95 +90,123 @@ def draw_words(names: Sequence[str], looks: Sequence[Close], title: str, file: P
     there = [names_there[-1] if names_there else "" for names_there in looks[0].there]
     boards = [("what is there", there, looks[0].grid)]
     boards += [(name, list(look.said), look.grid) for name, look in zip(names, looks, strict=True)]
-    # what is there first: its colours stand apart
     words = dict.fromkeys(word for _, board, _ in boards for word in board if word)
     colours = {
         word: matplotlib.colormaps["turbo"](0.05 + 0.9 * (place * 0.61803 % 1.0))[:3] for place, word in enumerate(words)
     }
-    figure, axes = _panels(1, 1 + len(boards), title)
-    axes[0, 0].imshow(looks[0].picture)
-    _name(axes[0, 0], "the picture, as the encoder sees it")
-    side = looks[0].picture.size[0]
-    for ax, (name, board, grid) in zip(axes[0, 1:], boards, strict=True):
-        ax.imshow(looks[0].picture.convert("L").convert("RGB"), alpha=0.55)
-        tint = np.array([(*colours[word], 0.55) if word else (0, 0, 0, 0) for word in board])
-        ax.imshow(tint.reshape(*grid, 4), extent=(-0.5, side - 0.5, side - 0.5, -0.5), interpolation="nearest")
-        for word, row, column in _one_place_each(board, grid):
-            x, y = (column + 0.5) * side / grid[1], (row + 0.5) * side / grid[0]
-            halo = [matplotlib.patheffects.withStroke(linewidth=2, foreground=PAPER)]
-            ax.text(x, y, _plain(_short(word, 14)), ha="center", va="center", fontsize=6.5, color=INK, path_effects=halo)
-        _name(ax, name)
-    return save_figure(figure, file)
+    sheet = _Sheet(1, 1 + len(boards), title)
+    pixels = _pixels(looks[0].picture)
+    sheet.put(0, 0, pixels, "as the encoder sees it")
+    grey = 0.45 + 0.55 * pixels.mean(axis=-1, keepdims=True)
+    for column, (name, board, grid) in enumerate(boards, start=1):
+        tint = np.array([(*colours[word], 0.55) if word else (0, 0, 0, 0) for word in board]).reshape(*grid, 4)
+        tint = _stretched(tint)
+        sheet.put(0, column, grey * (1 - tint[..., 3:]) + tint[..., :3] * tint[..., 3:], name)
+        for word, row, place in _one_place_each(board, grid):
+            sheet.write(0, column, word, (place + 0.5) / grid[1], (row + 0.5) / grid[0])
+    return sheet.save(file)
 
 
 def draw_maps(names: Sequence[str], looks: Sequence[Close], title: str, file: Path) -> Path:
     """Maps of words that a picture shows, one row a model: bright where the word fits best of this picture's patches."""
     words = list(looks[0].maps)[:WORDS]
-    figure, axes = _panels(len(looks), len(words), title)
+    sheet = _Sheet(len(looks), len(words), title)
     for row, (name, look) in enumerate(zip(names, looks, strict=True)):
         for column, word in enumerate(words):
-            ax = axes[row, column]
             values = look.maps[word]
             low, high = float(values.min()), float(values.max())
-            _heat(ax, look.picture, (values - low) / max(high - low, 1e-9))
-            _name(ax, f"{word} · {name}" if column == 0 else word, f"cosine {low:.2f} … {high:.2f}")
-            _outline(ax, np.array([word in there for there in look.there]).reshape(look.grid), look.picture.size[0])
-    return save_figure(figure, file)
+            heat = _heat(look.picture, (values - low) / max(high - low, 1e-9), smooth=True)
+            told = f"{word} · {name}" if column == 0 else word
+            sheet.put(row, column, heat, told, f"cosine {low:.2f} … {high:.2f}")
+            sheet.outline(row, column, np.array([word in there for there in look.there]).reshape(look.grid))
+    return sheet.save(file)
 
 
 def draw_sources(look: Close, title: str, file: Path) -> Path:
     """Where some tokens come from, one row a method."""
     tokens = sorted({round(place) for place in np.linspace(0, len(look.local) - 1, TOKENS)})
-    figure, axes = _panels(len(look.sources), len(tokens), title)
+    sheet = _Sheet(len(look.sources), len(tokens), title)
     for row, (method, shares) in enumerate(look.sources.items()):
         for column, token in enumerate(tokens):
             values = shares[token].reshape(look.grid)
-            _heat(axes[row, column], look.picture, values / max(float(values.max()), 1e-12), smooth=False)
+            heat = _heat(look.picture, values / max(float(values.max()), 1e-12), smooth=False)
             kind = "" if look.local[token] else " (global)"
-            _name(axes[row, column], f"{method} · token {token + 1}{kind}", f"most in one patch: {100 * values.max():.0f} %")
-    return save_figure(figure, file)
+            sheet.put(row, column, heat, f"{method} · token {token + 1}{kind}", f"most in one patch: {percent(values.max())}")
+    return sheet.save(file)
 
 
-def _panels(rows: int, columns: int, title: str) -> tuple[Any, np.ndarray]:
-    width, height = 0.3 + columns * (_PANEL + 0.15), 0.75 + rows * (_PANEL + 0.5)
-    figure = new_figure(max(width, 6.5), height)
-    axes = figure.subplots(rows, columns, squeeze=False)
-    figure.subplots_adjust(
-        left=0.15 / width,
-        right=1 - 0.15 / width,
-        top=1 - 0.8 / height,
-        bottom=0.32 / height,
-        wspace=0.07,
-        hspace=0.24,
-    )
-    figure.text(
-        0.15 / width, 1 - 0.35 / height, _short(title, 110), fontsize=12.5, fontweight="bold", color=INK, parse_math=False
-    )
-    for ax in axes.flat:
-        ax.set(xticks=[], yticks=[])
-        for spine in ax.spines.values():
-            spine.set_color(RULE)
-    return figure, axes
+class _Sheet:
+    """Panels of :data:`_PANEL` pixels in rows, each with a name above it and a line below it, drawn as one picture."""
+
+    def __init__(self, rows: int, columns: int, title: str):
+        self.height = _HEAD + rows * (_PANEL + _BETWEEN)
+        self.width = max(_MARGIN + columns * (_PANEL + _MARGIN), 620)
+        self.canvas = np.ones((self.height, self.width, 3))
+        self.figure = new_figure(self.width / DPI, self.height / DPI)
+        self.ax = self.figure.add_axes((0, 0, 1, 1), xlim=(0, self.width), ylim=(self.height, 0))
+        self.ax.set_axis_off()
+        self._text(_MARGIN, 34, _short(title, self.width // 11), fontsize=12.5, fontweight="bold", color=INK)
+
+    def put(self, row: int, column: int, pixels: np.ndarray, name: str, below: str = "") -> None:
+        """Lay a picture ``[_PANEL, _PANEL, 3]`` in 0...1."""
+        x, y = self._corner(row, column)
+        self.canvas[y : y + _PANEL, x : x + _PANEL] = pixels.clip(0, 1)
+        self._text(x, y - 6, _short(name, 34), fontsize=8.5, color=INK)
+        self._text(x, y + _PANEL + 14, below, fontsize=7.5, color=FAINT)
+
+    def write(self, row: int, column: int, word: str, across: float, down: float) -> None:
+        """Write a word at a place of a panel, in shares of it."""
+        x, y = self._corner(row, column)
+        halo = [matplotlib.patheffects.withStroke(linewidth=2, foreground=PAPER)]
+        place = (x + across * _PANEL, y + down * _PANEL)
+        self._text(*place, _short(word, 14), ha="center", va="center", fontsize=6.5, color=INK, path_effects=halo)
+
+    def outline(self, row: int, column: int, mask: np.ndarray) -> None:
+        """A line around the patches of a mask ``[rows, columns]``."""
+        x, y = self._corner(row, column)
+        padded = np.pad(mask, 1)
+        high, wide = _PANEL / mask.shape[0], _PANEL / mask.shape[1]
+        upright = np.argwhere(padded[1:-1, :-1] != padded[1:-1, 1:])
+        level = np.argwhere(padded[:-1, 1:-1] != padded[1:, 1:-1])
+        lines = [[(x + right * wide, y + (down + end) * high) for end in (0, 1)] for down, right in upright]
+        lines += [[(x + (right + end) * wide, y + down * high) for end in (0, 1)] for down, right in level]
+        self.ax.add_collection(LineCollection(lines, colors="white", linewidths=1.1), autolim=False)
+
+    def save(self, file: Path) -> Path:
+        """Write it as a PNG."""
+        self.ax.imshow(self.canvas, extent=(0, self.width, self.height, 0), interpolation="nearest", aspect="auto", zorder=0)
+        return save_figure(self.figure, file)
+
+    def _corner(self, row: int, column: int) -> tuple[int, int]:
+        return _MARGIN + column * (_PANEL + _MARGIN), _HEAD + row * (_PANEL + _BETWEEN)
+
+    def _text(self, x: float, y: float, words: str, **style: Any) -> None:
+        # names come from users: a dollar sign is no formula
+        self.ax.text(x, y, words, parse_math=False, **style)
 
 
-def _heat(ax: Axes, picture: Image.Image, share: np.ndarray, smooth: bool = True) -> None:
+def _pixels(picture: Image.Image) -> np.ndarray:
+    """``[_PANEL, _PANEL, 3]`` in 0...1."""
+    return np.asarray(picture.resize((_PANEL, _PANEL), Image.Resampling.LANCZOS), dtype=np.float64) / 255
+
+
+def _stretched(patches: np.ndarray) -> np.ndarray:
+    """Values of patches ``[rows, columns, ...]`` at each pixel of a panel."""
+    rows, columns = (np.arange(_PANEL) * size // _PANEL for size in patches.shape[:2])
+    return patches[rows[:, None], columns]
+
+
+def _heat(picture: Image.Image, share: np.ndarray, smooth: bool) -> np.ndarray:
     """A picture, dark where a share is 0 and glowing where it is 1."""
-    how = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
-    glow = np.asarray(Image.fromarray(share.astype(np.float32)).resize(picture.size, how)).clip(0, 1)[..., None]
-    pixels = np.asarray(picture, dtype=np.float32) / 255
+    if smooth:
+        small = Image.fromarray(share.astype(np.float32))
+        glow = np.asarray(small.resize((_PANEL, _PANEL), Image.Resampling.BILINEAR))
+    else:
+        glow = _stretched(share)
+    glow = glow.clip(0, 1)[..., None]
+    pixels = _pixels(picture)
     grey = 0.5 * pixels.mean(axis=-1, keepdims=True)
-    ax.imshow(grey * (1 - glow) + glow * (0.45 * pixels + 0.55 * _HEAT(glow[..., 0])[..., :3]))
-
-
-def _outline(ax: Axes, mask: np.ndarray, side: int) -> None:
-    """A line around the patches of a mask."""
-    padded = np.pad(mask, 1)
-    high, wide = side / mask.shape[0], side / mask.shape[1]
-    upright = np.argwhere(padded[1:-1, :-1] != padded[1:-1, 1:])
-    level = np.argwhere(padded[:-1, 1:-1] != padded[1:, 1:-1])
-    lines = [[(column * wide - 0.5, (row + end) * high - 0.5) for end in (0, 1)] for row, column in upright]
-    lines += [[((column + end) * wide - 0.5, row * high - 0.5) for end in (0, 1)] for row, column in level]
-    ax.add_collection(LineCollection(lines, colors="white", linewidths=1.1), autolim=False)
+    return grey * (1 - glow) + glow * (0.45 * pixels + 0.55 * _HEAT(glow[..., 0])[..., :3])
 
 
 def _one_place_each(board: Sequence[str], grid: tuple[int, int]) -> list[tuple[str, int, int]]:
@@ -180,12 +218,6 @@ def _one_place_each(board: Sequence[str], grid: tuple[int, int]) -> list[tuple[s
             row, column = places[np.square(places - places.mean(axis=0)).sum(axis=1).argmin()]
             found.append((word, int(row), int(column)))
     return found
-
-
-def _name(ax: Axes, name: str, below: str = "") -> None:
-    ax.set_title(_plain(_short(name, 36)), loc="left", fontsize=8.5, color=INK, pad=3)
-    if below:
-        ax.set_xlabel(below, loc="left", fontsize=7.5, color=FAINT, labelpad=2)
 
 
 def _frame(ax: Axes, title: str) -> None:
@@ -200,7 +232,7 @@ def _frame(ax: Axes, title: str) -> None:
 
 
 def _short(name: str, most: int = 28) -> str:
-    return name if len(name) <= most else f"{name[: most - 1]}…"
+    return shown(name, most - 1)
 
 
 def _plain(name: str) -> str:

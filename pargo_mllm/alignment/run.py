@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,8 +82,8 @@ def align(settings: Settings) -> Outcome:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """Each model's name: the last of its path, and as many folders before it as tell it from the others."""
-    paths = [folder.resolve().parts for folder in folders]
+    """Each model's name: the last of its path, or of a link's, and as many folders before it as tell it from the others."""
+    paths = [Path(os.path.abspath(folder)).parts for folder in folders]
     if len(set(paths)) < len(paths):
         twice = next(folder for folder, path in zip(folders, paths, strict=True) if paths.count(path) > 1)
         raise AlignmentError(f"{twice} is given twice; a model is compared with others.")

@@ -18,6 +18,7 @@ COVERED = 0.5
 _AT_ONCE = 32
 
 
+@torch.no_grad()
 def word_maps(
     tokens: torch.Tensor, shares: torch.Tensor, vectors: torch.Tensor, mean: torch.Tensor | None = None
 ) -> torch.Tensor:

@@ -54,8 +54,8 @@ def entropy_lines(entropy: Mapping[str, Any]) -> list[str]:
     return [
         f"entropy of a picture: {_spread(before['a_picture'])} nats before the projector (at most {most[0]:.2f}), "
         f"{_spread(after['a_picture'])} after it (at most {most[1]:.2f}); change {_spread(entropy['change'], '+')}",
-        f"entropy of all pictures: {before['all_pictures']:.2f} before, {after['all_pictures']:.2f} after; centred "
-        f"{before['all_pictures_centred']:.2f}, {after['all_pictures_centred']:.2f}",
+        f"entropy of all pictures: {number(before['all_pictures'])} before, {number(after['all_pictures'])} after; centred "
+        f"{number(before['all_pictures_centred'])}, {number(after['all_pictures_centred'])}",
     ]
 
 

@@ -10,8 +10,8 @@ import torch
 
 from pargo_mllm.alignment.errors import AlignmentError
 
-# numbers of a table that are looked at in a wider dtype at a time
-PIECE = 2**22
+# numbers of a table that are looked at in a wider dtype at a time: what a cache holds
+PIECE = 2**19
 # a row that lies closer to the mean than this, measured by its own length, is the mean up to rounding
 _NOTHING = 1e-6
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
@@ -123,7 +123,7 @@ def _norms(part: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
     rows = part.to(torch.float64, copy=True)
     least = _NOTHING * torch.linalg.vector_norm(rows, dim=1)
     norms = torch.linalg.vector_norm(rows.sub_(mean), dim=1)
-    return norms.where(norms > least, 0.0)
+    return norms.where((norms > least) | ~norms.isfinite(), 0.0)
 
 
 def _can_be_read(name: str, text: str) -> bool:

@@ -12,9 +12,9 @@ from pargo_mllm.configuration import ParGoConfig
 from pargo_mllm.data.scenes.corpus import Scenes
 from pargo_mllm.data.scenes.layout import CELL, SIDE
 from pargo_mllm.data.sources.photographs_folder import PhotographFolder
+from pargo_mllm.loading import computes_bf16
 from pargo_mllm.miniature.lessons import Lessons, PhotographLessons, SceneLessons
 from pargo_mllm.processing import ParGoProcessor
-from pargo_mllm.training.trainer.precision import computes_bf16
 from pargo_mllm.training.trainer.settings import StageSettings
 
 # of the scenes' pixels in 0...1, so that the encoder's inputs are centred

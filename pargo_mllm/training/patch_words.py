@@ -34,8 +34,8 @@ def check_regions(recipe: Recipe, data: OpenedData) -> None:
         )
     raise RecipeError(
         f"{needs}, and nobody says it of those of the first {PROBE} examples in {', '.join(lacking)}. Scenes know it, and "
-        "COCO-style folders with instances.json; of other pictures give --patch-labels FILE, as pargo data patches writes it; or "
-        "leave patch_weight out."
+        "COCO-style folders with instances.json; of other pictures give --patch-labels FILE, which pargo data patches writes, "
+        "or leave patch_weight out."
     )
 
 

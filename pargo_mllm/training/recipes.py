@@ -17,10 +17,10 @@ from pargo_mllm.configuration import PROJECTORS, ParGoProjectorConfig
 from pargo_mllm.data.feeding.conversations import TEMPLATES
 from pargo_mllm.data.scenes.corpus import Scenes
 from pargo_mllm.language.lora import LoraSettings
+from pargo_mllm.loading import computes_bf16
 from pargo_mllm.model_files import told
 from pargo_mllm.training.data_parts import DataPart, data_parts
 from pargo_mllm.training.recipe_values import RecipeError, plain_yaml, typed
-from pargo_mllm.training.trainer.precision import computes_bf16
 from pargo_mllm.training.trainer.settings import StageSettings
 
 # what may change while a run goes on

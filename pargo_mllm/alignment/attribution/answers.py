@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pargo_mllm.alignment.attribution.asked import Asked, answered, read
+from pargo_mllm.alignment.attribution.asked import Asked, answer_logits, answered, read
 from pargo_mllm.alignment.attribution.result import Attribution, AttributionError, shares_of
 from pargo_mllm.answering.prompt_attention import NoAttentionError, attention_to_prompt
 from pargo_mllm.data.corpus import Conversation
@@ -15,7 +15,7 @@ from pargo_mllm.processing import ParGoProcessor
 
 #: the methods, and what each says
 ANSWER_METHODS = {
-    "gradient": "gradient times input: what each token of the picture adds to the answer's log-probability, to first order",
+    "gradient": "gradient times input, from the mean token: what each token adds to the answer's log-odds, to first order",
     "attention": "the language model's attention to each token of the picture, mean of heads, layers and the answer's tokens",
 }
 
@@ -26,7 +26,8 @@ class AnswerAttribution:
 
     Args:
         method: of :data:`ANSWER_METHODS`.
-        tokens: fp32 ``[tokens]`` on the CPU. By gradient in nats, with signs: what speaks for the answer is positive. By
+        tokens: fp32 ``[tokens]`` on the CPU. By gradient in nats of the answer's log-odds, with signs: what speaks
+            for the answer is positive. By
             attention the share of it; the rest went to the text.
         log_probability: of the answer, in nats.
         said: whether it is what the model says greedily.
@@ -57,7 +58,10 @@ def attribute_answer(
 ) -> AnswerAttribution:
     """Which tokens of the picture an answer comes from.
 
-    The language model computes in its own dtype; probabilities, products and sums are in fp32.
+    The gradient is that of the answer's log-odds, the sum over its tokens: that of its log-probability vanishes where the model
+    is sure. It is multiplied with what a token has beyond the mean of the picture's tokens (our choice): language models
+    normalise what they read, so that a step towards zero changes nothing of it. The language model computes in its own dtype;
+    probabilities, products and sums are in fp32.
 
     Args:
         conversation: of one picture, the question at its end.
@@ -77,26 +81,28 @@ def of_asked(model: ParGoForConditionalGeneration, asked: Asked, method: str) ->
     was_training = model.training
     model.eval()
     try:
-        tokens, log_probability, said = (_by_gradient if method == "gradient" else _by_attention)(model, asked)
+        tokens = (_by_gradient if method == "gradient" else _by_attention)(model, asked)
+        with torch.no_grad():
+            log_probability, said = answered(model, asked.embeddings[None], asked.answer)
     except NoAttentionError as error:
         raise AttributionError(f"method='attention' is not possible: {error}; use 'gradient'.") from error
     finally:
         model.train(was_training)
-    return AnswerAttribution(method, tokens, log_probability, said)
+    return AnswerAttribution(method, tokens, log_probability.item(), bool(said))
 
 
-def _by_gradient(model: ParGoForConditionalGeneration, asked: Asked) -> tuple[torch.Tensor, float, bool]:
+def _by_gradient(model: ParGoForConditionalGeneration, asked: Asked) -> torch.Tensor:
     with torch.inference_mode(False), torch.enable_grad():
         tokens = asked.tokens.clone().requires_grad_()
         embeddings = asked.embeddings.clone().index_copy(0, asked.places, tokens)
-        log_probability, said = answered(model, embeddings[None], asked.answer)
-        (slope,) = torch.autograd.grad(log_probability.sum(), tokens)
-    values = (slope.float() * tokens.detach().float()).sum(dim=-1).cpu()
-    return values, log_probability.item(), bool(said)
+        logits = answer_logits(model, embeddings[None], asked.answer)[0]
+        own = asked.answer.to(logits.device)[:, None]
+        others = logits.scatter(-1, own, float("-inf")).logsumexp(dim=-1)
+        (slope,) = torch.autograd.grad((logits.gather(-1, own)[:, 0] - others).sum(), tokens)
+    values = tokens.detach().float()
+    return (slope.float() * (values - values.mean(dim=0))).sum(dim=-1).cpu()
 
 
-def _by_attention(model: ParGoForConditionalGeneration, asked: Asked) -> tuple[torch.Tensor, float, bool]:
-    weights = torch.from_numpy(attention_to_prompt(model, asked.inputs, asked.answer[:-1].tolist()))
-    with torch.no_grad():
-        log_probability, said = answered(model, asked.embeddings[None], asked.answer)
-    return weights[asked.places.cpu()].float(), log_probability.item(), bool(said)
+def _by_attention(model: ParGoForConditionalGeneration, asked: Asked) -> torch.Tensor:
+    weights = torch.from_numpy(attention_to_prompt(model, asked.inputs, list(asked.said)))
+    return weights[asked.places.cpu()].float()

@@ -26,6 +26,7 @@ class Asked:
         answer: int64 ``[A]``, the answer's tokens without the one that ends it: the last ``A`` of ``L``.
         features: ``[tiles, n_v, c]``, what the encoder gave for the picture.
         inputs: the prompt alone, as ``processor.prompts`` gives it.
+        said: the tokens behind the prompt up to the answer's last but one: what a template puts in front of the answer too.
     """
 
     embeddings: torch.Tensor
@@ -33,6 +34,7 @@ class Asked:
     answer: torch.Tensor
     features: torch.Tensor
     inputs: Any
+    said: tuple[int, ...] = ()
 
     @property
     def tokens(self) -> torch.Tensor:
@@ -62,7 +64,31 @@ def read(model: ParGoForConditionalGeneration, processor: ParGoProcessor, conver
     seen: Any = model.get_image_features(inputs["pixel_values"], tile_counts=inputs.get("tile_counts"))
     words = model.get_input_embeddings()(ids)
     embeddings = model.model.insert_image_tokens(ids, words, seen.pooler_output.flatten(0, 1)[None])[0]
-    return Asked(embeddings, (ids[0] == image).nonzero()[:, 0], ids[0, -prompt.rated :], seen.last_hidden_state, inputs)
+    own, asked = ids[0, -prompt.rated :], inputs["input_ids"][0].tolist()
+    # where the prompt's end and the answer's beginning make one token, the answer's own are what is said
+    said = row[len(asked) : -1] if row[: len(asked)] == asked else own[:-1].tolist()
+    return Asked(embeddings, (ids[0] == image).nonzero()[:, 0], own, seen.last_hidden_state, inputs, tuple(said))
+
+
+def answer_logits(
+    model: ParGoForConditionalGeneration,
+    embeddings: torch.Tensor,
+    answer: torch.Tensor,
+    mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """What the model would say in place of each of an answer's tokens: logits, fp32 ``[rows, A, vocabulary]``.
+
+    Args:
+        embeddings: ``[rows, L, C]``, the answer at their ends.
+        answer: int64 ``[A]``.
+        mask: int64 ``[rows, L]``, 0 for tokens that nobody may see; places are counted all the same.
+    """
+    given: dict[str, Any] = {"attention_mask": torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device)}
+    if mask is not None:
+        places = torch.arange(embeddings.shape[1], device=embeddings.device).expand(len(embeddings), -1)
+        given = {"attention_mask": mask, "position_ids": places}
+    out = model(inputs_embeds=embeddings, use_cache=False, logits_to_keep=len(answer) + 1, **given)
+    return out.logits[:, :-1].float()
 
 
 def answered(
@@ -71,26 +97,15 @@ def answered(
     answer: torch.Tensor,
     mask: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """How likely an answer is behind each of several prompts.
-
-    Args:
-        embeddings: ``[rows, L, C]``, the answer at their ends.
-        answer: int64 ``[A]``.
-        mask: int64 ``[rows, L]``, 0 for tokens that nobody may see; places are counted all the same.
+    """How likely an answer is behind each of several prompts; arguments as for :func:`answer_logits`.
 
     Returns:
         The log-probability of the whole answer, fp32 ``[rows]`` in nats, and whether each of its tokens is the likeliest one
         where it stands, bool ``[rows]``: then it is what is said greedily.
     """
-    given: dict[str, Any] = {"attention_mask": torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device)}
-    if mask is not None:
-        places = torch.arange(embeddings.shape[1], device=embeddings.device).expand(len(embeddings), -1)
-        given = {"attention_mask": mask, "position_ids": places}
-    out = model(inputs_embeds=embeddings, use_cache=False, logits_to_keep=len(answer) + 1, **given)
-    logits = out.logits[:, :-1].float()
+    logits = answer_logits(model, embeddings, answer, mask)
     wanted = answer.to(logits.device).expand(len(logits), -1)
     log_probability = logits.log_softmax(dim=-1).gather(-1, wanted[..., None])[..., 0].sum(dim=-1)
     # it stands for a picture that is given, and nothing that is said
-    spoken = logits.detach().clone()
-    spoken[..., model.config.image_token_id] = float("-inf")
-    return log_probability, (spoken.argmax(dim=-1) == wanted).all(dim=-1)
+    logits[..., model.config.image_token_id] = float("-inf")
+    return log_probability, (logits.argmax(dim=-1) == wanted).all(dim=-1)

@@ -6,6 +6,7 @@ Reverse mode throughout: the attention ops have neither forward-mode nor second 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, cast
 
 import torch
 from tqdm.auto import tqdm
@@ -19,8 +20,8 @@ from pargo_mllm.projectors.base import ProjectorPreTrainedModel
 MOST_IN_FULL = 16_384
 #: random directions of a token where that would be more
 DIRECTIONS = 16
-# passes side by side
-CHUNK = 16
+# passes side by side where nobody says: at most so many, and so many numbers in tokens and features of all of them together
+_MOST_ROWS, _MOST_NUMBERS = 128, 2**24
 # seconds of work before progress is shown
 _DELAY = 5.0
 
@@ -29,7 +30,7 @@ def jacobian(
     projector: ProjectorPreTrainedModel,
     features: torch.Tensor,
     directions: int | None = None,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     seed: int = 0,
 ) -> Attribution:
     """Frobenius norms of the blocks ``d token_i / d feature_j`` at these features.
@@ -45,7 +46,7 @@ def jacobian(
         features: ``[n_v, c]`` of its dtype.
         directions: of each token; None for all where that takes at most :data:`MOST_IN_FULL` passes, else
             :data:`DIRECTIONS`.
-        chunk: passes side by side; memory grows with it.
+        chunk: passes side by side; memory grows with it. By the sizes when None.
         seed: of the random basis.
 
     Raises:
@@ -84,30 +85,34 @@ def jacobian(
     return Attribution("jacobian", shares_of(values), False, False, how, values.float(), error.float())
 
 
-def gradient(projector: ProjectorPreTrainedModel, features: torch.Tensor, chunk: int = CHUNK) -> Attribution:
-    """Gradient times input: ``<d token_i / d feature_j · feature_j, token_i> / |token_i|²`` at these features.
+def gradient(projector: ProjectorPreTrainedModel, features: torch.Tensor, chunk: int | None = None) -> Attribution:
+    """Gradient times input: ``<d token_i / d feature_j · (feature_j - mean), token_i> / |token_i|²`` at these features.
 
-    What of a token its features explain to first order, with signs; for a linear map without bias a row's values sum to 1.
-    ``shares`` are of their sizes. Arguments as for :func:`jacobian`.
+    What each feature adds to a token, to first order and with signs, measured from the mean of the picture's features (our
+    choice): from zero it would be nothing at all where a projector normalises features, as the resampler does. Of a linear
+    map, a row's values sum to the share of the token that the mean does not explain. ``shares`` are of their sizes. Arguments
+    as for :func:`jacobian`.
     """
     alone = PROJECTORS[projector.config.projector_type].a_token_a_feature
     # a token a feature: each feature is a picture of its own, and one pass is enough
     pictures = features[:, None] if alone else features[None]
+    moved = features - features.mean(dim=0)
     with torch.no_grad():
         tokens = projector(pictures).flatten(0, 1)
     scaled = tokens / tokens.square().sum(dim=-1, keepdim=True).clamp(min=torch.finfo(tokens.dtype).tiny)
     if alone:
         given = pictures.detach().clone().requires_grad_()
         (pulled,) = torch.autograd.grad(projector(given), given, scaled[:, None])
-        values = torch.diag((pulled[:, 0] * features).sum(dim=-1))
+        values = torch.diag((pulled[:, 0] * moved).sum(dim=-1))
     else:
         rows = [
-            (pulled * features).sum(dim=-1)
+            (pulled * moved).sum(dim=-1)
             for _, pulled in _pulled_back(projector, features, torch.arange(len(tokens)), scaled, chunk)
         ]
         values = torch.cat(rows)
     values = values.detach().float().cpu()
-    return Attribution("gradient", shares_of(values), False, False, "gradient times input, at this picture", values)
+    how = "gradient times input, from the mean of the picture's features, at this picture"
+    return Attribution("gradient", shares_of(values), False, False, how, values)
 
 
 def _exact(values: torch.Tensor, how: str, everywhere: bool = False) -> Attribution:
@@ -116,9 +121,9 @@ def _exact(values: torch.Tensor, how: str, everywhere: bool = False) -> Attribut
 
 def _two_layers(projector: MLPProjector, features: torch.Tensor) -> torch.Tensor:
     """``|W2 diag(d) W1|`` of each token, ``[n_v]``: its square is ``d' (W2' W2 * W1 W1') d``, and no block is ever formed."""
-    first, second = projector.input_proj, projector.output_proj
+    first, second, act = projector.input_proj, projector.output_proj, cast(Any, projector.act)
     inside = first(features).detach().requires_grad_()
-    (slope,) = torch.autograd.grad(projector.act(inside).sum(), inside)
+    (slope,) = torch.autograd.grad(act(inside).sum(), inside)
     with torch.no_grad():
         mixed = (second.weight.T @ second.weight) * (first.weight @ first.weight.T)
         return ((slope @ mixed) * slope).sum(dim=-1).clamp(min=0).sqrt()
@@ -133,17 +138,24 @@ def _reachable(projector: ProjectorPreTrainedModel) -> torch.Tensor:
 
 
 def _pulled_back(
-    projector: ProjectorPreTrainedModel, features: torch.Tensor, tokens: torch.Tensor, directions: torch.Tensor, chunk: int
+    projector: ProjectorPreTrainedModel,
+    features: torch.Tensor,
+    tokens: torch.Tensor,
+    directions: torch.Tensor,
+    chunk: int | None,
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Gradients ``[rows, n_v, c]`` of ``<direction, token>`` by the features, some rows at a time, with the first row's number.
 
     Rows are copies of the picture in a batch: of a batch's pictures none changes another's tokens.
     """
+    if chunk is None:
+        numbers = features.numel() + projector.config.num_output_tokens(len(features)) * (projector.config.hidden_size or 1)
+        chunk = max(1, min(_MOST_ROWS, _MOST_NUMBERS // numbers))
     starts = range(0, len(tokens), chunk)
     for first in tqdm(starts, desc="attribution", unit="batch", delay=_DELAY, disable=None, leave=False):
         rows = tokens[first : first + chunk]
         given = features.expand(len(rows), -1, -1).detach().clone().requires_grad_()
         out = projector(given)
-        picked = out[torch.arange(len(rows)), rows.to(out.device)]
+        picked = out[torch.arange(len(rows), device=out.device), rows.to(out.device)]
         (pulled,) = torch.autograd.grad(picked, given, directions[first : first + chunk])
         yield first, pulled

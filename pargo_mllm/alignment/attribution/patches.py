@@ -30,7 +30,7 @@ def attribute_features(
     method: str,
     *,
     directions: int | None = None,
-    chunk: int = derivatives.CHUNK,
+    chunk: int | None = None,
     seed: int = 0,
 ) -> Attribution:
     """Where the tokens of a picture come from, from what the encoder gave for it.

@@ -61,7 +61,8 @@ class Attribution:
 def shares_of(values: torch.Tensor) -> torch.Tensor:
     """Rows of sizes that sum to 1, fp32 on the CPU; rows of zeros stay zeros."""
     sizes = values.detach().double().abs().cpu()
-    return (sizes / sizes.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(sizes.dtype).tiny)).float()
+    whole = sizes.sum(dim=-1, keepdim=True)
+    return (sizes / whole.where(whole > 0, 1.0)).float()
 
 
 def put_together(parts: list[Attribution]) -> Attribution:

@@ -1,4 +1,4 @@
-"""Generated scenes as a corpus: ``scenes``, or ``scenes:seed=1,train=5000,held_out=400``."""
+"""Generated scenes as a corpus: ``scenes``, or ``scenes:seed=1,train=5000,held_out=400``; ``scenes:boxes=1`` asks where."""
 
 from __future__ import annotations
 
@@ -15,12 +15,21 @@ from pargo_mllm.data.held_out import SPLITS
 from pargo_mllm.data.questions import WHAT, Question, QuestionCorpus
 from pargo_mllm.data.regions import Region
 from pargo_mllm.data.scenes.layout import captions, regions, scene_and_picture, scene_layout, scene_questions
+from pargo_mllm.data.scenes.referring import scene_boxes
 
 NAME = "scenes"
 # what is said about scenes is drawn again where it is asked for again later than that
 KEPT = 1 << 13
 _MAX_DIGITS = 100
 _WHOLE = re.compile(r"[+-]?\d+")
+_MOST = 2**31 - 1
+_RANGES = {
+    "seed": (0, _MOST),
+    "train": (1, _MOST),
+    "held_out": (0, _MOST),
+    "questions_per_kind": (1, _MOST),
+    "boxes": (0, 1),
+}
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,8 @@ class Scenes:
         seed: of the layouts.
         train, held_out: how many pictures each split has.
         questions_per_kind: at most so many questions of a kind are asked about a picture.
+        boxes: 1 for stage 2 to ask where things are, each answer a box (:mod:`pargo_mllm.data.scenes.referring`), and nothing
+            else.
 
     Raises:
         CorpusError: for numbers out of range.
@@ -40,12 +51,13 @@ class Scenes:
     train: int = 5000
     held_out: int = 400
     questions_per_kind: int = 4
+    boxes: int = 0
 
     def __post_init__(self):
-        for name, least in (("seed", 0), ("train", 1), ("held_out", 0), ("questions_per_kind", 1)):
+        for name, (least, most) in _RANGES.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**31:
-                raise CorpusError(f"{NAME}: {name}={value!r} must be a whole number from {least} to {2**31 - 1}.")
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+                raise CorpusError(f"{NAME}: {name}={value!r} must be a whole number from {least} to {most}.")
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Scenes:
@@ -81,7 +93,8 @@ class Scenes:
 
 
 class SceneCorpus(QuestionCorpus):
-    """Captions (stage 1) of the scenes of a split, a coarse and a detailed one each, or questions about them (stage 2).
+    """Captions (stage 1) of the scenes of a split, a coarse and a detailed one each, or questions about them (stage 2): what
+    they show, or, with ``boxes=1``, where it is.
 
     Raises:
         CorpusError: for the test split where no scenes are held out.
@@ -95,7 +108,8 @@ class SceneCorpus(QuestionCorpus):
             raise ValueError(f"split={split!r} is unknown; it must be one of {', '.join(SPLITS)}.")
         if split == "test" and not scenes.held_out:
             raise CorpusError(f"{scenes}: nothing is held out.")
-        self.scenes, self.what, self.split = scenes, WHAT[stage], split
+        self.scenes, self.split = scenes, split
+        self.what = "boxes" if scenes.boxes and stage == 2 else WHAT[stage]
 
     def __len__(self) -> int:
         return self.scenes.train if self.split == "train" else self.scenes.held_out
@@ -122,11 +136,15 @@ class SceneCorpus(QuestionCorpus):
 
     def settings(self) -> dict[str, Any]:
         """See :class:`pargo_mllm.data.corpus.Corpus`."""
-        return {"corpus": NAME, "what": self.what, "split": self.split, **asdict(self.scenes)}
+        # "what" says whether boxes are asked for
+        drawn = {name: value for name, value in asdict(self.scenes).items() if name != "boxes"}
+        return {"corpus": NAME, "what": self.what, "split": self.split, **drawn}
 
 
 @lru_cache(KEPT)
 def _said(what: str, split: str, seed: int, index: int, per_kind: int) -> tuple[Question, ...]:
     if what == "captions":
         return captions(scene_layout(split, seed, index))
+    if what == "boxes":
+        return scene_boxes(split, seed, index, per_kind)
     return scene_questions(split, seed, index, per_kind)

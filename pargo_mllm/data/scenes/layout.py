@@ -202,22 +202,23 @@ def questions(scene: Scene, rng: np.random.Generator, per_kind: int = 2) -> tupl
 
 def scene_and_picture(split: str, seed: int, index: int) -> tuple[Scene, Image.Image]:
     """Scene ``index`` of a split, painted; its photograph comes from the blocks of the same split."""
-    rng = _rng(split, seed, index)
+    rng = scene_rng(split, seed, index)
     scene = random_scene(rng)
     return scene, draw(scene, rng, split)
 
 
 def scene_layout(split: str, seed: int, index: int) -> Scene:
     """Scene ``index`` of a split without its picture."""
-    return random_scene(_rng(split, seed, index))
+    return random_scene(scene_rng(split, seed, index))
 
 
 def scene_questions(split: str, seed: int, index: int, per_kind: int) -> tuple[Question, ...]:
     """Questions about scene ``index``; a random stream of its own, so that the picture does not depend on them."""
-    return questions(scene_layout(split, seed, index), _rng(split, seed, index, 1), per_kind)
+    return questions(scene_layout(split, seed, index), scene_rng(split, seed, index, 1), per_kind)
 
 
-def _rng(split: str, seed: int, *stream: int) -> np.random.Generator:
+def scene_rng(split: str, seed: int, *stream: int) -> np.random.Generator:
+    """Random numbers of a scene's index, and of what is drawn from it apart: 1 its questions, 2 its boxes."""
     if split not in SPLITS:
         raise ValueError(f"split={split!r} is unknown; it must be one of {', '.join(SPLITS)}.")
     return np.random.default_rng([SPLITS.index(split), seed, *stream])

@@ -1,7 +1,8 @@
 """RefCOCO, RefCOCO+ and RefCOCOg: the box of what a sentence describes.
 
 Official files: ``refcoco/refs(unc).p`` with ``refcoco/instances.json``, and the same of ``refcoco+`` and ``refcocog``
-(``refs(umd).p``), pictures of COCO's train2014. The splits that are evaluated are read; ``train`` is not.
+(``refs(umd).p``), or MDETR's ``finetune_refcoco_val.json`` and its kin; pictures of COCO's train2014. The splits that are
+evaluated are read; ``train`` is not.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pargo_mllm.data.frames import FRAMES, Box, Size, from_xywh, read_box, write
 from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Mark, Prediction, Rule, ScoringError, accuracy
 from pargo_mllm.evaluation.reading.answers import carried, numbered
 from pargo_mllm.evaluation.reading.records import IDS, Pictures, identity, records, rows_with_pictures
-from pargo_mllm.evaluation.reading.refer_files import box_of, official, size_of
+from pargo_mllm.evaluation.reading.refer_files import PICKLES, box_of, mdetr, mdetr_files, official, size_of
 from pargo_mllm.evaluation.reading.rows import Row, found
 from pargo_mllm.evaluation.scorers.boxes import RIGHT, Pair, better_frame, overlap
 from pargo_mllm.evaluation.writing.submissions import as_number, asked, json_list
@@ -33,7 +34,10 @@ def read(name: str, data: Path) -> list[Item]:
     """The sentences of the official files, of VLMEvalKit's table, of the hub's parquet, or of lines with ``bbox`` as Qwen-VL
     and Shikra write them. Boxes are in pixels."""
     folder = data / name if (data / name).is_dir() else data
-    file = found(folder, "refs(unc).p", "refs(umd).p", "refs(google).p", "*.tsv", "*.parquet", "*.jsonl", "*.json")
+    splits = mdetr_files(folder, name)
+    if splits and not any((folder / pickle).is_file() for pickle in PICKLES):
+        return mdetr(splits, data)
+    file = found(folder, *PICKLES, "*.tsv", "*.parquet", "*.jsonl", "*.json")
     if file.suffix == ".p":
         return official(file, data)
     rows, pictures = rows_with_pictures(data, records(file))
@@ -57,8 +61,7 @@ def _items(row: Row, number: int, pictures: Pictures) -> list[Item]:
         box, sentences = _right_box(row, "bbox", "solution", "answer"), [row.text(sentence or "question")]
     name = row.first("img_path", "image_path")
     shown = pictures.of(row, name if isinstance(name, str) else "")
-    own, size, split = identity(row, otherwise=number), size_of(row), row.first("split")
-    split = split if isinstance(split, str) else ""
+    own, size, split = identity(row, otherwise=number), size_of(row), _split(row)
     # VLMEvalKit counts each split's sentences anew, and names them so
     own = f"{split}_{own}" if split.startswith("RefCOCO") else own
     return [
@@ -66,12 +69,22 @@ def _items(row: Row, number: int, pictures: Pictures) -> list[Item]:
             id=f"{own}/{place}" if len(sentences) > 1 else own,
             question=_sentence(text),
             answer=box,
-            part=split.rsplit("_", 1)[-1],
+            part=_part(split),
             details={"size": size} if size else {},
             **shown,
         )
         for place, text in enumerate(sentences)
     ]
+
+
+def _split(row: Row) -> str:
+    split = row.first("split")
+    return split if isinstance(split, str) else ""
+
+
+def _part(split: str) -> str:
+    """ "val" of VLMEvalKit's "RefCOCO_val"."""
+    return split.rsplit("_", 1)[-1]
 
 
 def _right_box(row: Row, *names: str) -> Box:
@@ -88,17 +101,25 @@ def _said(row: Row, number: int) -> Prediction:
     own = own or (["answer"] if "answer" in row.values else ["bbox"])
     value = row.first(*own)
     text = json.dumps(value) if isinstance(value, (list, tuple)) else row.answer(*own)
+    picture = row.first("image", "image_path", "img_path")
+    named = isinstance(picture, str) and len(picture) < 256
     question = row.first("question", "prompt", "sent")
-    question = _sentence(question) if isinstance(question, str) else None
+    if isinstance(question, str):
+        # a full stop may be the sentence's own; among those on its picture one is found with it and without
+        question = question.removeprefix(_ASKED) if named else _sentence(question)
+    else:
+        question = None
     item, right = None, [name for name in _BOXES if name not in own]
     if row.first(*right, *_CORNERS) is not None:
         size = size_of(row)
         item = Item(
-            identity(row, otherwise=number), question or "", _right_box(row, *right), details={"size": size} if size else {}
+            identity(row, otherwise=number),
+            question or "",
+            _right_box(row, *right),
+            part=_part(_split(row)),
+            details={"size": size} if size else {},
         )
     ids = ("sent_id", *IDS)
-    picture = row.first("image", "image_path", "img_path")
-    named = isinstance(picture, str) and len(picture) < 256
     given = identity(row, *ids) if row.first(*ids) is not None else None
     return Prediction(text, row.where, given, picture if named else None, question, item)
 
@@ -145,6 +166,7 @@ def _entry(one: Prediction) -> dict[str, Any]:
     return {
         "id": as_number(item.id),
         "question": item.question,
+        **({"split": item.part} if item.part else {}),
         **right,
         **({"hw": [size[1], size[0]]} if size else {}),
         "answer": one.text,

@@ -88,10 +88,22 @@ def usable(item: dict[str, Any]) -> bool:
     return "skipped" not in item
 
 
-def _read(data: Path) -> list[Item]:
+def scenes_of(data: Path) -> Scenes:
+    """The scenes that ``--data`` names; the usual ones where it is not given.
+
+    Raises:
+        ScoringError: if it names a file or folder.
+    """
     scenes = Scenes() if data == Path() else Scenes.parse(str(data))
     if scenes is None:
         raise ScoringError(f"--data {data}: scenes are drawn, not read; give none, or which, as in scenes:seed=1,held_out=100.")
+    return scenes
+
+
+def _read(data: Path) -> list[Item]:
+    scenes = scenes_of(data)
+    if scenes.boxes:
+        raise ScoringError(f"--data {data}: boxes are scored by how much they overlap: --benchmark scenes_refer.")
     return question_items(SceneCorpus(scenes, stage=2, split="test"))
 
 
@@ -120,8 +132,8 @@ def _figures(marks: Sequence[Mark]) -> dict[str, Any]:
     return {"mean": mean(figures["parts"].values()), **figures}
 
 
-def _predictions(file: Path) -> list[Prediction]:
-    """Lines that hold what is right too."""
+def predictions(file: Path) -> list[Prediction]:
+    """Lines as :func:`line` writes them, which hold what is right too."""
     found = []
     for row in read_rows(file):
         item = Item(row.text("id"), row.text("question"), row.text("answer"), row.text("picture"), row.text("kind"))
@@ -129,7 +141,8 @@ def _predictions(file: Path) -> list[Prediction]:
     return found
 
 
-def _line(said: Prediction) -> dict[str, Any]:
+def line(said: Prediction) -> dict[str, Any]:
+    """A question about a scene with what is right and what was said."""
     item = said.item
     assert item is not None
     known = {"id": item.id, "picture": item.picture, "kind": item.part, "question": item.question, "answer": item.answer}
@@ -142,9 +155,9 @@ ALL = (
         title="generated scenes",
         prompt="{question}",
         read=_read,
-        predictions=_predictions,
+        predictions=predictions,
         rules=(Rule("exact", mark=each(_exact), figures=_figures),),
-        submission=json_lines("scenes.jsonl", _line),
+        submission=json_lines("scenes.jsonl", line),
         headline="mean",
         max_new_tokens=16,
         needs_data=False,

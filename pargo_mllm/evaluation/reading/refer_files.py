@@ -1,8 +1,11 @@
-"""The official files of RefCOCO and its kin: sentences in a pickle of Python 2, boxes in COCO's format."""
+"""The official files of RefCOCO and its kin: sentences in a pickle of Python 2, boxes in COCO's format; or both in one COCO
+file a split, as MDETR has them."""
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,10 @@ from pargo_mllm.evaluation.benchmark import Item, ScoringError
 from pargo_mllm.evaluation.reading.records import Pictures
 from pargo_mllm.evaluation.reading.rows import Row, found, read_json, rows_of
 
+PICKLES = ("refs(unc).p", "refs(umd).p", "refs(google).p")
 _LEFT_OUT = "train"
+_SPLITS = ("val", "testA", "testB", "test")
+_MDETR = re.compile(r"finetune_.+_(\w+)\.json")
 
 
 def official(file: Path, data: Path) -> list[Item]:
@@ -52,6 +58,49 @@ def official(file: Path, data: Path) -> list[Item]:
                 )
             )
     return items
+
+
+def mdetr_files(data: Path, name: str) -> list[Path]:
+    """MDETR's files of the splits that are evaluated: ``data`` itself, or those of the folder; none where there are none."""
+    if data.is_file():
+        return [data] if _MDETR.fullmatch(data.name) else []
+    files = [folder / f"finetune_{name}_{split}.json" for folder in (data, data / "mdetr_annotations") for split in _SPLITS]
+    return [file for file in files if file.is_file()]
+
+
+def mdetr(files: list[Path], data: Path) -> list[Item]:
+    """A sentence each, the caption of an image whose one annotation has its box, in pixels.
+
+    Args:
+        files: of :func:`mdetr_files`.
+        data: the folder that pictures are looked for in, or the file.
+
+    Raises:
+        ScoringError: for files that cannot be read or do not belong together.
+    """
+    pictures = Pictures(data)
+    return [item for file in files for item in _split(file, pictures)]
+
+
+def _split(file: Path, pictures: Pictures) -> Iterator[Item]:
+    told, split = read_json(file), _MDETR.fullmatch(file.name)
+    if not isinstance(told, dict) or split is None:
+        raise ScoringError(f"{file}, line 1: it is no object with 'images' and 'annotations'.")
+    boxes: dict[str, list[Row]] = {}
+    for row in rows_of(told.get("annotations"), f"{file}, 'annotations'"):
+        boxes.setdefault(row.text("image_id"), []).append(row)
+    for image in rows_of(told.get("images"), f"{file}, 'images'"):
+        own = boxes.get(image.text("id"), [])
+        if len(own) != 1:
+            raise ScoringError(f"{image.where}: 'annotations' has {len(own)} boxes of it; a sentence here means one.")
+        yield Item(
+            id=image.text("id"),
+            question=image.text("caption"),
+            answer=from_xywh(box_of(own[0].first("bbox"), own[0].where)),
+            part=split[1],
+            details={"size": size_of(image)},
+            **pictures.named(image.text("file_name")),
+        )
 
 
 def _refs(file: Path) -> list[Row]:

@@ -9,7 +9,7 @@ _MODULES = tuple(f"benchmark_files_{kind}" for kind in ("yes_no", "choices", "te
 
 def write_set(name, folder, form="official"):
     """Write the miniature set of a benchmark; returns what to give as --data. Scenes are drawn: they have no files."""
-    if name == "scenes":
+    if name in ("scenes", "scenes_refer"):
         return "scenes:held_out=3"
     written = BENCHMARKS[name] if name.startswith("refcoco") else name
     folder.mkdir(parents=True, exist_ok=True)

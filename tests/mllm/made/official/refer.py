@@ -45,7 +45,29 @@ def write(name: str, folder: Path) -> Truth:
     return Truth(pictures, said, skipped, boxes)
 
 
-def _mdetr(name: str, folder: Path, rows: list) -> None:
+def write_both_sides(name: str, folder: Path, form: str) -> dict[str, tuple[str, tuple[float, float, float, float]]]:
+    """Files to train on and to evaluate with: the same phrases in both, on pictures so long or high that a box in another frame
+    than its own overlaps nothing. Returns the picture and the box in pixels, as corners, by phrase."""
+    (folder / "train2014").mkdir(parents=True)
+    rows, truth = [], {}
+    for number in range(12):
+        file, at = f"COCO_train2014_{number:012d}.jpg", 8 * number
+        size, box = ((400, 100), (40 + at, 10, 80, 30)) if number % 2 else ((100, 400), (10, 40 + at, 30, 80))
+        noise_picture(size[1], size[0], number).save(folder / "train2014" / file)
+        phrase = f"the thing with the letter {chr(ord('a') + number)}."
+        rows.append((7000 + number, file, *size, box, phrase))
+        truth[phrase] = (file, (box[0], box[1], box[0] + box[2], box[1] + box[3]))
+    if form == "pickle":
+        _first_form(name, folder, rows, "refs(umd).p" if name == "refcocog" else "refs(unc).p")
+    else:
+        _mdetr(name, folder, rows)
+        later = [(id + 500, *rest) for id, *rest in rows]
+        _mdetr(name, folder, later[:7], "val")
+        _mdetr(name, folder, later[7:], "testA")
+    return truth
+
+
+def _mdetr(name: str, folder: Path, rows: list, split: str = "train") -> None:
     images, annotations = [], []
     for id, file, width, height, box, phrase in rows:
         shared = {"original_id": id % 1000, "dataset_name": name}
@@ -53,10 +75,10 @@ def _mdetr(name: str, folder: Path, rows: list) -> None:
         more = {"area": 1.5, "iscrowd": 0, "category_id": 1, "tokens_positive": [[0, 5]]}
         annotations.append({"image_id": id, "id": id, "bbox": list(box), **more})
     told = {"info": {}, "licenses": [], "images": images, "annotations": annotations, "categories": [{"id": 1, "name": "a"}]}
-    (folder / f"finetune_{name}_train.json").write_text(json.dumps(told))
+    (folder / f"finetune_{name}_{split}.json").write_text(json.dumps(told))
 
 
-def _first_form(name: str, folder: Path, rows: list) -> None:
+def _first_form(name: str, folder: Path, rows: list, pickled: str = "refs(umd).p") -> None:
     refs, images, annotations = [], [], []
     for id, file, width, height, box, phrase in rows:
         ref = {"ref_id": id % 100, "ann_id": id + 5, "image_id": id + 7, "category_id": 1, "file_name": "never_used.jpg"}
@@ -67,5 +89,5 @@ def _first_form(name: str, folder: Path, rows: list) -> None:
         images.append({"id": id + 7, "file_name": file, "width": width, "height": height})
         annotations.append({"id": id + 5, "image_id": id + 7, "bbox": list(box), "segmentation": [[1.0, 2.0]], "iscrowd": 0})
     (folder / name).mkdir()
-    (folder / name / "refs(umd).p").write_bytes(pickle.dumps(refs, protocol=2))
+    (folder / name / pickled).write_bytes(pickle.dumps(refs, protocol=2))
     (folder / name / "instances.json").write_text(json.dumps({"images": images, "annotations": annotations}))
