@@ -153,6 +153,13 @@ class RecipeKeys(TrainingKeys):
         ),
     ] = 0.0
     patch_ramp: Annotated[float, Means("SHARE", "of the steps, while that weight rises from 0; 0 to 1")] = 0.0
+    patch_loss: Annotated[
+        str,
+        Means(
+            "contrastive|cosine",
+            "a token is to be nearer to its words than to all others that the data knows; or as near to its own as can be",
+        ),
+    ] = "contrastive"
     patch_tokens: Annotated[
         str, Means("auto|all", "the tokens with a part of the picture of their own, or the others too, by their attention")
     ] = "auto"

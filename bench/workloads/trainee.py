@@ -109,7 +109,7 @@ class Trainee:
         projectors = (module for module in self.model.modules() if isinstance(module, ProjectorPreTrainedModel))
         self.projector = next(module for module in projectors if next(module.parameters()).requires_grad)
         embeddings = self.base.get_input_embeddings().weight.detach()
-        self.patches = PatchAlignment(embeddings, embedding_mean(embeddings), 1.0, 1.0, 0.0, 1, 0, THRESHOLD, False)
+        self.patches = PatchAlignment(embeddings, embedding_mean(embeddings), 1.0, 1.0, 0.0, 1, 0, THRESHOLD, False, True)
         self.model.train()
         self.optimizer = torch.optim.AdamW(self.trained.values(), lr=LEARNING_RATE, fused=True)
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import torch
 
+# that of this module, and that of :mod:`pargo_mllm.alignment.contrast`
+COSINE, CONTRASTIVE = "cosine", "contrastive"
+FORMS = (COSINE, CONTRASTIVE)
 # no direction: a sum of vectors that cancel each other out
 _NOTHING = 1e-6
 # as in torch's cosine_similarity

@@ -35,6 +35,7 @@ class PatchLabeller:
             attention. "all": tokens that read the whole picture too, by theirs.
         hard: whether the label that covers most of a token counts alone.
         threshold: of what a token reads, the least that a label covers.
+        names: what labels may be; all that a token is to choose from, where its loss is contrastive.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class PatchLabeller:
         tokens: str = AUTO,
         hard: bool = False,
         threshold: float = THRESHOLD,
+        names: Sequence[str] = (),
     ):
         self.processor, self.config, self.hard, self.threshold = processor, config, hard, threshold
         with torch.device("meta"):
@@ -58,6 +60,8 @@ class PatchLabeller:
         self.read = int((~local).sum()) if tokens == ALL or not local.any() else 0
         #: how many are labelled by where they come from
         self.local = int(local.sum())
+        #: the tokens of each of the names that have any, those of one spelling once
+        self.choices = tuple(dict.fromkeys(filter(None, map(self._spell, names))))
 
     def origins(self, num_features: int) -> Origins:
         """Those of an image of so many features."""

@@ -72,6 +72,10 @@ class QuestionCorpus(ABC):
         """Says what is where in picture ``index``; None where nobody knows."""
         return None
 
+    def region_names(self) -> tuple[str, ...]:
+        """Every name that :meth:`regions` may give, of this split or another one."""
+        return ()
+
     def shows(self) -> dict[str, Any]:
         """What the pictures depend on, as JSON: less than :meth:`settings`, which what is said about them changes too."""
         return self.settings()

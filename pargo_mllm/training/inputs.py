@@ -187,7 +187,7 @@ def training_inputs(
     return TrainingInputs(
         TrainingSet(corpora, order, encoder, steps * recipe.batch_size),
         held_out,
-        RowCollator(processor.tokenizer.pad_token_id, recipe.pack, recipe.max_length, layout),
+        RowCollator(processor.tokenizer.pad_token_id, recipe.pack, recipe.max_length, layout, label.choices if label else ()),
     )
 
 

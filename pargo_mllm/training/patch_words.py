@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from pargo_mllm.alignment.loss import CONTRASTIVE
 from pargo_mllm.alignment.patch_labels import HARD, PatchLabeller
 from pargo_mllm.alignment.vocabulary import embedding_mean
 from pargo_mllm.data.corpus import Corpus, CorpusError, shown
 from pargo_mllm.data.feeding.patch_labels import PATCHES, PatchLabels
+from pargo_mllm.data.questions import QuestionCorpus
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.training.inputs import PROBE, OpenedData
 from pargo_mllm.training.recipes import Recipe, RecipeError
 from pargo_mllm.training.trainer.patch_alignment import PatchAlignment
+
+# names that a token chooses from in every micro-batch: each is a logit for every token
+MOST_NAMES = 2048
 
 
 def check_regions(recipe: Recipe, data: OpenedData) -> None:
@@ -40,25 +45,46 @@ def check_regions(recipe: Recipe, data: OpenedData) -> None:
 
 
 def patch_words(
-    recipe: Recipe, model: ParGoForConditionalGeneration, processor: Any, steps: int, say: Callable[[str], None]
+    recipe: Recipe,
+    data: OpenedData,
+    model: ParGoForConditionalGeneration,
+    processor: Any,
+    steps: int,
+    say: Callable[[str], None],
 ) -> tuple[PatchLabeller | None, PatchAlignment | None]:
     """What labels the tokens where data is read, and what a trainer adds; None both where no patch loss is asked for.
 
     Args:
         model: whole, with its tensors in place.
         steps: of the run.
-        say: gets a line on which tokens learn words.
+        say: gets a line on which tokens learn words, and of which.
+
+    Raises:
+        RecipeError: for a contrastive loss where there is nothing to choose from.
     """
     if not recipe.patch_weight:
         return None, None
-    hard = recipe.patch_targets == HARD
-    label = PatchLabeller(processor, model.config, recipe.patch_tokens, hard, recipe.patch_threshold)
+    hard, contrastive = recipe.patch_targets == HARD, recipe.patch_loss == CONTRASTIVE
+    names = _names(data) if contrastive else ()
+    few = len(names) <= MOST_NAMES
+    label = PatchLabeller(processor, model.config, recipe.patch_tokens, hard, recipe.patch_threshold, names if few else ())
+    if len(label.choices) == 1:
+        raise RecipeError(
+            f"patch_loss={recipe.patch_loss} teaches tokens to choose among words, and of the names in the data "
+            f"({', '.join(map(shown, names[:5]))}) the tokenizer spells a single one; give patch_loss: cosine."
+        )
     kind = model.config.projector_config.projector_type
     which = f"{label.local} by the part of the picture that they read" if label.local else ""
     if label.read:
         why = "" if label.local else f" (the tokens of {kind} have no part of the picture of their own)"
         which += f"{' and ' if which else ''}{label.read} by what they attend to{why}"
-    say(f"patch loss, weight {recipe.patch_weight:g}: of the tokens of a picture, {which}")
+    among = f" among {len(label.choices):,} words" if contrastive and few else ""
+    say(f"patch loss, weight {recipe.patch_weight:g}, {recipe.patch_loss}{among}: of the tokens of a picture, {which}")
+    if not few:
+        say(
+            f"the data has {len(names):,} names, more than {MOST_NAMES:,}: a token chooses among those of its micro-batch, so "
+            "that the patch loss depends on how a step is divided"
+        )
     embeddings: Any = model.get_input_embeddings()
     return label, PatchAlignment(
         embeddings=embeddings.weight.detach(),
@@ -70,6 +96,7 @@ def patch_words(
         read=label.read,
         threshold=recipe.patch_threshold,
         hard=hard,
+        contrastive=contrastive,
     )
 
 
@@ -90,6 +117,16 @@ def labels_found(recipe: Recipe, items: Sequence[dict[str, Any]]) -> str:
             f"Where things are small, a lower patch_threshold than {recipe.patch_threshold:g} of what a token reads helps."
         )
     return f"patch loss: {labelled:,} of {tokens:,} tokens of the first {len(items)} examples' pictures have a label, or may"
+
+
+def _names(data: OpenedData) -> tuple[str, ...]:
+    """Whatever a thing in the pictures may be called."""
+    found = [] if data.regions is None else [*data.regions.names]
+    for corpus in data.train:
+        # of other corpora the region file alone knows
+        if isinstance(corpus, QuestionCorpus):
+            found += corpus.region_names()
+    return tuple(dict.fromkeys(found))
 
 
 def _knows(corpus: Corpus) -> bool | None:

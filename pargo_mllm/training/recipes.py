@@ -12,6 +12,7 @@ from typing import Any
 
 from pargo_cli.keys import PACKAGED, RecipeKeys, TrainingKeys
 from pargo_cli.keys import recipe_names as names
+from pargo_mllm.alignment.loss import FORMS
 from pargo_mllm.alignment.patch_labels import TARGETS, TOKENS
 from pargo_mllm.configuration import PROJECTORS, ParGoProjectorConfig
 from pargo_mllm.data.feeding.conversations import TEMPLATES
@@ -54,7 +55,7 @@ class Recipe(RecipeKeys):
         if (self.steps is None) == (self.epochs is None):
             raise RecipeError(f"steps={self.steps}, epochs={self.epochs}: exactly one of the two must be given.")
         choices = {"attention": ATTENTION, "projector_attention": PROJECTOR_ATTENTION, "template": TEMPLATES, "tuning": TUNING}
-        choices |= {"patch_tokens": TOKENS, "patch_targets": TARGETS}
+        choices |= {"patch_loss": FORMS, "patch_tokens": TOKENS, "patch_targets": TARGETS}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise RecipeError(f"{name}={getattr(self, name)!r} is unknown; it must be one of {', '.join(known)}.")

@@ -164,7 +164,7 @@ def _train(
     model, processor = start.load({**expand_attention(recipe.attention), "projector_config": recipe.projector_attention})
     place(model, recipe.engine, device)
     encode = _encoding(recipe, model, processor, settings.bf16, processes, cache)
-    label, patches = patch_words(recipe, model, processor, settings.steps, say)
+    label, patches = patch_words(recipe, data, model, processor, settings.steps, say)
     inputs = training_inputs(recipe, data, processor, settings.steps, encode, _layout(recipe, model, say), label)
     items = first_items(inputs)
     if patches is not None:

@@ -33,6 +33,8 @@ class RowCollator:
             ``position_ids`` that restart tell transformers where a document begins, which is what flash attention needs; sdpa,
             eager and flex attention get a block mask from it. Not packed, every document is a row, with a 2-D mask.
 
+        words: in every micro-batch with labels, see :func:`~pargo_mllm.data.feeding.patch_labels.join_patch_labels`.
+
     A micro-batch holds ``input_ids``, ``position_ids`` and ``labels`` int64 ``[R, L]``; ``pixel_values`` or
     ``vision_features`` where there is a picture, ``tile_counts`` where one has several tiles, ``picture_index`` where one is
     shown more than once; and, no argument of the model, ``contents``
@@ -40,7 +42,14 @@ class RowCollator:
     (:func:`~pargo_mllm.data.feeding.patch_labels.join_patch_labels`) where the items have labels of their pictures' tokens.
     """
 
-    def __init__(self, pad_token_id: int, pack: bool, row_length: int | None = None, layout: str = "shared"):
+    def __init__(
+        self,
+        pad_token_id: int,
+        pack: bool,
+        row_length: int | None = None,
+        layout: str = "shared",
+        words: Sequence[tuple[int, ...]] = (),
+    ):
         if layout not in LAYOUTS:
             raise ValueError(f"layout={layout!r} is unknown; it must be one of {', '.join(map(repr, LAYOUTS))}.")
         if pack and layout == "shared" and row_length is None:
@@ -49,6 +58,7 @@ class RowCollator:
         self.pack = pack
         self.row_length = row_length
         self.layout = layout
+        self.words = words
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         """The micro-batch of ``items``."""
@@ -106,7 +116,7 @@ class RowCollator:
             batch["picture_index"] = torch.tensor(index)
         labelled = [item[PATCHES] for item in shown if PATCHES in item]
         if labelled:
-            batch[PATCHES] = join_patch_labels(labelled)
+            batch[PATCHES] = join_patch_labels(labelled, self.words)
         return batch
 
 

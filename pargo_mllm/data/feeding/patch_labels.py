@@ -39,8 +39,11 @@ class PatchLabels:
         return int((self.weights.sum(-1) > 0).sum()) + images * self.read
 
 
-def join_patch_labels(parts: Sequence[PatchLabels]) -> dict[str, Any]:
+def join_patch_labels(parts: Sequence[PatchLabels], choices: Sequence[tuple[int, ...]] = ()) -> dict[str, Any]:
     """What a micro-batch holds of its examples, the images one behind the other; a word in several of them is there once.
+
+    Args:
+        choices: words that are there too, whether anything is called so or not: the first ones.
 
     Returns:
         ``weights`` fp32 ``[images, tokens, most labels]``, ``labels`` int64 ``[images, most labels]``: which of the words, 0
@@ -48,7 +51,7 @@ def join_patch_labels(parts: Sequence[PatchLabels]) -> dict[str, Any]:
         among them; ``counted`` int64, a scalar; ``coverage`` fp32 ``[images, most labels, most features]`` where some tokens'
         attention decides; ``unspelled``.
     """
-    words: dict[tuple[int, ...], int] = {}
+    words = {word: place for place, word in enumerate(choices)}
     labels = [[words.setdefault(word, len(words)) for word in part.words] for part in parts]
     most = max(map(len, labels))
     joined = {

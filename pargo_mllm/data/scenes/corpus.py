@@ -14,7 +14,7 @@ from pargo_mllm.data.corpus import CorpusError, shown
 from pargo_mllm.data.held_out import SPLITS
 from pargo_mllm.data.questions import WHAT, Question, QuestionCorpus
 from pargo_mllm.data.regions import Region
-from pargo_mllm.data.scenes.layout import captions, regions, scene_and_picture, scene_layout, scene_questions
+from pargo_mllm.data.scenes.layout import captions, region_names, regions, scene_and_picture, scene_layout, scene_questions
 from pargo_mllm.data.scenes.referring import scene_boxes
 
 NAME = "scenes"
@@ -129,6 +129,10 @@ class SceneCorpus(QuestionCorpus):
     def regions(self, index: int) -> Callable[[], tuple[Region, ...]]:
         """See :class:`pargo_mllm.data.questions.QuestionCorpus`: :func:`pargo_mllm.data.scenes.layout.regions`."""
         return lambda: regions(scene_layout(self.split, self.scenes.seed, index))
+
+    def region_names(self) -> tuple[str, ...]:
+        """See :class:`pargo_mllm.data.questions.QuestionCorpus`."""
+        return region_names()
 
     def shows(self) -> dict[str, Any]:
         """See :class:`pargo_mllm.data.questions.QuestionCorpus`."""

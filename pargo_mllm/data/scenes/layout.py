@@ -169,6 +169,11 @@ def regions(scene: Scene) -> tuple[Region, ...]:
     )
 
 
+def region_names() -> tuple[str, ...]:
+    """Every word that :func:`regions` may give."""
+    return (*PHOTOGRAPHS, *COLOURS, *SHAPES, *DIGITS, *CONSONANTS, *VOWELS)
+
+
 def captions(scene: Scene) -> tuple[Question, Question]:
     """A coarse and a detailed caption."""
     coarse, detailed = _caption_texts(scene)

@@ -220,6 +220,12 @@ class PhotographCorpus(QuestionCorpus):
             return None
         return lambda: tuple(Region((item.category,), item.box, view.window) for item in view.image.objects)
 
+    def region_names(self) -> tuple[str, ...]:
+        """See :class:`pargo_mllm.data.questions.QuestionCorpus`: the names of the region file, or those of instances.json."""
+        if self._regions is not None:
+            return self._regions.names
+        return tuple(sorted({item.category for image in self.folder.folder.images for item in image.objects}))
+
     def shows(self) -> dict[str, Any]:
         """See :class:`pargo_mllm.data.questions.QuestionCorpus`."""
         names = [self.name(index) for index in range(len(self))]

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from tqdm.auto import tqdm
 
+from pargo_mllm.alignment.contrast import contrastive_patch_loss
 from pargo_mllm.alignment.labels import token_labels
 from pargo_mllm.alignment.loss import directions, patch_loss, weight_at
 from pargo_mllm.alignment.reading import read_shares
@@ -39,6 +40,7 @@ class PatchAlignment:
         steps: of the run.
         read: how many tokens of an image, the last ones, are labelled by what they attend to.
         threshold, hard: as in :func:`~pargo_mllm.alignment.labels.token_labels`.
+        contrastive: tokens are to be nearer to their words than to the other words of the micro-batch.
     """
 
     embeddings: torch.Tensor
@@ -50,6 +52,7 @@ class PatchAlignment:
     read: int
     threshold: float
     hard: bool
+    contrastive: bool
 
     def sums(
         self, tokens: torch.Tensor, patches: dict[str, Any], shares: list[torch.Tensor] | None
@@ -64,14 +67,19 @@ class PatchAlignment:
         with torch.autocast(tokens.device.type, enabled=False):
             mean = self.mean.to(tokens.device)
             vectors = mean_rows(self.embeddings, patches["ids"], patches["starts"]).to(tokens.device)
-            words = directions(vectors, mean)[patches["labels"]]
+            words, labels = directions(vectors, mean), patches["labels"]
             weights = patches["weights"]
             if shares is not None:
                 coverage = patches["coverage"]
                 read = torch.stack([torch.nn.functional.pad(own, (0, coverage.shape[-1] - own.shape[-1])) for own in shares])
                 weights = weights.clone()
                 weights[:, -self.read :] = token_labels(coverage, read, self.threshold, self.hard)
-            return patch_loss(tokens, weights, words, self.scale * mean)
+            if not self.contrastive:
+                return patch_loss(tokens, weights, words[labels], self.scale * mean)
+            # [images, tokens, words]; places that hold no label add nothing to the first word
+            said = weights.new_zeros(*weights.shape[:2], len(words))
+            said.scatter_add_(-1, labels[:, None].expand_as(weights), weights)
+            return contrastive_patch_loss(tokens, said, words[None], self.scale * mean)
 
 
 class PatchAlignedTrainer(MeasuredTrainer):

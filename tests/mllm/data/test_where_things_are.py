@@ -9,6 +9,7 @@ from PIL import Image
 from pargo_mllm.data.open_corpus import open_corpus
 from pargo_mllm.data.regions import label_coverage
 from pargo_mllm.data.scenes.layout import CELL, CELLS, COLOURS, scene_layout
+from pargo_mllm.data.sources.region_file import RegionFile
 from tests.mllm.made.photographs import CATEGORIES, write_photographs
 
 
@@ -83,6 +84,25 @@ def test_boxes_of_stored_pixels_are_said_of_the_upright_picture(tmp_path, turn):
     shown = np.asarray(example.pictures[0]())[..., 0] > 128
     (region,) = example.regions[0]()
     assert np.allclose(region.coverage(shown.shape), shown, atol=1e-9)
+
+
+def called(corpus):
+    """What all that its examples say is called."""
+    return {region.names[0] for index in range(len(corpus)) for region in corpus[index].regions[0]()}
+
+
+def test_the_names_that_a_corpus_knows_are_those_that_its_pictures_have(tmp_path):
+    scenes = open_corpus("scenes:seed=2,train=120", 1)
+    assert set(scenes.region_names()) == called(scenes)
+    # of both sides of the split
+    sides = [open_corpus(write_photographs(tmp_path / side, 12), 1, side) for side in ("train", "test")]
+    assert {side.region_names() for side in sides} == {tuple(sorted(called(sides[0]) | called(sides[1])))}
+    file = tmp_path / "regions.jsonl"
+    region = {"labels": [["lid", "cover"]], "box": [0, 0, 120, 90]}
+    lines = [{"image": f"{number}.jpg", "size": [120, 90], "regions": [region]} for number in range(12)]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    corpus = open_corpus(tmp_path / "train", 1, regions=RegionFile(file))
+    assert corpus.region_names() == tuple(called(corpus)) == ("lid",)
 
 
 def test_nobody_says_what_is_where_without_instances(tmp_path):

@@ -19,6 +19,8 @@ SEVERAL = (
     Region(("big",), (0.9, 0.0, 1.0, 0.2)),
     Region(("zebra",), (0.0, 0.0, 1.0, 1.0)),
 )
+# all that these are called, and what none of them is
+NAMES = ("yes", "red", "green", "circle", "big", "zebra", "blue")
 WHOLE_PICTURE = (Region(("blue",), (0.0, 0.0, 1.0, 1.0)),)
 
 
@@ -53,22 +55,28 @@ def labelled_examples(size=(40, 30), large=(40, 30)):
 
 
 @torch.no_grad()
-def patch_loss_by_hand(model, processor, examples, threshold=0.5, hard=False, shares=None):
+def patch_loss_by_hand(model, processor, examples, threshold=0.5, hard=False, shares=None, names=None):
     """Losses of all tokens that have a label, one by one.
 
     Args:
+        names: what a token is to choose among; None for the cosine of each with its own words.
         shares: gives, of the pixels of a picture and its tiles, what each token of each of its images reads; where they come
             from by architecture when None.
     """
     table = model.get_input_embeddings().weight.double()
     mean, losses = table.mean(0), []
+
+    def direction(name):
+        word = table[list(word_ids(processor.tokenizer, name))].mean(0) - mean
+        return word / word.norm()
+
     for example in examples:
         for place, opens in enumerate(example.pictures):
             picture = opens()
             pixels, tiles = processor.encode_pictures([picture])
             tokens = model.get_image_features(pixels, tile_counts=tiles).pooler_output.double()
             known = () if example.regions is None else example.regions[place]()
-            names, coverage = feature_coverage(known, processor, model.config, picture.size)
+            called, coverage = feature_coverage(known, processor, model.config, picture.size)
             by_image = coverage.double().unflatten(1, (len(tokens), -1))
             if shares is None:
                 origins = token_origins(model.model.projector, by_image.shape[-1])
@@ -77,16 +85,24 @@ def patch_loss_by_hand(model, processor, examples, threshold=0.5, hard=False, sh
                 read = shares(pixels, tiles)
             for image, image_tokens in enumerate(tokens):
                 for token, weights in enumerate(read[image]):
-                    target = torch.zeros(tokens.shape[-1], dtype=torch.float64)
-                    covered = {name: float(weights @ by_image[label, image]) for label, name in enumerate(names)}
+                    covered = {name: float(weights @ by_image[label, image]) for label, name in enumerate(called)}
                     spelled = {name: share for name, share in covered.items() if word_ids(processor.tokenizer, name)}
                     said = {name: share for name, share in spelled.items() if share >= threshold - 1e-6}
                     if hard and said:
                         said = {max(said, key=lambda name: said[name]): 1.0}
-                    for name, share in said.items():
-                        word = table[list(word_ids(processor.tokenizer, name))].mean(0) - mean
-                        target += share * word / word.norm()
-                    if said:
-                        seen = image_tokens[token] - mean
-                        losses.append(1 - float(seen @ target) / math.sqrt(float(seen @ seen) * float(target @ target)))
+                    if not said:
+                        continue
+                    seen = image_tokens[token] - mean
+                    seen = seen / seen.norm()
+                    if names is None:
+                        target = sum(share * direction(name) for name, share in said.items())
+                        losses.append(1 - float(seen @ target / target.norm()))
+                    else:
+                        likely = {
+                            name: math.exp(float(seen @ direction(name)) / 0.07)
+                            for name in names
+                            if word_ids(processor.tokenizer, name)
+                        }
+                        chosen = {name: math.log(likely[name] / sum(likely.values())) for name in said}
+                        losses.append(-sum(share * chosen[name] for name, share in said.items()) / sum(said.values()))
     return losses

@@ -2,16 +2,22 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
+from pargo_mllm.alignment.words import word_ids
 from pargo_mllm.data.feeding.collation import RowCollator
 from pargo_mllm.data.feeding.encoding import ExampleEncoder
+from pargo_mllm.data.open_corpus import open_corpus
+from pargo_mllm.training.inputs import OpenedData
+from pargo_mllm.training.patch_words import patch_words
 from pargo_mllm.training.recipes import RecipeError, load_recipe
 from tests.mllm.made.labelled_pictures import labelled_examples
 from tests.mllm.made.photographs import write_photographs
 from tests.mllm.made.training_runs import cache_in, changed, losses, mini1, train
 
+SIX = ("--steps", "6", "--save-steps", "2")
 ON = ("--patch-weight", "3.0", "--patch-ramp", "0.5", "--patch-threshold", "0.2")
 
 
@@ -21,7 +27,7 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("patches")
     write_photographs(root / "photographs", count=9)
     with cache_in(root / "cache"):
-        assert train(*mini1(root / "photographs", root / "plain")) == 0
+        assert train(*mini1(root / "photographs", root / "plain", *SIX)) == 0
         yield root
 
 
@@ -30,30 +36,30 @@ def log_of(folder):
 
 
 def test_off_changes_no_bit_and_no_batch(root, processor):
-    assert train(*mini1(root / "photographs", root / "off", "--patch-weight", "0", *ON[2:])) == 0
+    assert train(*mini1(root / "photographs", root / "off", *SIX, "--patch-weight", "0", *ON[2:])) == 0
     assert changed(root / "plain", root / "off") == set()
     assert log_of(root / "plain") == log_of(root / "off")
     assert {key for entry in log_of(root / "off") for key in entry} == {"step", "loss", "skipped", "data"}
     # what was trained before there were these keys is what is trained now
-    assert train(*mini1(root / "photographs", root / "plain", "--patch-tokens", "all")) == 0
+    assert train(*mini1(root / "photographs", root / "plain", *SIX, "--patch-tokens", "all")) == 0
     encoder = ExampleEncoder(processor, 500)
     batch = RowCollator(0, True, 500)([encoder(example) for example in labelled_examples()])
     assert set(batch) == {"input_ids", "labels", "position_ids", "attention_mask", "pixel_values", "contents"}
 
 
 def test_on_it_tells_both_losses_and_goes_on_where_it_stopped(root, tmp_path, monkeypatch, capsys):
-    arguments = (*ON, "--eval-steps", "6", "--cache-features", "true")
+    arguments = (*SIX, *ON, "--eval-steps", "3", "--cache-features", "true")
     assert train(*mini1(root / "photographs", root / "on", *arguments)) == 0
     said = capsys.readouterr()
-    assert "patch loss, weight 3: of the tokens of a picture, " in said.out + said.err
-    assert "step 12: held-out loss" in said.out + said.err
+    assert "patch loss, weight 3, contrastive among 3 words: of the tokens of a picture, " in said.out + said.err
+    assert "step 6: held-out loss" in said.out + said.err
     assert ", patch loss " in said.out + said.err
     moved = changed(root / "plain", root / "on")
     assert moved
     assert all(".projector." in name for name in moved)
     log = log_of(root / "on")
     for entry in log:
-        weight = 3.0 * min(1.0, (entry["step"] - 1) / 6)
+        weight = 3.0 * min(1.0, (entry["step"] - 1) / 3)
         assert entry["loss"] == pytest.approx(entry["caption_loss"] + weight * entry["patch_loss"], rel=1e-5)
     assert log[0]["loss"] == losses(root / "plain")[0]
     assert log[-1]["patch_loss"] < log[0]["patch_loss"]
@@ -61,16 +67,22 @@ def test_on_it_tells_both_losses_and_goes_on_where_it_stopped(root, tmp_path, mo
     def stop(*_):
         raise KeyboardInterrupt
 
-    again = mini1(root / "photographs", tmp_path / "again", *ON, "--cache-features", "false", "--workers", "1")
+    again = mini1(root / "photographs", tmp_path / "again", *SIX, *ON, "--cache-features", "false")
     with monkeypatch.context() as patched:
         patched.setattr("pargo_mllm.training.stages.save", stop)
         assert train(*again) == 130
-    (tmp_path / ".again.partial" / "checkpoints" / "checkpoint-12" / "trained.safetensors").write_bytes(b"half")
-    for key, value in (("weight", "2"), ("targets", "hard"), ("ramp", "0"), ("ramp", "0.5 --patch-weight 0")):
+    (tmp_path / ".again.partial" / "checkpoints" / "checkpoint-6" / "trained.safetensors").write_bytes(b"half")
+    for key, value in (
+        ("weight", "2"),
+        ("targets", "hard"),
+        ("ramp", "0"),
+        ("loss", "cosine"),
+        ("loss", "cosine --patch-weight 0"),
+    ):
         assert train(*again, f"--patch-{key}", *value.split()) == 2
         assert f"was begun with patch_{key}=" in capsys.readouterr().err
     assert train(*again) == 0
-    # features from the cache, or computed; data read here, or by a worker
+    # features from the cache, or computed
     for one, other in zip(log, log_of(tmp_path / "again"), strict=True):
         assert {name: other[name] for name in ("loss", "caption_loss", "patch_loss")} == pytest.approx(
             {name: one[name] for name in ("loss", "caption_loss", "patch_loss")}, rel=1e-4
@@ -114,9 +126,30 @@ def test_a_file_says_what_is_where(root, tmp_path, capsys):
     shutil.rmtree(tmp_path / ".out.partial")
     assert with_file(lines) == 0
     assert f"{file}: of 9 pictures 9 used" in capsys.readouterr().out
-    assert train(*mini1(root / "photographs", tmp_path / "own", *ON, "--steps", "2", "--save-steps", "null")) == 0
+    # data read here, or by a worker
+    own = ("--steps", "2", "--save-steps", "null", "--workers", "1")
+    assert train(*mini1(root / "photographs", tmp_path / "own", *ON, *own)) == 0
     assert losses(tmp_path / "out") == losses(tmp_path / "own")
     assert changed(tmp_path / "out", tmp_path / "own") == set()
+
+
+def test_words_that_a_token_chooses_among(make_model, processor, monkeypatch):
+    """All that the data knows; too many of them, those of a micro-batch; a single one teaches nothing."""
+    recipe, scenes, said = load_recipe("mini-stage1", {"patch_weight": "1"}), open_corpus("scenes:seed=2,train=24", 1), []
+    data, more = OpenedData((scenes,), None, ()), (make_model(), processor, 1, said.append)
+    words = {word_ids(processor.tokenizer, name) for name in scenes.region_names()} - {()}
+    label, patches = patch_words(recipe, data, *more)
+    assert len(words) > 1
+    assert (set(label.choices), len(label.choices), patches.contrastive) == (words, len(words), True)
+    assert f"contrastive among {len(words)} words: " in said[-1]
+    label, patches = patch_words(replace(recipe, patch_loss="cosine"), data, *more)
+    assert (label.choices, patches.contrastive) == ((), False)
+    monkeypatch.setattr("pargo_mllm.training.patch_words.MOST_NAMES", 46)
+    assert patch_words(recipe, data, *more)[0].choices == ()
+    assert said[-1].startswith("the data has 48 names, more than 46: a token chooses among those of its micro-batch")
+    monkeypatch.setattr(scenes, "region_names", lambda: ("red", "no word"))
+    with pytest.raises(RecipeError, match=r"\(red, no word\) the tokenizer spells a single one; give patch_loss: cosine"):
+        patch_words(recipe, data, *more)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +161,7 @@ def test_a_file_says_what_is_where(root, tmp_path, capsys):
         ({"patch_ramp": "1.5"}, "patch_ramp=1.5 must lie in"),
         ({"patch_ramp": ".nan"}, "patch_ramp=nan must lie in"),
         ({"patch_threshold": "0"}, "patch_threshold=0.0 must lie in"),
+        ({"patch_loss": "both"}, "patch_loss='both' is unknown; it must be one of cosine, contrastive"),
         ({"patch_tokens": "some"}, "patch_tokens='some' is unknown; it must be one of auto, all"),
         ({"patch_targets": "mean"}, "patch_targets='mean' is unknown; it must be one of soft, hard"),
         ({"patch_labels": "''"}, "patch_labels='' must be a path"),

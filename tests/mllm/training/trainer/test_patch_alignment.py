@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pargo_mllm import ParGoProcessor
+from pargo_mllm.alignment.loss import CONTRASTIVE, COSINE
 from pargo_mllm.alignment.patch_labels import PatchLabeller
 from pargo_mllm.alignment.vocabulary import embedding_mean
 from pargo_mllm.data.feeding.collation import RowCollator
@@ -14,7 +15,7 @@ from pargo_mllm.training.stages import stage1
 from pargo_mllm.training.trainer.patch_alignment import PatchAlignment
 from pargo_mllm.training.trainer.settings import StageSettings
 from pargo_mllm.training.trainer.stage_trainer import Stage
-from tests.mllm.made.labelled_pictures import labelled_examples, patch_loss_by_hand
+from tests.mllm.made.labelled_pictures import NAMES, labelled_examples, patch_loss_by_hand
 
 STEP = StageSettings(
     steps=1, batch_size=6, learning_rate=0.5, adam_epsilon=1.0, bf16=False, save_steps=None, report_to="none", warmup=0.0
@@ -22,10 +23,11 @@ STEP = StageSettings(
 # at once, in a row, layout
 DIVISIONS = ((6, False, "shared"), (1, False, "documents"), (2, True, "shared"), (3, True, "documents"))
 KINDS = {
-    "a token a patch": ("linear", "auto", False),
-    "partial tokens": ("pargo", "auto", True),
-    "partial tokens, and global ones by their attention": ("pargo", "all", False),
-    "the attention of a resampler": ("resampler", "auto", False),
+    "a token a patch": ("linear", "auto", False, CONTRASTIVE),
+    "a token a patch, near its words": ("linear", "auto", False, COSINE),
+    "partial tokens": ("pargo", "auto", True, CONTRASTIVE),
+    "partial tokens, and global ones by their attention": ("pargo", "all", False, COSINE),
+    "the attention of a resampler": ("resampler", "auto", False, CONTRASTIVE),
 }
 
 
@@ -40,10 +42,9 @@ def trained(model, processor, items, folder, label, division=DIVISIONS[0], setti
     """The log of a stage over items with labels of ``label``, and the projector's weights behind it."""
     at_once, packed, layout = division
     embeddings = model.get_input_embeddings().weight.detach()
-    patches = PatchAlignment(
-        embeddings, embedding_mean(embeddings), 1.0, weight, 0.0, settings.steps, label.read, label.threshold, label.hard
-    )
-    collate = RowCollator(processor.tokenizer.pad_token_id, packed, 500, layout)
+    read = (label.read, label.threshold, label.hard, bool(label.choices))
+    patches = PatchAlignment(embeddings, embedding_mean(embeddings), 1.0, weight, 0.0, settings.steps, *read)
+    collate = RowCollator(processor.tokenizer.pad_token_id, packed, 500, layout, label.choices)
     settings = replace(settings, micro_batch_size=at_once, **added)
     log = stage1(model, processor, Stage(items, collate, settings, folder, patches=patches), folder, say=lambda line: None)
     return log, {name: tensor.clone() for name, tensor in model.model.projector.state_dict().items()}
@@ -70,7 +71,8 @@ def attended(model):
             found = torch.stack(cross).mean((0, 2))
         else:
             hooks = [
-                layer.attention.register_forward_pre_hook(lambda module, given: (*given, cross)) for layer in projector.layers
+                layer.attention.register_forward_pre_hook(lambda module, given: (*given[:2], cross))
+                for layer in projector.layers
             ]
             projector(features)
             for hook in hooks:
@@ -85,21 +87,22 @@ def attended(model):
     "kind", [kind if kind.startswith("partial") else pytest.param(kind, marks=pytest.mark.long) for kind in KINDS]
 )
 def test_it_is_the_loss_by_hand_however_a_step_is_divided(kind, make_model, processor, tmp_path):
-    projector, tokens, hard = KINDS[kind]
+    projector, tokens, hard, form = KINDS[kind]
     options = {"projector_type": projector, "token_order": "tiles"} if projector == "pargo" else {"projector_type": projector}
     examples = labelled_examples(size=(24, 20), large=(56, 56))
+    names = NAMES if form == CONTRASTIVE else None
     ends, first = [], None
-    # by attention, with and without gradient checkpointing
-    for division in DIVISIONS[:3:2] if label_by_attention(kind) else DIVISIONS:
+    # two of them each, but for one kind
+    for division in DIVISIONS if kind == "a token a patch" else DIVISIONS[:3:2] if label_by_attention(kind) else DIVISIONS[::3]:
         model = make_model(**options)
         tiles = tiling(processor, model)
-        label = PatchLabeller(tiles, model.config, tokens, hard, 0.3 if label_by_attention(kind) else 0.5)
+        label = PatchLabeller(tiles, model.config, tokens, hard, 0.3 if label_by_attention(kind) else 0.5, names or ())
         if first is None:
             shares = attended(model) if label_by_attention(kind) else None
-            by_hand = patch_loss_by_hand(model, tiles, examples, label.threshold, hard, shares)
+            by_hand = patch_loss_by_hand(model, tiles, examples, label.threshold, hard, shares, names)
             assert len(by_hand) > 10
         items = encoded(tiles, label, examples)
-        checkpointed = division == DIVISIONS[2]
+        checkpointed = division in DIVISIONS[2:]
         log, end = trained(model, tiles, items, tmp_path, label, division, gradient_checkpointing=checkpointed)
         first = first or log[0]
         assert log[0]["patch_loss"] == pytest.approx(sum(by_hand) / len(by_hand), rel=1e-5)
