@@ -181,6 +181,11 @@ class TrainingProblem:
         """The model's configuration."""
         return self.model_size.config(self.language_layers, self.projector)
 
+    @property
+    def label_words(self) -> tuple[tuple[int, ...], ...]:
+        """The tokens of all names of things: what the patch loss lets a token choose among."""
+        return tuple(dict.fromkeys(_spelled(self.config, name) for name in range(NAMES)))
+
     def said(self) -> list[Lengths]:
         """What is said about each picture."""
         generator = torch.Generator().manual_seed(self.seed)
@@ -234,13 +239,14 @@ def _labels(config: ParGoConfig, generator: torch.Generator) -> PatchLabels:
         (x1, x2), (y1, y2) = torch.rand(2, 2, generator=generator).sort(1).values.tolist()
         regions.append(Region((str(_uniform(generator, 0, NAMES - 1)),), (x1, y1, x2, y2)))
     covered = label_coverage(regions, (side, side))
-    words = tuple(
-        tuple(FIRST_WORD + (7 * int(name) + token) % (config.image_token_id - FIRST_WORD) for token in range(1 + int(name) % 2))
-        for name in covered
-    )
+    words = tuple(_spelled(config, int(name)) for name in covered)
     coverage = torch.stack([torch.from_numpy(one).float().flatten() for one in covered.values()])
     origins = token_origins(projector, patches)
     return PatchLabels(words, token_labels(coverage[None], origins.shares) * origins.local[:, None])
+
+
+def _spelled(config: ParGoConfig, name: int) -> tuple[int, ...]:
+    return tuple(FIRST_WORD + (7 * name + token) % (config.image_token_id - FIRST_WORD) for token in range(1 + name % 2))
 
 
 def _uniform(generator: torch.Generator, least: int, most: int) -> int:

@@ -51,10 +51,10 @@ class TrainingWay:
             return "flash-attn is not installed, or sees no GPU"
         return None if place.half else f"flash attention does not compute in {place.dtype}"
 
-    def collator(self, row_length: int) -> RowCollator:
+    def collator(self, problem: TrainingProblem) -> RowCollator:
         """What makes the rows; padding is token 0."""
         layout = "documents" if self.rows == "documents" else "shared"
-        return RowCollator(0, self.rows != "padded", row_length, layout)
+        return RowCollator(0, self.rows != "padded", problem.row_length, layout, problem.label_words)
 
     def __str__(self) -> str:
         more = ("" if self.attention == "sdpa" else f", {self.attention}") + (", patch loss" if self.patches else "")
@@ -125,7 +125,7 @@ class Trainee:
 
     def batch(self, way: TrainingWay, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """The model's keyword arguments, and the labels of pictures' tokens for a way with the patch loss."""
-        batch = way.collator(self.problem.row_length)(examples)
+        batch = way.collator(self.problem)(examples)
         del batch["contents"]
         labels = batch.pop(PATCHES, None)
         inputs: dict[str, Any] = {name: tensor.to(self.place.device) for name, tensor in batch.items()}

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from pargo_mllm.alignment.contrast import contrastive_patch_loss
 from pargo_mllm.alignment.loss import directions, patch_loss, weight_at
 
 
@@ -37,12 +38,14 @@ def test_it_is_what_its_definition_says(drawn):
     assert float(total) == pytest.approx(sum(away), abs=1e-12)
 
 
-def test_its_gradient_is_that_of_finite_differences(drawn):
+@pytest.mark.parametrize("loss", [patch_loss, contrastive_patch_loss])
+def test_its_gradient_is_that_of_finite_differences(drawn, loss):
     tokens, weights, words, mean = drawn
     tokens.requires_grad_(True)
-    assert torch.autograd.gradcheck(lambda given: patch_loss(given, weights, words, mean)[0], (tokens,), eps=1e-6, atol=1e-8)
-    (gradient,) = torch.autograd.grad(patch_loss(tokens, weights, words, mean)[0], tokens)
+    assert torch.autograd.gradcheck(lambda given: loss(given, weights, words, mean)[0], (tokens,), eps=1e-6, atol=1e-8)
+    (gradient,) = torch.autograd.grad(loss(tokens, weights, words, mean)[0], tokens)
     assert (gradient[0, 1] == 0).all()
+    assert (gradient[0, 0] != 0).any()
     # a cosine does not change along the token itself
     assert torch.einsum("itc,itc->it", gradient, tokens - mean).abs().max() < 1e-12
 

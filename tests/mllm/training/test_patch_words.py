@@ -40,14 +40,22 @@ def test_off_changes_no_bit_and_no_batch(root, processor):
     assert changed(root / "plain", root / "off") == set()
     assert log_of(root / "plain") == log_of(root / "off")
     assert {key for entry in log_of(root / "off") for key in entry} == {"step", "loss", "skipped", "data"}
-    # what was trained before there were these keys is what is trained now
-    assert train(*mini1(root / "photographs", root / "plain", *SIX, "--patch-tokens", "all")) == 0
     encoder = ExampleEncoder(processor, 500)
     batch = RowCollator(0, True, 500)([encoder(example) for example in labelled_examples()])
     assert set(batch) == {"input_ids", "labels", "position_ids", "attention_mask", "pixel_values", "contents"}
 
 
-def test_on_it_tells_both_losses_and_goes_on_where_it_stopped(root, tmp_path, monkeypatch, capsys):
+def test_without_a_weight_a_run_is_what_it_was_before_there_were_these_keys():
+    off, on = load_recipe("mini-stage1"), load_recipe("mini-stage1", {"patch_weight": "1"})
+    assert not [key for key in off.identity() if key.startswith("patch_")]
+    given = {"loss": "cosine", "ramp": "0.5", "tokens": "all", "targets": "hard", "threshold": "0.2", "labels": "regions.jsonl"}
+    for key, value in given.items():
+        assert load_recipe("mini-stage1", {f"patch_{key}": value}).identity() == off.identity()
+        other = load_recipe("mini-stage1", {f"patch_{key}": value, "patch_weight": "1"}).identity()
+        assert {name for name, one in other.items() if one != on.identity()[name]} == {f"patch_{key}"}
+
+
+def test_on_it_tells_both_losses(root, capsys):
     arguments = (*SIX, *ON, "--eval-steps", "3", "--cache-features", "true")
     assert train(*mini1(root / "photographs", root / "on", *arguments)) == 0
     said = capsys.readouterr()
@@ -64,6 +72,11 @@ def test_on_it_tells_both_losses_and_goes_on_where_it_stopped(root, tmp_path, mo
     assert log[0]["loss"] == losses(root / "plain")[0]
     assert log[-1]["patch_loss"] < log[0]["patch_loss"]
 
+
+@pytest.mark.long
+def test_it_goes_on_where_it_stopped(root, tmp_path, monkeypatch, capsys):
+    assert train(*mini1(root / "photographs", tmp_path / "whole", *SIX, *ON, "--cache-features", "true")) == 0
+
     def stop(*_):
         raise KeyboardInterrupt
 
@@ -72,18 +85,12 @@ def test_on_it_tells_both_losses_and_goes_on_where_it_stopped(root, tmp_path, mo
         patched.setattr("pargo_mllm.training.stages.save", stop)
         assert train(*again) == 130
     (tmp_path / ".again.partial" / "checkpoints" / "checkpoint-6" / "trained.safetensors").write_bytes(b"half")
-    for key, value in (
-        ("weight", "2"),
-        ("targets", "hard"),
-        ("ramp", "0"),
-        ("loss", "cosine"),
-        ("loss", "cosine --patch-weight 0"),
-    ):
+    for key, value in (("weight", "2"), ("loss", "cosine"), ("loss", "cosine --patch-weight 0")):
         assert train(*again, f"--patch-{key}", *value.split()) == 2
         assert f"was begun with patch_{key}=" in capsys.readouterr().err
     assert train(*again) == 0
     # features from the cache, or computed
-    for one, other in zip(log, log_of(tmp_path / "again"), strict=True):
+    for one, other in zip(log_of(tmp_path / "whole"), log_of(tmp_path / "again"), strict=True):
         assert {name: other[name] for name in ("loss", "caption_loss", "patch_loss")} == pytest.approx(
             {name: one[name] for name in ("loss", "caption_loss", "patch_loss")}, rel=1e-4
         )
