@@ -10,7 +10,7 @@ from pargo_mllm.alignment.words import word_ids
 from pargo_mllm.data.feeding.collation import RowCollator
 from pargo_mllm.data.feeding.encoding import ExampleEncoder
 from pargo_mllm.data.open_corpus import open_corpus
-from pargo_mllm.training.inputs import OpenedData
+from pargo_mllm.training.inputs import OpenedData, training_inputs
 from pargo_mllm.training.patch_words import patch_words
 from pargo_mllm.training.recipes import RecipeError, load_recipe
 from tests.mllm.made.labelled_pictures import labelled_examples
@@ -149,6 +149,7 @@ def test_words_that_a_token_chooses_among(make_model, processor, monkeypatch):
     assert len(words) > 1
     assert (set(label.choices), len(label.choices), patches.contrastive) == (words, len(words), True)
     assert f"contrastive among {len(words)} words: " in said[-1]
+    assert training_inputs(recipe, data, processor, 1, label=label).collate.words == label.choices
     label, patches = patch_words(replace(recipe, patch_loss="cosine"), data, *more)
     assert (label.choices, patches.contrastive) == ((), False)
     monkeypatch.setattr("pargo_mllm.training.patch_words.MOST_NAMES", 46)
