@@ -29,7 +29,7 @@ PARTS, SEEDS, CROPS = 4, (0, 1, 2), 12
 FIRST_TRY = {"accuracy": 0.36, "class_mean": 0.26}
 SETTINGS = {
     "linear": {"steps": 100, "batch": 8, "rate": 1e-3, "decay": 0.5},
-    "pargo": {"steps": 100, "batch": 8, "rate": 1e-3, "decay": 0.5},
+    "pargo": {"steps": 80, "batch": 8, "rate": 2e-3, "decay": 0.5},
 }
 
 
