@@ -65,7 +65,7 @@ def views(photographs, words):
 
 @pytest.fixture(scope="module")
 def trained(views, words):
-    """Of a type and a seed: the scores of all photographs, each by a projector that has not seen it, their tokens and labels."""
+    """Of a type and a seed: the scores of all photographs, each by a projector that has not seen it; tokens and labels."""
     known = {}
 
     def of(kind, seed):
