@@ -121,7 +121,7 @@ def alignment(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     pictures = draw_pictures(Source(options.data, pictures=options.pictures))
     spelling = spelled(processor.tokenizer, pictures.names, pictures.names)
     names = list(spelling.ids)
-    embeddings = model.get_input_embeddings().weight
+    embeddings: Any = model.get_input_embeddings().weight
     scoring = WordScoring(names, spelling.vectors(embeddings), embedding_mean(embeddings))
     origins = token_origins(model.model.projector, model.config.num_visual_tokens)
     for looked in look(model.eval(), processor, pictures, 16, folder.name):
