@@ -87,7 +87,7 @@ def _seen(photograph, window):
 
 
 def fresh(kind, words, seed):
-    """A linear map, or ParGo of two layers with as many partial and global tokens a feature as the paper has."""
+    """A linear map, or ParGo of two layers with two features a partial token, as in the paper."""
     torch.manual_seed(seed)
     own = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "num_hidden_layers": 2}
     own |= {"num_partial_tokens": 98, "num_global_tokens": 6, "initializer_range": 256**-0.5, "query_initializer_range": 1.0}

@@ -65,7 +65,7 @@ def views(photographs, words):
 
 @pytest.fixture(scope="module")
 def trained(views, words):
-    """Of a type and a seed: the scores of all photographs, each by a projector that has not seen it; tokens and labels."""
+    """Of a type and a seed: scores of all photographs, each by a projector that has not seen it, their tokens and labels."""
     known = {}
 
     def of(kind, seed):
@@ -93,7 +93,7 @@ def test_words_of_patches_name_what_photographs_show_that_were_never_seen(kind, 
     before = [judge(fresh(kind, words, seed), views, photos, photos, words)[0].scores() for seed in SEEDS]
     after = [trained(kind, seed)[0] for seed in SEEDS]
     assert after[0].tokens > 400
-    assert len(after[0].by_label) > 20
+    assert len(after[0].by_label) > 15
     for figure, floor in FIRST_TRY.items():
         values = [getattr(scores, figure) for scores in after]
         print(f"{kind}: {figure} {statistics.fmean(values):.3f} ± {statistics.stdev(values):.3f} ({values})")
@@ -128,5 +128,5 @@ def test_words_of_the_whole_vocabulary_name_them_too(kind, language_model, views
     print(
         f"{kind}: among the five words of a token is its object's: {named:.3f}; of another photograph's token {by_chance:.3f}"
     )
-    assert named > 2 * by_chance
-    assert named > 0.2
+    assert named > by_chance + 0.2
+    assert named > 0.4
