@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from pargo_mllm.alignment.errors import AlignmentError
+from pargo_mllm.alignment.words import control_ids
 
 # numbers of a table that are looked at in a wider dtype at a time: what a cache holds
 PIECE = 2**19
@@ -77,8 +78,7 @@ class Vocabulary:
         words = torch.zeros(rows, dtype=torch.bool)
         known = min(rows, len(tokenizer))
         names = tokenizer.convert_ids_to_tokens(list(range(known)))
-        control = {*tokenizer.all_special_ids, model.config.image_token_id}
-        control |= {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+        control = control_ids(tokenizer) | {model.config.image_token_id}
         spelled = tokenizer.batch_decode([[index] for index in range(known)], clean_up_tokenization_spaces=False)
         for index, (name, text) in enumerate(zip(names, spelled, strict=True)):
             texts[index] = text.strip() or name or ""
