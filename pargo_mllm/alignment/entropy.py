@@ -108,8 +108,8 @@ class StreamedEntropy:
             raise AlignmentError(f"all {self.count} tokens are zero: they have no entropy.")
         if not 1 / _FAR < self._largest < _FAR:
             raise AlignmentError(
-                f"the largest number of {self.count} tokens is {self._largest:g}, whose square fp64 does not hold; give them in "
-                "another unit, or normalised=True."
+                f"the largest number of {self.count} tokens is {self._largest:g}, whose square fp64 does not hold; give them "
+                "in another unit, or normalised=True."
             )
         matrix = self._products
         if matrix is None:

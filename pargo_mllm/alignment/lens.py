@@ -53,7 +53,8 @@ class LogitLens:
 
         Raises:
             AlignmentError: for hidden states that are not finite.
-            ValueError: where fewer than ``num_words`` rows may be listed, or for states and rows of other sizes than the model's.
+            ValueError: where fewer than ``num_words`` rows may be listed, or for states and rows of other sizes than the
+                model's.
         """
         head: Any = self._model.get_output_embeddings()
         rows_of(hidden, "hidden states")

@@ -30,8 +30,9 @@ def rows_of(tokens: torch.Tensor, what: str = "tokens") -> torch.Tensor:
 
 
 def unit_rows(rows: torch.Tensor, mean: torch.Tensor | None = None) -> torch.Tensor:
-    """Rows ``[N, d]``, less a mean ``[d]`` where one is given, brought to length 1 whatever their length: fp64 ``[N, d]``. A row
-    of which nothing but rounding is left is one of zeros.
+    """Rows ``[N, d]``, less a mean ``[d]`` where one is given, brought to length 1 whatever their length: fp64 ``[N, d]``.
+
+    A row of which nothing but rounding is left is one of zeros.
     """
     # by the largest number first, for squares of tiny ones vanish
     values = rows.to(torch.float64)

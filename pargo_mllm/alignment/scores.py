@@ -87,10 +87,10 @@ class WordScoring:
         if nowhere.any():
             named = [name for name, none in zip(self.names, nowhere.tolist(), strict=True) if none]
             raise AlignmentError(
-                f"the vector of {named[0]!r} ({len(named)} of {len(self.names)} words) is zero or the mean, and has no direction; "
-                "leave such words out."
+                f"the vector of {named[0]!r} ({len(named)} of {len(self.names)} words) is zero or the mean, and has no "
+                "direction; leave such words out."
             )
-        rows, has = rows_of(tokens), rows_of(labels.float(), "labels").to(tokens.device) > 0
+        rows, has = rows_of(tokens), rows_of(torch.as_tensor(labels).float(), "labels").to(tokens.device) > 0
         if rows.shape[1] != self.width or has.shape != (len(rows), len(self.names)):
             shapes = f"tokens {list(tokens.shape)} and labels {list(labels.shape)}"
             raise ValueError(f"{shapes} do not fit {len(self.names)} words {self.width} wide.")

@@ -72,7 +72,7 @@ class Vocabulary:
         if not self.is_word.any():
             raise AlignmentError(f"none of the {len(self.embeddings)} rows of the embeddings is a word of the tokenizer.")
         if not self.lengths(False).norms.amax() >= torch.finfo(torch.float32).tiny and self.embeddings.any():
-            raise AlignmentError("all rows of the embeddings are too short for fp32; multiply the table and the tokens by a number.")
+            raise AlignmentError("all rows of the embeddings are too short for fp32; multiply table and tokens by a number.")
 
     @classmethod
     def of_table(cls, embeddings: torch.Tensor) -> Vocabulary:

@@ -66,7 +66,7 @@ def test_what_cannot_be_compared_is_refused():
     with pytest.raises(AlignmentError, match="mean: row 0 of 1 holds inf"):
         WordScoring(NAMES, WORDS, torch.tensor([0.0, math.inf]))
     for names, vectors, mean in (("abc", WORDS, None), (("up", "up", "slope"), WORDS, None), (NAMES, WORDS, torch.ones(3))):
-        with pytest.raises(ValueError, match="names|mean"):
+        with pytest.raises(ValueError, match=r"names|mean"):
             WordScoring(names, vectors, mean)
     with pytest.raises(ValueError, match="no names"):
         WordScoring((), torch.zeros(0, 2)).add(torch.ones(1, 2), torch.zeros(1, 0))

@@ -127,7 +127,7 @@ def test_control_tokens_are_no_words():
     ],
 )
 def test_a_text_is_no_list_of_letters(wrong):
-    with pytest.raises(TypeError, match="stands where several belong|is no text"):
+    with pytest.raises(TypeError, match=r"stands where several belong|is no text"):
         wrong(tokenizer_of("dog", "p", "u", "d", "o", "g"))
 
 
