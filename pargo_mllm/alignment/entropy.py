@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from pargo_mllm.alignment.errors import AlignmentError, check_finite
+from pargo_mllm.alignment.errors import AlignmentError
+from pargo_mllm.alignment.rows import rows_of, unit_rows
+
+# tokens that differ by less, measured by their lengths, differ by the rounding of fp64
+_ROUNDING = 1e-14
+# numbers between this and its inverse have squares, and sums of squares
+_FAR = 1e140
 
 
 def von_neumann_entropy(tokens: torch.Tensor, centred: bool = False, normalised: bool = True) -> float:
@@ -20,7 +26,9 @@ def von_neumann_entropy(tokens: torch.Tensor, centred: bool = False, normalised:
         normalised: bring every row to length 1 first. A row of zeros stays one.
 
     Raises:
-        AlignmentError: for tokens that are not finite, or that leave nothing to look at: all of them zero or, centred, equal.
+        AlignmentError: for tokens that are not finite, or that leave nothing to look at: all of them zero or, centred, equal;
+            for numbers whose squares fp64 does not hold, not normalised.
+        ValueError: for what is no tensor ``[..., d]`` of floating numbers.
     """
     streamed = StreamedEntropy(centred, normalised)
     streamed.add(tokens)
@@ -41,8 +49,12 @@ class StreamedEntropy:
         self.centred, self.normalised = centred, normalised
         self.count = 0
         self._rows: list[torch.Tensor] = []
+        # of the tokens that are kept no more: how many, their mean (0 where nothing is taken away), products of what is left
+        self._summed = 0
+        self._mean: torch.Tensor | None = None
         self._products: torch.Tensor | None = None
-        self._sum: torch.Tensor | None = None
+        # squares of all numbers, and the largest of these
+        self._squares = self._largest = 0.0
 
     @torch.no_grad()
     def add(self, tokens: torch.Tensor) -> None:
@@ -50,25 +62,38 @@ class StreamedEntropy:
 
         Raises:
             AlignmentError: if one is not finite.
-            ValueError: if they are not as wide as those before.
+            ValueError: if they are not as wide as those before, or no tensor of floating numbers.
         """
-        rows = tokens.reshape(-1, tokens.shape[-1])
-        if self._sum is not None and self._sum.shape != rows.shape[-1:]:
-            raise ValueError(f"tokens {rows.shape[-1]} wide after tokens {len(self._sum)} wide.")
-        check_finite(rows, "tokens")
-        rows = rows.double()
-        if self.normalised:
-            # by the largest number first, for squares of tiny ones vanish
-            rows = rows / rows.abs().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
-            rows = torch.nn.functional.normalize(rows, dim=-1)
+        rows = rows_of(tokens)
+        if self._mean is not None and self._mean.shape != rows.shape[-1:]:
+            raise ValueError(f"tokens {rows.shape[-1]} wide after tokens {len(self._mean)} wide.")
+        rows = unit_rows(rows) if self.normalised else rows.to(torch.float64, copy=True)
+        if self._mean is None:
+            self._mean = rows.new_zeros(rows.shape[1])
+        if not len(rows):
+            return
         self.count += len(rows)
-        self._sum = rows.sum(dim=0) if self._sum is None else self._sum + rows.sum(dim=0)
+        self._squares += float(rows.square().sum())
+        self._largest = max(self._largest, float(rows.abs().amax()))
         self._rows.append(rows)
         if self._products is not None or self.count > rows.shape[1]:
-            held = torch.cat(self._rows)
-            products = held.T @ held
-            self._products = products if self._products is None else self._products.add_(products)
-            self._rows.clear()
+            self._sum_up(self._mean)
+
+    def _sum_up(self, mean: torch.Tensor) -> None:
+        """Tokens become products. Means are taken from each piece by itself (Chan, Golub and LeVeque 1979): taken from sums,
+        large ones would leave nothing but rounding."""
+        rows = torch.cat(self._rows)
+        self._rows.clear()
+        own = rows.mean(dim=0) if self.centred else torch.zeros_like(mean)
+        rows -= own
+        products, together = rows.T @ rows, self._summed + len(rows)
+        if self._products is not None:
+            products += self._products
+        if self.centred:
+            apart = own - mean
+            products.addr_(apart, apart, alpha=self._summed * len(rows) / together)
+        self._products, self._mean = products, mean + (own - mean) * (len(rows) / together)
+        self._summed = together
 
     @torch.no_grad()
     def value(self) -> float:
@@ -77,20 +102,24 @@ class StreamedEntropy:
         Raises:
             AlignmentError: as :func:`von_neumann_entropy`, or if there was none.
         """
-        if self._sum is None or not self.count:
+        if not self.count:
             raise AlignmentError("no token was given, so that there is no entropy: give a picture at least.")
-        mean = self._sum / self.count
-        if self._products is None:
+        if not self._largest:
+            raise AlignmentError(f"all {self.count} tokens are zero: they have no entropy.")
+        if not 1 / _FAR < self._largest < _FAR:
+            raise AlignmentError(
+                f"the largest number of {self.count} tokens is {self._largest:g}, whose square fp64 does not hold; give them "
+                "in another unit, or normalised=True."
+            )
+        matrix = self._products
+        if matrix is None:
             rows = torch.cat(self._rows)
-            rows = rows - mean if self.centred else rows
+            rows = rows - rows.mean(dim=0) if self.centred else rows
             matrix = rows @ rows.T
-        else:
-            matrix = self._products - self.count * torch.outer(mean, mean) if self.centred else self._products
         trace = float(matrix.trace())
-        # what is left of equal tokens is rounding
-        square = float(self._sum.square().sum()) / self.count
-        if not trace > 1e-12 * square:
-            rule = "equal, and centred nothing is left of them" if square else "zero"
-            raise AlignmentError(f"all {self.count} tokens are {rule}: they have no entropy.")
+        if not trace > _ROUNDING**2 * self._squares:
+            raise AlignmentError(
+                f"all {self.count} tokens are equal, and centred nothing is left of them: they have no entropy."
+            )
         shares = torch.linalg.eigvalsh(matrix / trace).clamp(min=0)
         return max(0.0, -float(torch.xlogy(shares, shares).sum()))

@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 from pargo_mllm.alignment.errors import AlignmentError
+from pargo_mllm.alignment.rows import rows_of
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 
 # logits that are held at a time
 _LOGITS = 2**24
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Said:
     """The head's likeliest words of T hidden states.
 
@@ -51,12 +52,19 @@ class LogitLens:
             normed: they have been through the final norm, as the last of transformers' ``hidden_states`` has.
 
         Raises:
-            ValueError: where fewer than ``num_words`` rows may be listed.
+            AlignmentError: for hidden states that are not finite.
+            ValueError: where fewer than ``num_words`` rows may be listed, or for states and rows of other sizes than the
+                model's.
         """
         head: Any = self._model.get_output_embeddings()
+        rows_of(hidden, "hidden states")
+        if hidden.dim() != 2 or hidden.shape[1] != head.weight.shape[1]:
+            raise ValueError(f"hidden states {list(hidden.shape)} do not fit the head; give [T, {head.weight.shape[1]}].")
+        if among is not None and (among.shape != head.weight.shape[:1] or among.dtype != torch.bool):
+            raise ValueError(f"among {list(among.shape)} of {among.dtype} must be bool [{len(head.weight)}].")
         allowed = len(head.weight) if among is None else int(among.sum())
-        if not 1 <= num_words <= allowed:
-            raise ValueError(f"num_words={num_words} must be 1...{allowed}, the words that may be listed.")
+        if not isinstance(num_words, int) or not 1 <= num_words <= allowed:
+            raise ValueError(f"num_words={num_words} must be a whole number, 1...{allowed}, the words that may be listed.")
         words, probabilities = [], []
         for part in hidden.to(head.weight.dtype).split(max(1, _LOGITS // len(head.weight))):
             logits = self._model.causal_head.logits(head, part if normed else self.normed(part)).float()

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
-from pargo_mllm.alignment.errors import check_finite
+from pargo_mllm.alignment.errors import AlignmentError
 from pargo_mllm.alignment.nearest import WordSearch
+from pargo_mllm.alignment.rows import rows_of
 from pargo_mllm.alignment.vocabulary import Vocabulary
 
 # what is left of a token, by its length, when it is said in full: less is the rounding of fp32
@@ -21,7 +22,7 @@ SAID = 1e-6
 _BATCH, _TOKENS = 2**25, 1024
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Decomposition:
     """Words of T tokens, K steps each, and how much they say of them. Where nothing was left to say: no word, nothing added.
 
@@ -72,26 +73,29 @@ def matching_pursuit(
         token_mean: ``[C]``, take this from the tokens instead, for tokens that share something of their own (SpLiCE's gap
             between modalities, each centred by itself).
         orthogonal: fit all coefficients again after each word (orthogonal matching pursuit): no word is said twice, and
-            ``coefficients`` are those of the last fit.
+            ``coefficients`` are those of the last fit. It ends where no word reaches what is left but by rounding.
         chunk: rows of the vocabulary to look at together; by default as many as are fast.
 
     Raises:
-        AlignmentError: for tokens that are not finite.
-        ValueError: for tokens of another width than the vocabulary, or ``orthogonal`` with ``non_negative``, whose fit is none
-            that this does.
+        AlignmentError: for tokens or a ``token_mean`` that are not finite, or beyond what fp32 holds.
+        ValueError: for tokens of another width than the vocabulary, numbers of words or rows that are none, or ``orthogonal``
+            with ``non_negative``, whose fit is none that this does.
     """
     table = vocabulary.embeddings
+    rows_of(tokens)
     if tokens.dim() != 2 or tokens.shape[1] != table.shape[1]:
         raise ValueError(
             f"tokens {list(tokens.shape)} do not fit a vocabulary {table.shape[1]} wide; give [T, {table.shape[1]}]."
         )
-    if num_words < 1:
-        raise ValueError(f"num_words={num_words} must be at least 1.")
+    for name, value in (("num_words", num_words), ("chunk", 1 if chunk is None else chunk)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name}={value} must be a whole number, at least 1.")
     if orthogonal and non_negative:
         raise ValueError("orthogonal fits coefficients of any sign: give orthogonal or non_negative.")
-    check_finite(tokens, "tokens")
+    if token_mean is not None and (rows_of(token_mean, "token_mean").shape[1:] != table.shape[1:] or token_mean.dim() != 1):
+        raise ValueError(f"token_mean {list(token_mean.shape)} must be one of all tokens, [{table.shape[1]}].")
     search = WordSearch(vocabulary, centred, chunk)
-    mean = search.mean if token_mean is None else token_mean.to(table.device) / vocabulary.scale
+    mean = search.mean if token_mean is None else token_mean.to(table.device).double() / vocabulary.scale
     steps = 1 + num_words * orthogonal
     size = max(1, min(_TOKENS, _BATCH // (table.shape[1] * steps)))
     parts = []
@@ -110,6 +114,12 @@ def _pursue(
     words = torch.full((count, num_words), -1, device=device)
     coefficients = torch.zeros(count, num_words, dtype=torch.float64, device=device)
     cosine, explained = torch.zeros_like(coefficients), torch.zeros_like(coefficients)
+    # squares of very long and very short ones are no numbers
+    largest = values.abs().amax(dim=1)
+    if count and not largest.amax() <= torch.finfo(torch.float32).max:
+        raise AlignmentError(f"tokens as large as {float(largest.amax()):g} are beyond fp32, in which their words are told.")
+    unit = largest.where(largest > 0, 1.0)
+    values = values / unit[:, None]
     lengths = torch.linalg.vector_norm(values, dim=1)
     residual = values.clone()
     left = lengths.clone()
@@ -120,9 +130,10 @@ def _pursue(
     for step in range(num_words):
         goes_on = ((left > SAID * lengths) & (lengths > 0)).nonzero()[:, 0]
         if len(goes_on):
-            unit = residual[goes_on] / left[goes_on, None]
-            found, fits = search.nearest(unit, non_negative)
-            goes_on, found, fits = goes_on[found >= 0], found[found >= 0], fits[found >= 0]
+            found, fits = search.nearest(residual[goes_on] / left[goes_on, None], non_negative)
+            # a word that hardly leaves those before it would be taken times the inverse of what rounding left of it
+            says = (found >= 0) & (fits.abs() > SAID) if orthogonal else found >= 0
+            goes_on, found, fits = goes_on[says], found[says], fits[says]
             words[goes_on, step] = found
             directions = search.directions(found)
             if orthogonal:
@@ -144,8 +155,9 @@ def _pursue(
         told = (lengths > 0) & (lengths_said > 0)
         product = (said * values).sum(dim=1) / (lengths * lengths_said).where(told, 1.0)
         cosine[:, step] = product.where(told, 0.0).clamp(-1, 1)
-        explained[:, step] = 1 - (left / lengths.where(lengths > 0, 1.0)).square() if count else 0
+        # a word that says next to nothing may lengthen what is left by rounding
+        explained[:, step] = 1 - (left / lengths.where(lengths > 0, 1.0)).square().clamp(max=1) if count else 0
         explained[:, step] = explained[:, step].where(lengths > 0, 0.0)
     if orthogonal:
         coefficients = torch.linalg.solve_triangular(in_basis, along[..., None], upper=True)[..., 0]
-    return words, coefficients.float(), cosine.float(), explained.float()
+    return words, (coefficients * unit[:, None]).float(), cosine.float(), explained.float()

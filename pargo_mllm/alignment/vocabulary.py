@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,17 +10,17 @@ from typing import Any
 import torch
 
 from pargo_mllm.alignment.errors import AlignmentError
+from pargo_mllm.alignment.rows import NOTHING
+from pargo_mllm.alignment.words import control_ids
 
 # numbers of a table that are looked at in a wider dtype at a time: what a cache holds
 PIECE = 2**19
-# a row that lies closer to the mean than this, measured by its own length, is the mean up to rounding
-_NOTHING = 1e-6
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 # how published vocabularies name the rows they keep for later
 _RESERVED = re.compile(r"[<\[]\|?[\w ]*(?:unused|reserved|placeholder|extra_id|dummy)[\w ]*\|?[>\]]", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Lengths:
     """Of the rows of a table, less their mean or not.
 
@@ -32,9 +33,12 @@ class Lengths:
     norms: torch.Tensor
 
 
-@dataclass
+@dataclass(eq=False)
 class Vocabulary:
     """The table of input embeddings, which is not copied, and which of its rows are words.
+
+    It may be trained on: what is known of its rows is computed again once they have changed, by torch's count of changes, which
+    what is written past ``.data`` escapes.
 
     Args:
         embeddings: ``[V, C]`` of any floating dtype, on any device; projected tokens stand beside its rows.
@@ -43,21 +47,32 @@ class Vocabulary:
         scale: what the model multiplies rows (and not projected tokens) by.
 
     Raises:
-        AlignmentError: if a number of the table is not finite, or no row is a word.
+        AlignmentError: if a number of the table is not finite or beyond fp32, or no row is a word.
+        ValueError: if what is said of the rows is not as many as they are.
     """
 
     embeddings: torch.Tensor
     is_word: torch.Tensor
     texts: tuple[str, ...] = ()
     scale: float = 1.0
-    _lengths: dict[bool, Lengths] = field(default_factory=dict, repr=False)
+    _lengths: dict[bool, tuple[int, Lengths]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
+        if self.embeddings.dim() != 2 or not self.embeddings.is_floating_point() or not self.embeddings.shape[1]:
+            raise ValueError(f"embeddings {list(self.embeddings.shape)} of {self.embeddings.dtype}: give floating [V, C].")
+        rows = len(self.embeddings)
+        if self.is_word.shape != (rows,) or self.is_word.dtype != torch.bool:
+            raise ValueError(f"is_word {list(self.is_word.shape)} of {self.is_word.dtype}: give bool [{rows}], one a row.")
+        if self.texts and len(self.texts) != rows:
+            raise ValueError(f"{len(self.texts)} texts of {rows} rows; give one of each, or none.")
+        if not 0 < self.scale < math.inf:
+            raise ValueError(f"scale={self.scale} must be a number above 0.")
         self.embeddings = self.embeddings.detach()
         self.is_word = self.is_word.to(self.embeddings.device)
         if not self.is_word.any():
             raise AlignmentError(f"none of the {len(self.embeddings)} rows of the embeddings is a word of the tokenizer.")
-        self.lengths(False)
+        if not self.lengths(False).norms.amax() >= torch.finfo(torch.float32).tiny and self.embeddings.any():
+            raise AlignmentError("all rows of the embeddings are too short for fp32; multiply table and tokens by a number.")
 
     @classmethod
     def of_table(cls, embeddings: torch.Tensor) -> Vocabulary:
@@ -77,8 +92,7 @@ class Vocabulary:
         words = torch.zeros(rows, dtype=torch.bool)
         known = min(rows, len(tokenizer))
         names = tokenizer.convert_ids_to_tokens(list(range(known)))
-        control = {*tokenizer.all_special_ids, model.config.image_token_id}
-        control |= {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+        control = control_ids(tokenizer) | {model.config.image_token_id}
         spelled = tokenizer.batch_decode([[index] for index in range(known)], clean_up_tokenization_spaces=False)
         for index, (name, text) in enumerate(zip(names, spelled, strict=True)):
             texts[index] = text.strip() or name or ""
@@ -96,18 +110,23 @@ class Vocabulary:
 
     @torch.no_grad()
     def lengths(self, centred: bool) -> Lengths:
-        """The rows' lengths, less the mean of all rows where ``centred``; computed once."""
-        if centred not in self._lengths:
-            table = self.embeddings
+        """The rows' lengths, less the mean of all rows where ``centred``; computed once, and again where the table changed."""
+        table = self.embeddings
+        version = 0 if table.is_inference() else table._version
+        if self._lengths.get(centred, (-1,))[0] != version:
             mean = embedding_mean(table) if centred else torch.zeros(table.shape[1], device=table.device)
             norms = torch.cat([_norms(part, mean) for part in table.split(max(1, PIECE // table.shape[1]))])
-            if not norms.isfinite().all():
-                row = int((~norms.isfinite()).int().argmax())
-                raise AlignmentError(
-                    f"row {row} of the embeddings ({self.text(row)!r}) is not finite; use an earlier checkpoint of the model."
-                )
-            self._lengths[centred] = Lengths(mean, norms)
-        return self._lengths[centred]
+            self._check(norms)
+            self._lengths[centred] = version, Lengths(mean, norms)
+        return self._lengths[centred][1]
+
+    def _check(self, norms: torch.Tensor) -> None:
+        if not norms.isfinite().all():
+            row = int((~norms.isfinite()).int().argmax())
+            what, way = "is not finite", "use an earlier checkpoint of the model"
+            if self.embeddings[row].isfinite().all():
+                what, way = "is beyond fp32, in which the mean is held", "divide the table and the tokens by a number"
+            raise AlignmentError(f"row {row} of the embeddings ({self.text(row)!r}) {what}; {way}.")
 
 
 @torch.no_grad()
@@ -121,9 +140,10 @@ def embedding_mean(embeddings: torch.Tensor) -> torch.Tensor:
 
 def _norms(part: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
     rows = part.to(torch.float64, copy=True)
-    least = _NOTHING * torch.linalg.vector_norm(rows, dim=1)
+    least = NOTHING * torch.linalg.vector_norm(rows, dim=1)
     norms = torch.linalg.vector_norm(rows.sub_(mean), dim=1)
-    return norms.where((norms > least) | ~norms.isfinite(), 0.0)
+    norms = norms.where(norms <= torch.finfo(torch.float32).max, torch.inf)
+    return norms.where((norms > least) | norms.isinf(), 0.0)
 
 
 def _can_be_read(name: str, text: str) -> bool:

@@ -36,6 +36,18 @@ _PLURALS = {
     "potato": "potatoes",
     "hero": "heroes",
     "mango": "mangoes",
+    "thief": "thieves",
+    "lens": "lenses",
+    "canvas": "canvases",
+    "atlas": "atlases",
+    "iris": "irises",
+    "quiz": "quizzes",
+    "axis": "axes",
+    "oasis": "oases",
+    "fireman": "firemen",
+    "policeman": "policemen",
+    "snowman": "snowmen",
+    "passer-by": "passers-by",
 }
 _SINGULARS = {plural: word for word, plural in _PLURALS.items()}
 _ALIKE = frozenset({"sheep", "fish", "deer", "scissors", "aircraft", "broccoli", "furniture", "tennis", "series", "species"})
@@ -45,7 +57,7 @@ _IE = frozenset({"cookies", "movies", "pies", "ties", "zombies", "brownies", "ho
 
 
 def word_ids(tokenizer: Any, word: str) -> tuple[int, ...]:
-    """The tokens of a word in the middle of a sentence; empty where the tokenizer has none for it.
+    """The tokens of a word in the middle of a sentence; empty where the tokenizer has none for it, or takes it for control.
 
     A word behind another one is spelled otherwise than one at the beginning of a text, in most vocabularies by a space that
     belongs to it.
@@ -60,8 +72,14 @@ def word_ids(tokenizer: Any, word: str) -> tuple[int, ...]:
     else:
         # it takes both words for one
         ids = tokenizer(word, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    unknown = getattr(tokenizer, "unk_token_id", None)
-    return () if unknown is not None and unknown in ids else tuple(ids)
+    # a vocabulary of whole words has rows for control tokens, and that of unknown words is one
+    return () if control_ids(tokenizer) & set(ids) else tuple(ids)
+
+
+def control_ids(tokenizer: Any) -> frozenset[int]:
+    """The tokens that steer a model and say nothing: of turns, of unknown words, of places for pictures."""
+    added = (index for index, token in tokenizer.added_tokens_decoder.items() if token.special)
+    return frozenset(tokenizer.all_special_ids).union(added)
 
 
 def word_vectors(embeddings: torch.Tensor, words: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -113,9 +131,12 @@ def singular(word: str) -> str:
 def forms(word: str, synonyms: Iterable[str] = ()) -> tuple[str, ...]:
     """What counts as naming it: the word, its plural and singular, the same of the synonyms that are given, each as it stands
     and with small and capital first letters; the word itself first, none twice.
+
+    Raises:
+        TypeError: for what is no text, and for a text in place of synonyms.
     """
     found: dict[str, None] = {}
-    for name in (" ".join(one.split()) for one in (word, *synonyms)):
+    for name in (" ".join(one.split()) for one in _texts((word, *_texts(synonyms, "synonyms")), "a word and its synonyms")):
         if name:
             small = name[:1].lower() + name[1:]
             for form in (name, small, singular(small), plural(singular(small))):
@@ -143,10 +164,14 @@ class Spelling:
 
 
 def spelled(tokenizer: Any, names: Iterable[str], synonyms: Mapping[str, Sequence[str]] | None = None) -> Spelling:
-    """The tokens of every name; names without any are told with the reason, never left out in silence."""
+    """The tokens of every name; names without any are told with the reason, never left out in silence.
+
+    Raises:
+        TypeError: for what is no text, and for a text in place of several.
+    """
     ids: dict[str, tuple[int, ...]] = {}
     missing: dict[str, str] = {}
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys(_texts(names, "names")):
         reason = why_not_a_word(name)
         if reason:
             missing[name] = reason
@@ -155,7 +180,7 @@ def spelled(tokenizer: Any, names: Iterable[str], synonyms: Mapping[str, Sequenc
         if found:
             ids[name] = found
         else:
-            missing[name] = "the tokenizer has no tokens for it"
+            missing[name] = "the tokenizer has no tokens for it that are words"
     return Spelling(ids, missing)
 
 
@@ -170,6 +195,16 @@ def why_not_a_word(name: str) -> str | None:
     except UnicodeEncodeError:
         return "it holds half a character, which is no text"
     return None
+
+
+def _texts(names: Iterable[str], what: str) -> tuple[str, ...]:
+    if isinstance(names, (str, bytes)) or not isinstance(names, Iterable):
+        raise TypeError(f"{what}: {names!r:.80} stands where several belong; give a list, [{names!r:.80}].")
+    texts = tuple(names)
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"{what}: {text!r:.80} is no text.")
+    return texts
 
 
 def _last_word(word: str) -> tuple[str, str]:

@@ -97,3 +97,48 @@ def test_tokens_that_hold_nothing_to_look_at_are_refused():
         von_neumann_entropy(torch.zeros(0, 3))
     # a row of zeros among others is none of them
     assert von_neumann_entropy(torch.tensor([[0.0, 0], [1, 0], [0, 1]])) == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize("size", [1, 60, 200])
+def test_what_little_differs_around_a_large_mean_is_seen(size):
+    directions = torch.randn(200, 4, generator=torch.manual_seed(3), dtype=torch.float64)
+    expected = by_numpy(directions, True, False)
+    for mean, spread, normalised in ((1e5, 1.0, False), (1e6, 1e-3, False), (0.0, 3.0, False)):
+        streamed = StreamedEntropy(True, normalised)
+        for piece in (directions * spread + mean).split(size):
+            streamed.add(piece)
+        assert streamed.value() == pytest.approx(expected, abs=1e-7)
+    near = directions * 3e-6 + torch.tensor([1.0, 2, 3, 4])
+    streamed = StreamedEntropy(True)
+    for piece in near.split(size):
+        streamed.add(piece)
+    # of what stands at a right angle to the mean, three directions alike
+    assert streamed.value() == pytest.approx(by_numpy(near, True, True), abs=1e-6)
+
+
+def test_tokens_that_change_afterwards_change_nothing():
+    tokens = torch.eye(4, dtype=torch.float64)
+    streamed = StreamedEntropy(normalised=False)
+    streamed.add(tokens)
+    tokens.fill_(1)
+    assert streamed.value() == pytest.approx(math.log(4))
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+def test_squares_that_no_number_holds_are_told(scale):
+    tokens = torch.eye(3, dtype=torch.float64) * scale
+    with pytest.raises(AlignmentError, match="fp64 does not hold"):
+        von_neumann_entropy(tokens, normalised=False)
+    assert von_neumann_entropy(tokens) == pytest.approx(math.log(3))
+
+
+@pytest.mark.parametrize(
+    "tokens", [torch.zeros(4, 0), torch.tensor(1.0), np.eye(3), torch.eye(3).long(), torch.eye(3).bool(), torch.eye(3) + 0j]
+)
+def test_what_has_no_rows_of_numbers_is_refused(tokens):
+    with pytest.raises(ValueError, match="tokens: "):
+        von_neumann_entropy(tokens)
+
+
+def test_numbers_of_a_byte():
+    assert von_neumann_entropy(torch.eye(3).to(torch.float8_e4m3fn)) == pytest.approx(math.log(3))

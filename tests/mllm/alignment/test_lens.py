@@ -47,6 +47,12 @@ def test_tokens_in_pieces_are_one(monkeypatch):
     assert lens.words(hidden[:0], 2).words.shape == (0, 2)
     with pytest.raises(ValueError, match=r"1\.\.\.96"):
         lens.words(hidden, 97)
+    for wrong in ({"num_words": 2.5}, {"among": torch.ones(95, dtype=torch.bool)}, {"hidden": hidden[0]}):
+        with pytest.raises(ValueError, match=r"must be|do not fit"):
+            lens.words(**{"hidden": hidden} | wrong)
+    for number in (float("nan"), float("inf")):
+        with pytest.raises(AlignmentError, match="hidden states: row 0 of 7 holds"):
+            lens.words(hidden * number)
 
 
 def test_a_model_that_does_more_behind_its_layers_has_none(monkeypatch):

@@ -238,6 +238,49 @@ def test_what_is_no_number_is_refused():
         matching_pursuit(torch.eye(3), vocabulary_of(torch.eye(4)))
     with pytest.raises(ValueError, match="orthogonal or non_negative"):
         matching_pursuit(torch.eye(3), vocabulary_of(torch.eye(3)), orthogonal=True, non_negative=True)
+    for options in ({"chunk": 0}, {"chunk": -1}, {"num_words": 0}, {"num_words": 2.5}):
+        with pytest.raises(ValueError, match="must be a whole number, at least 1"):
+            matching_pursuit(torch.eye(3), vocabulary_of(torch.eye(3)), **options)
+    for mean in (torch.zeros(4), torch.zeros(3, 3), torch.zeros(1, 3)):
+        with pytest.raises(ValueError, match="token_mean"):
+            matching_pursuit(torch.eye(3), vocabulary_of(torch.eye(3)), token_mean=mean)
+    with pytest.raises(AlignmentError, match="token_mean: row 0 of 1 holds nan"):
+        matching_pursuit(torch.eye(3), vocabulary_of(torch.eye(3)), token_mean=torch.full((3,), math.nan))
+    with pytest.raises(AlignmentError, match="beyond fp32"):
+        matching_pursuit(1e300 * torch.eye(3).double(), vocabulary_of(torch.eye(3)))
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-30, 1e30])
+def test_lengths_of_tokens_do_not_count(scale):
+    generator = torch.manual_seed(29)
+    table, tokens = torch.randn(50, 6, generator=generator), torch.randn(8, 6, generator=generator).double()
+    expected = matching_pursuit(tokens, vocabulary_of(table), 3, centred=False)
+    found = matching_pursuit(tokens * scale, vocabulary_of(table), 3, centred=False)
+    assert torch.equal(found.words, expected.words)
+    torch.testing.assert_close(found.cosine, expected.cosine)
+    torch.testing.assert_close(found.explained, expected.explained)
+
+
+def test_fitted_again_words_that_differ_by_rounding_are_one():
+    generator = torch.manual_seed(31)
+    words = torch.randn(6, 16, generator=generator)
+    table = torch.cat([words, words + 1e-7 * torch.randn(6, 16, generator=generator)])
+    found = matching_pursuit(torch.randn(3, 16, generator=generator), vocabulary_of(table), 10, orthogonal=True, centred=False)
+    assert ((found.words[:, :6] % 6).sort(dim=1).values == torch.arange(6)).all()
+    assert (found.words[:, 6:] == -1).all()
+    assert found.coefficients.abs().max() < 100
+
+
+def test_words_that_were_trained_on_are_looked_at_as_they_are():
+    generator = torch.manual_seed(37)
+    table, tokens = torch.nn.Parameter(torch.randn(50, 6, generator=generator)), torch.randn(8, 6, generator=generator)
+    vocabulary = vocabulary_of(table)
+    matching_pursuit(tokens, vocabulary)
+    table.grad = torch.randn(50, 6, generator=generator)
+    torch.optim.SGD([table], lr=3.0).step()
+    expected = matching_pursuit(tokens, vocabulary_of(table.detach().clone()))
+    for name, value in vars(matching_pursuit(tokens, vocabulary)).items():
+        assert torch.equal(value, getattr(expected, name)), name
 
 
 MEMORY = """

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pargo_mllm.alignment.errors import AlignmentError
+from pargo_mllm.alignment.labels import token_labels
 from pargo_mllm.alignment.scores import WordScoring
 
 NAMES = ("up", "right", "slope")
@@ -58,6 +59,57 @@ def test_what_cannot_be_compared_is_refused():
         scoring.add(torch.zeros(2, 3), torch.zeros(2, 3))
     with pytest.raises(AlignmentError, match="holds nan"):
         scoring.add(torch.full((1, 2), math.nan), torch.ones(1, 3))
+    with pytest.raises(AlignmentError, match="labels: row 0"):
+        scoring.add(torch.ones(1, 2), torch.tensor([[0, math.nan, 0]]))
+    with pytest.raises(AlignmentError, match="vectors: row 1 of 3 holds nan"):
+        WordScoring(NAMES, torch.tensor([[0.0, 2], [math.nan, 0], [1, 1]]))
+    with pytest.raises(AlignmentError, match="mean: row 0 of 1 holds inf"):
+        WordScoring(NAMES, WORDS, torch.tensor([0.0, math.inf]))
+    for names, vectors, mean in (("abc", WORDS, None), (("up", "up", "slope"), WORDS, None), (NAMES, WORDS, torch.ones(3))):
+        with pytest.raises(ValueError, match=r"names|mean"):
+            WordScoring(names, vectors, mean)
+    with pytest.raises(ValueError, match="no names"):
+        WordScoring((), torch.zeros(0, 2)).add(torch.ones(1, 2), torch.zeros(1, 0))
+    # without a direction it would be nearest to all that all others turn their backs on
+    for vectors, mean in ((torch.tensor([[0.0, 2], [0, 0], [1, 1]]), None), (WORDS, WORDS[1])):
+        with pytest.raises(AlignmentError, match=r"vector of 'right' \(1 of 3 words\)"):
+            WordScoring(NAMES, vectors, mean).add(TOKENS, LABELS)
     scoring.add(TOKENS, torch.zeros(6, 3))
     with pytest.raises(AlignmentError, match="none of the 6 tokens has a label"):
         scoring.scores()
+
+
+def test_names_of_one_vector_are_one_word():
+    for names in (("circle", "circles", "square"), ("square", "circles", "circle")):
+        vectors = torch.stack([torch.tensor([0.0, 1] if name == "square" else [0.3, 0.1]) for name in names])
+        scoring = WordScoring(names, vectors)
+        scoring.add(vectors, torch.eye(3))
+        found = scoring.scores()
+        assert found.accuracy == found.class_mean == 1
+        # said of all, "circle" is right of two, and so is "circles"
+        assert found.most_frequent == pytest.approx(2 / 3)
+        assert found.chance == pytest.approx((2 + 2 + 1) / 9)
+
+
+def test_a_token_of_zeros_is_near_to_nothing():
+    scoring = WordScoring(NAMES, WORDS)
+    scoring.add(torch.zeros(2, 2), torch.tensor([[1.0, 0, 0], [0, 1, 0]]))
+    assert scoring.scores().by_label == {"up": (1, 0), "right": (1, 0)}
+    assert scoring.scores().alignment == 0
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-200, 1e200])
+def test_lengths_do_not_count(scale):
+    scoring, scaled = WordScoring(NAMES, WORDS), WordScoring(NAMES, WORDS.double() * scale)
+    scoring.add(TOKENS, LABELS)
+    scaled.add(TOKENS.double() * scale, LABELS)
+    assert scaled.scores().alignment == pytest.approx(scoring.scores().alignment)
+    assert scaled.scores().by_label == scoring.scores().by_label
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_labels_of_what_is_no_number_are_none(hard):
+    coverage = torch.tensor([[1.0, 0], [0, 1]])
+    found = token_labels(coverage, torch.tensor([[math.nan, 1], [0, 1]]), hard=hard)
+    assert found[0].isnan().any()
+    assert found[1].tolist() == [0, 1]

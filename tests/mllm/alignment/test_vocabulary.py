@@ -77,3 +77,32 @@ def test_a_class_that_scales_its_embeddings_says_so():
     given = model.get_input_embeddings()(torch.tensor([7]))[0]
     torch.testing.assert_close(vocabulary.embeddings[7] * vocabulary.scale, given)
     assert vocabulary.scale != 1
+
+
+@pytest.mark.parametrize(
+    ("table", "said", "error", "match"),
+    [
+        (torch.eye(3), {"is_word": torch.ones(2, dtype=torch.bool)}, ValueError, "one a row"),
+        (torch.eye(3), {"is_word": torch.ones(3)}, ValueError, "give bool"),
+        (torch.eye(3), {"texts": ("a", "b")}, ValueError, "2 texts of 3 rows"),
+        (torch.eye(3), {"scale": float("nan")}, ValueError, "scale=nan"),
+        (torch.ones(3), {}, ValueError, r"give floating \[V, C\]"),
+        (torch.eye(3).double() * 1e200, {}, AlignmentError, r"row 0 .* beyond fp32"),
+        (torch.eye(3).double() * 1e-200, {}, AlignmentError, "too short for fp32"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(table, said, error, match):
+    with pytest.raises(error, match=match):
+        Vocabulary(**{"embeddings": table, "is_word": torch.ones(3, dtype=torch.bool)} | said)
+
+
+def test_vocabularies_are_told_apart():
+    one, two = Vocabulary.of_table(torch.eye(3)), Vocabulary.of_table(torch.eye(3))
+    assert one == one
+    assert one != two
+
+
+def test_a_table_made_for_inference_is_one_too():
+    with torch.inference_mode():
+        table = torch.eye(3)
+    assert Vocabulary.of_table(table).lengths(False).norms.tolist() == [1, 1, 1]

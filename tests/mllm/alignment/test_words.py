@@ -6,6 +6,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from pargo_mllm.alignment.words import forms, plural, singular, spelled, word_ids, word_vectors
+from pargo_mllm.language.tokenizer import word_tokenizer
 from tests.mllm.made.miniature_families import FAMILY_NAMES, make_tokenizer
 
 # the labels of COCO whose plural is no word with an s behind it, and some that look like plurals
@@ -37,6 +38,11 @@ PLURALS = {
     "woman": "women",
     "tomato": "tomatoes",
     "dog": "dogs",
+    "lens": "lenses",
+    "canvas": "canvases",
+    "quiz": "quizzes",
+    "axis": "axes",
+    "passer-by": "passers-by",
 }
 
 
@@ -88,7 +94,7 @@ def test_names_that_cannot_be_spelled_are_told():
         "cat": ["cats"],
     }
     assert list(found.missing) == ["zebra", " ", "\ud800", "x" * 300, "aardvark"]
-    assert "no tokens" in found.missing["zebra"]
+    assert "no tokens for it that are words" in found.missing["zebra"]
     assert "half a character" in found.missing["\ud800"]
     assert "300 characters" in found.missing["x" * 300]
     table = torch.arange(24.0).reshape(8, 3).bfloat16()
@@ -96,6 +102,33 @@ def test_names_that_cannot_be_spelled_are_told():
     assert vectors.dtype == torch.float32
     assert vectors[1].tolist() == ((table[found.ids["traffic light"][0]] + table[found.ids["traffic light"][1]]) / 2).tolist()
     assert word_vectors(table, []).shape == (0, 3)
+
+
+def test_control_tokens_are_no_words():
+    # here they are rows of the vocabulary like any other
+    tokenizer = word_tokenizer(["the red circle"])
+    names = ["<s>", "</s>", "<pad>", "<unk>", "<image>", "<|user|>", "the <image> red"]
+    found = spelled(tokenizer, [*names, "the red"], {"<pad>": ["circle"]})
+    assert list(found.ids) == ["<pad>", "the red"]
+    assert found.ids["<pad>"] == word_ids(tokenizer, "circle")
+    assert list(found.missing) == [name for name in names if name != "<pad>"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda tokenizer: spelled(tokenizer, "dog"),
+        lambda tokenizer: spelled(tokenizer, ["zebra"], {"zebra": "dog"}),
+        lambda tokenizer: spelled(tokenizer, None),
+        lambda tokenizer: spelled(tokenizer, ["dog", 7]),
+        lambda tokenizer: forms("dog", "pup"),
+        lambda tokenizer: forms("dog", [None]),
+        lambda tokenizer: forms(7),
+    ],
+)
+def test_a_text_is_no_list_of_letters(wrong):
+    with pytest.raises(TypeError, match=r"stands where several belong|is no text"):
+        wrong(tokenizer_of("dog", "p", "u", "d", "o", "g"))
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)
