@@ -12,8 +12,15 @@ from tqdm.auto import tqdm
 
 from pargo_mllm.alignment.attribution.answers import ANSWER_METHODS, of_asked
 from pargo_mllm.alignment.attribution.asked import Asked, answered, read
-from pargo_mllm.alignment.attribution.patches import attribute_features, check_method, in_full_precision, possible_methods
-from pargo_mllm.alignment.attribution.result import METHODS, Attribution, AttributionError
+from pargo_mllm.alignment.attribution.patches import (
+    attribute_features,
+    check_method,
+    check_settings,
+    in_full_precision,
+    possible_methods,
+)
+from pargo_mllm.alignment.attribution.result import METHODS, Attribution, AttributionError, checked_coverage
+from pargo_mllm.alignment.errors import AlignmentError
 from pargo_mllm.alignment.judgement import MethodCheck, Removal, Trial, judged
 from pargo_mllm.data.corpus import Conversation, counted
 from pargo_mllm.data.feeding.chat_format import ConversationError
@@ -106,10 +113,12 @@ def causal_check(
 
     Raises:
         AttributionError: for a method that this model does not have, an unknown way to remove tokens or one that this language
-            model ignores, coverage of another number of features, and where no question can be used.
+            model ignores, coverage of another number of features, settings out of range, and where no question can be used.
     """
     checked = _Checked(model, processor, remove, draws, batch, seed, settings)
     chosen = list(dict.fromkeys(checked.possible() if methods is None else methods))
+    if not chosen or isinstance(methods, str):
+        raise AttributionError(f"methods={methods!r} must be a list of names; there are {', '.join(checked.possible())}.")
     left_out: dict[str, str] = {}
     for method in chosen:
         checked.check(method)
@@ -121,11 +130,11 @@ def causal_check(
         for number, question in enumerate(tqdm(questions, desc="causal check", unit="question", disable=None, leave=False)):
             try:
                 done = checked.of(number, question, chosen, left_out if methods is None else None)
-            except (ConversationError, PictureError) as error:
-                skipped[str(error)] += 1
+            except (ConversationError, PictureError, AlignmentError) as error:
+                skipped[str(error).removesuffix(".")] += 1
                 continue
             except _Unusable as reason:
-                skipped[str(reason)] += 1
+                skipped[str(reason).removesuffix(".")] += 1
                 continue
             for method, one in done.items():
                 found.setdefault(method, []).append(one)
@@ -156,8 +165,9 @@ class _Checked:
     ):
         if remove not in REMOVALS:
             raise AttributionError(f"remove={remove!r} takes no tokens away; there are {', '.join(REMOVALS)}.")
-        if draws < 2 or batch < 1:
-            raise AttributionError(f"draws={draws} must be at least 2, for a spread, and batch={batch} at least 1.")
+        if not (isinstance(draws, int) and isinstance(batch, int) and draws >= 2 and batch >= 1):
+            raise AttributionError(f"draws={draws!r} must be at least 2, for a spread, and batch={batch!r} at least 1.")
+        check_settings(settings.get("directions"), settings.get("chunk"), seed)
         self.model, self.processor, self.remove = model, processor, remove
         self.draws, self.batch, self.seed, self.settings = draws, batch, seed, settings
         self.projector = in_full_precision(model.model.projector)
@@ -183,6 +193,10 @@ class _Checked:
         """What each method does to one question. Answer methods that the model does not have go from ``methods`` to
         ``left_out``, where that is given."""
         asked = self._read(number, question.conversation, question.answer)
+        if question.other is not None and (not isinstance(question.other, tuple) or len(question.other) != 2):
+            raise AttributionError(
+                f"question {number}: other={question.other!r} must be a conversation and its answer, or None."
+            )
         other = None if question.other is None else self._read(number, *question.other)
         if other is not None and not _same_picture(asked, other):
             raise AttributionError(f"question {number}: its other question shows another picture; they must share one.")
@@ -232,7 +246,7 @@ class _Checked:
         try:
             asked = read(self.model, self.processor, conversation, answer)
         except AttributionError as error:
-            raise AttributionError(f"question {number}: {error}") from error
+            raise _Unusable(str(error)) from error
         if len(asked.places) < 2:
             raise AttributionError(f"question {number}: its picture is one token, and the check compares tokens.")
         if not self._blocks:
@@ -241,12 +255,10 @@ class _Checked:
         return asked
 
     def _coverage(self, number: int, question: CausalQuestion, asked: Asked) -> torch.Tensor:
-        coverage, features = torch.as_tensor(question.coverage).float(), asked.features.flatten(0, 1)
-        if coverage.shape != (len(features),) or not bool(((coverage >= 0) & (coverage <= 1)).all()):
-            raise AttributionError(
-                f"question {number}: coverage of shape {list(coverage.shape)} must be [{len(features)}], 0...1 for each "
-                "feature of the encoder."
-            )
+        try:
+            coverage = checked_coverage(question.coverage, len(asked.features.flatten(0, 1)))
+        except AttributionError as error:
+            raise AttributionError(f"question {number}: {error}") from error
         if not coverage.any():
             raise _Unusable("the object covers no patch that the encoder sees")
         return coverage

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate, normalize
 
+from pargo_mllm.alignment.errors import AlignmentError, check_finite
 from pargo_mllm.data.regions import WHOLE, Region, Window, label_coverage
 
 # of a patch, or of a pixel of what the encoder sees, what a mask must cover to hold it
@@ -32,13 +33,28 @@ def word_maps(
         shares: ``[tokens, n_v]``, what each token reads; a token of none speaks nowhere.
         vectors: ``[words, C]``.
         mean: ``[C]``, of the language model's embeddings.
+
+    Raises:
+        AlignmentError: for shapes that do not fit, and numbers that are not finite.
     """
-    tokens, vectors = tokens.float(), vectors.float().to(tokens.device)
-    if mean is not None:
-        tokens, vectors = tokens - mean.float().to(tokens.device), vectors - mean.float().to(tokens.device)
-    cosines = normalize(tokens, dim=-1) @ normalize(vectors, dim=-1).T
+    width = tokens.shape[-1]
+    fits = tokens.dim() == shares.dim() == vectors.dim() == 2 and len(tokens) == len(shares) and vectors.shape[1] == width
+    if not fits or (mean is not None and mean.shape != (width,)):
+        given = [list(one.shape) for one in (tokens, shares, vectors) + (() if mean is None else (mean,))]
+        raise AlignmentError(f"{given} must be [tokens, C], [tokens, n_v], [words, C] and, where a mean is given, [C].")
+    for what, rows in (("tokens", tokens), ("shares", shares), ("words", vectors), ("the mean", mean)):
+        if rows is not None:
+            check_finite(rows if rows.dim() == 2 else rows[None], what)
+    cosines = (_directions(tokens, mean) @ _directions(vectors, mean).to(tokens.device).T).float()
     weights = shares.to(cosines)
     return cosines.T @ (weights / weights.sum(0).clamp(min=torch.finfo(torch.float32).tiny))
+
+
+def _directions(rows: torch.Tensor, mean: torch.Tensor | None) -> torch.Tensor:
+    """Rows at length 1, fp64, whatever their length is; zeros stay zeros."""
+    rows = rows.double() if mean is None else rows.double() - mean.double().to(rows.device)
+    largest = rows.abs().amax(dim=-1, keepdim=True)
+    return normalize(rows / largest.where(largest > 0, 1.0), dim=-1)
 
 
 def said_at(maps: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
@@ -50,7 +66,11 @@ def said_at(maps: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
     Args:
         maps: ``[words, rows, columns]``.
         size: height and width.
+
+    Raises:
+        AlignmentError: for maps of another shape or of no word, and numbers that are not finite.
     """
+    maps = _checked(maps)
     best: torch.Tensor | None = None
     said = torch.zeros(size, dtype=torch.int64, device=maps.device)
     for first in range(0, len(maps), _AT_ONCE):
@@ -63,6 +83,14 @@ def said_at(maps: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
             said = torch.where(highest > best, index + first, said)
             best = torch.maximum(best, highest)
     return said.cpu().numpy()
+
+
+def _checked(maps: torch.Tensor) -> torch.Tensor:
+    """Maps in fp32 (or fp64), without a gradient."""
+    if maps.dim() != 3 or not maps.numel():
+        raise AlignmentError(f"maps of shape {list(maps.shape)} must be [words, rows, columns], none of them 0.")
+    check_finite(maps.flatten(1), "maps")
+    return maps.detach() if maps.dtype == torch.float64 else maps.detach().float()
 
 
 @dataclass(frozen=True)
@@ -144,9 +172,16 @@ class Segmentation:
     Args:
         words: what may be said.
         side: pixels of what the encoder sees, along each side.
+
+    Raises:
+        AlignmentError: for a word that comes twice, and a side below 1.
     """
 
     def __init__(self, words: Sequence[str], side: int):
+        if isinstance(words, str) or len(set(words)) < len(words):
+            raise AlignmentError(f"words={words!r} must be a list of names, none twice.")
+        if side < 1:
+            raise AlignmentError(f"side={side} must be at least 1: the pixels of what the encoder sees, along each side.")
         self.words, self.side = tuple(words), side
         self._number = {word: index for index, word in enumerate(self.words)}
         nothing = np.zeros(len(self.words))
@@ -159,7 +194,13 @@ class Segmentation:
         Args:
             maps: ``[words, rows, columns]``.
             window: what the patches show together of the picture.
+
+        Raises:
+            AlignmentError: for maps of another number of words, and numbers that are not finite.
         """
+        maps = _checked(maps)
+        if len(maps) != len(self.words):
+            raise AlignmentError(f"maps of {len(maps)} words must be of {len(self.words)}, in the order of the words.")
         rows, columns = maps.shape[1:]
         known = [region for region in regions if region.names[0] in self._number]
         patches, pixels = (self._masks(known, size, window) for size in ((rows, columns), (self.side, self.side)))

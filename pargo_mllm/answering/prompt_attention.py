@@ -75,13 +75,14 @@ def _to_prompt(attentions: Any, prompt: int, length: int) -> np.ndarray:
 @contextmanager
 def _eager(model: ParGoForConditionalGeneration) -> Iterator[None]:
     """The language model computes its attention weights as such, and afterwards as it did before."""
-    before = model.config.text_config._attn_implementation
+    language: Any = model.model.language_model
+    before = language.config._attn_implementation
     try:
-        model.set_attn_implementation({"text_config": "eager"})
+        language.set_attn_implementation("eager")
     # transformers', for a class that has no such way
     except ValueError as error:
         raise NoAttentionError(f"the language model computes no attention weights as such: {error}") from error
     try:
         yield
     finally:
-        model.set_attn_implementation({"text_config": before})
+        language.set_attn_implementation(before)

@@ -65,9 +65,17 @@ class Outline:
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """A mask of pixels that fill the picture: bool ``[H, W]``."""
+    """A mask of pixels that fill the picture: bool ``[H, W]``.
+
+    Raises:
+        ValueError: for another shape or dtype.
+    """
 
     pixels: np.ndarray
+
+    def __post_init__(self):
+        if self.pixels.dtype != np.bool_ or self.pixels.ndim != 2 or not self.pixels.size:
+            raise ValueError(f"a mask of {self.pixels.dtype} {list(self.pixels.shape)} must be bool [H, W], neither of them 0")
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +120,8 @@ class Region:
         score: how sure a detector is, 0...1; 1 for what people have drawn.
 
     Raises:
-        ValueError: for one without a name, and for a box with a number that is not finite.
+        ValueError: for no names or one that is no text, a box or window that is not four finite numbers, a window that shows
+            nothing, and a score that is none.
     """
 
     names: tuple[str, ...]
@@ -121,13 +130,21 @@ class Region:
     score: float = 1.0
 
     def __post_init__(self):
-        if not self.names:
-            raise ValueError("a region must have a name")
-        if isinstance(self.shape, tuple) and not all(map(math.isfinite, self.shape)):
+        if isinstance(self.names, str) or not self.names or not all(isinstance(name, str) and name for name in self.names):
+            raise ValueError(f"a region must have a name, or several: names={self.names!r} is no tuple of texts")
+        if isinstance(self.shape, tuple) and not _four(self.shape):
             raise ValueError(f"a box must have four finite numbers, not {self.shape}")
+        if not _shows(self.window):
+            raise ValueError(f"window={self.window} shows nothing of the picture")
+        if not 0 <= self.score <= 1:
+            raise ValueError(f"score={self.score!r} must be 0...1")
 
     def within(self, window: Window) -> Region:
-        """The same in a view, which shows ``window`` of the picture that it is in now."""
+        """The same in a view, which shows ``window`` of the picture that it is in now.
+
+        Raises:
+            ValueError: for a window that shows nothing.
+        """
         return replace(self, window=seen_through(self.window, window))
 
     def coverage(self, grid: tuple[int, int], window: Window = WHOLE) -> np.ndarray:
@@ -141,11 +158,13 @@ class Region:
             window: what the patches show together of the picture.
 
         Raises:
-            ValueError: for a window that shows nothing.
+            ValueError: for a window that shows nothing, and a grid without patches.
         """
         rows, columns = grid
-        left, top, right, bottom = seen_through(self.window, window)
-        if left == right or top == bottom or not all(map(math.isfinite, (left, top, right, bottom))):
+        if rows < 1 or columns < 1:
+            raise ValueError(f"grid={grid} must be rows and columns of patches, one at least")
+        left, top, right, bottom = seen = seen_through(self.window, window)
+        if not _shows(seen):
             raise ValueError(f"window={window} shows nothing of the picture")
         across = np.linspace(left, right, columns + 1)
         down = np.linspace(top, bottom, rows + 1)
@@ -167,6 +186,14 @@ class Region:
         in_lines = _shares(down[:, None], borders_down[:-1][lines], borders_down[1:][lines])
         in_files = _shares(across[:, None], borders_across[:-1][files], borders_across[1:][files])
         return np.clip(in_lines @ pixels[lines, files].astype(np.float64) @ in_files.T, 0.0, 1.0)
+
+
+def _four(numbers: Sequence[float]) -> bool:
+    return len(numbers) == 4 and all(map(math.isfinite, numbers))
+
+
+def _shows(window: Window) -> bool:
+    return _four(window) and window[0] != window[2] and window[1] != window[3]
 
 
 def seen_through(outer: Window, inner: Window) -> Window:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from pargo_mllm.alignment.attribution.asked import Asked, answer_logits, answered, read
-from pargo_mllm.alignment.attribution.result import Attribution, AttributionError, shares_of
+from pargo_mllm.alignment.attribution.result import Attribution, AttributionError, check_derivable, shares_of
+from pargo_mllm.alignment.errors import check_finite
 from pargo_mllm.answering.prompt_attention import NoAttentionError, attention_to_prompt
 from pargo_mllm.data.corpus import Conversation
 from pargo_mllm.modeling import ParGoForConditionalGeneration
@@ -44,7 +45,16 @@ class AnswerAttribution:
         return self.tokens.argsort(descending=True, stable=True)
 
     def patches(self, origins: Attribution) -> torch.Tensor:
-        """Carried on to the patches: ``[n_v]``, sums to 1. Each token's size is shared out over what it comes from."""
+        """Carried on to the patches: ``[n_v]``, sums to 1. Each token's size is shared out over what it comes from.
+
+        Raises:
+            AttributionError: for a map of another number of tokens.
+        """
+        if len(origins.shares) != len(self.tokens):
+            raise AttributionError(
+                f"the map is of {len(origins.shares)} tokens and the answer's of {len(self.tokens)}: both must be of one "
+                "picture in the same model."
+            )
         carried = shares_of(self.tokens) @ origins.shares
         return shares_of(carried)
 
@@ -69,7 +79,9 @@ def attribute_answer(
 
     Raises:
         AttributionError: for an unknown method, no picture or several, and a language model without attention.
-        ConversationError, PictureError: as for an answer.
+        AlignmentError: where the model's figures are not finite.
+        ConversationError: for a conversation that cannot be answered, and an answer that the tokenizer cannot spell.
+        PictureError: for a picture that cannot be used.
     """
     return of_asked(model, read(model, processor, conversation, answer), method)
 
@@ -88,10 +100,14 @@ def of_asked(model: ParGoForConditionalGeneration, asked: Asked, method: str) ->
         raise AttributionError(f"method='attention' is not possible: {error}; use 'gradient'.") from error
     finally:
         model.train(was_training)
+    check_finite(
+        torch.cat((tokens, log_probability.float().cpu()))[:, None], "what tokens add to an answer, and its log-probability"
+    )
     return AnswerAttribution(method, tokens, log_probability.item(), bool(said))
 
 
 def _by_gradient(model: ParGoForConditionalGeneration, asked: Asked) -> torch.Tensor:
+    check_derivable(model)
     with torch.inference_mode(False), torch.enable_grad():
         tokens = asked.tokens.clone().requires_grad_()
         embeddings = asked.embeddings.clone().index_copy(0, asked.places, tokens)

@@ -42,17 +42,28 @@ class Asked:
         return self.embeddings[self.places]
 
 
-@torch.no_grad()
 def read(model: ParGoForConditionalGeneration, processor: ParGoProcessor, conversation: Conversation, answer: str) -> Asked:
     """A conversation of one picture, the question at its end, and an answer.
 
     Raises:
         AttributionError: for a conversation of no picture, or of several.
-        ConversationError: for one that is too long or refused by the template, or an answer without a token.
+        ConversationError: for one that is too long or refused by the template, or an answer that the tokenizer cannot spell.
         PictureError: for a picture that cannot be used.
     """
+    if not isinstance(answer, str) or not answer.strip():
+        raise ConversationError(f"the answer {answer!r} is no text; it must be what the model says, or should say.")
+    # tensors of inference mode take no part in derivatives
+    with torch.inference_mode(False), torch.no_grad():
+        return _read(model, processor, conversation, answer)
+
+
+def _read(model: ParGoForConditionalGeneration, processor: ParGoProcessor, conversation: Conversation, answer: str) -> Asked:
     inputs = processor.prompts([conversation]).to(model.device)
     prompt, image = rated_prompt(processor.chat_format, conversation, answer), processor.image_token_id
+    if image in prompt.ids[-prompt.rated :]:
+        raise ConversationError(f"the answer {answer!r} holds {processor.image_token}, which stands for a picture.")
+    if processor.tokenizer.unk_token_id in prompt.ids[-prompt.rated :]:
+        raise ConversationError(f"the tokenizer has no tokens for a part of the answer {answer!r}: it cannot be said.")
     if (pictures := prompt.ids.count(image)) != 1:
         raise AttributionError(f"the conversation shows {pictures} pictures; what an answer comes from is told of one.")
     num_tokens = int((inputs["input_ids"] == image).sum())

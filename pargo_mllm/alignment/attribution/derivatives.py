@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from pargo_mllm.alignment.attribution.result import Attribution, AttributionError, shares_of
+from pargo_mllm.alignment.attribution.result import Attribution, shares_of
 from pargo_mllm.configuration import PROJECTORS
 from pargo_mllm.projectors import LinearProjector, MLPProjector
 from pargo_mllm.projectors.base import ProjectorPreTrainedModel
@@ -49,11 +49,7 @@ def jacobian(
         chunk: passes side by side; memory grows with it. By the sizes when None.
         seed: of the random basis.
 
-    Raises:
-        AttributionError: for fewer than two directions.
     """
-    if directions is not None and directions < 2:
-        raise AttributionError(f"directions={directions} must be at least 2: one shows no spread to judge by.")
     if isinstance(projector, LinearProjector):
         values = torch.eye(len(features)) * projector.output_proj.weight.detach().norm().item()
         return _exact(values, everywhere=True, how="the norm of the matrix, a token a feature")

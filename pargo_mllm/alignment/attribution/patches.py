@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from pargo_mllm.alignment.attribution import attention, derivatives, masks
-from pargo_mllm.alignment.attribution.result import METHODS, Attribution, AttributionError, put_together
+from pargo_mllm.alignment.attribution.result import METHODS, Attribution, AttributionError, check_derivable, put_together
+from pargo_mllm.alignment.errors import check_finite
 from pargo_mllm.configuration import PROJECTORS
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
@@ -39,14 +40,23 @@ def attribute_features(
         projector: of any dtype; it is computed in fp32 (fp64 for fp64), in a copy where it is in half precision.
         features: ``[n_v, c]``, or ``[tiles, n_v, c]``: then ``shares`` are of the features of all tiles one behind the other.
         method: of :data:`~pargo_mllm.alignment.attribution.result.METHODS`.
-        directions, chunk, seed: of "jacobian" and "gradient"; see
+        directions, chunk, seed: of "jacobian", and ``chunk`` of "gradient" too; see
             :func:`~pargo_mllm.alignment.attribution.derivatives.jacobian`.
 
     Raises:
-        AttributionError: for a method that this projector does not have.
+        AttributionError: for a method that this projector does not have, no features, and settings out of range.
+        AlignmentError: where features or figures are not finite.
         ValueError: for features that the projector does not take.
     """
     check_method(projector, method)
+    check_settings(directions, chunk, seed)
+    if features.dim() not in (2, 3) or not features.numel():
+        raise AttributionError(
+            f"features of shape {list(features.shape)} must be [n_v, c] or [tiles, n_v, c], of one picture, none of them 0."
+        )
+    check_finite(features.flatten(0, -2), "features")
+    if method in ("jacobian", "gradient"):
+        check_derivable(projector)
     made: dict[str, Callable[[Any, torch.Tensor], Attribution]] = {
         "slices": masks.slices,
         "reach": masks.reach,
@@ -64,7 +74,9 @@ def attribute_features(
         if len(tiles) > 1 and projector.config.reads_tiles_together:
             tiles = tiles.flatten(0, 1)[None]
         projector.check_features(tiles)
-        return put_together([made[method](projector, tile) for tile in tiles])
+        found = put_together([made[method](projector, tile) for tile in tiles])
+    check_finite(found.values, f"method={method!r}")
+    return found
 
 
 def attribute(
@@ -96,6 +108,24 @@ def picture_features(model: ParGoForConditionalGeneration, processor: ParGoProce
         return model.model.get_vision_features(pixels.to(model.device))
     finally:
         model.train(was_training)
+
+
+def check_settings(directions: int | None, chunk: int | None, seed: int) -> None:
+    """Refuse settings of :func:`attribute_features` that mean nothing.
+
+    Raises:
+        AttributionError: it names the value and its range.
+    """
+    if directions is not None and not _is_whole(directions, 2):
+        raise AttributionError(f"directions={directions!r} must be at least 2: one shows no spread to judge by.")
+    if chunk is not None and not _is_whole(chunk, 1):
+        raise AttributionError(f"chunk={chunk!r} must be at least 1: that many passes are made side by side.")
+    if not _is_whole(seed, 0) or seed >= 2**63:
+        raise AttributionError(f"seed={seed!r} must be a whole number from 0 to 2^63 - 1.")
+
+
+def _is_whole(number: Any, least: int) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and number >= least
 
 
 def check_method(projector: ProjectorPreTrainedModel, method: str) -> None:

@@ -53,9 +53,36 @@ class Attribution:
         """How much of each token comes from a thing, ``[tokens]``, 0...1.
 
         Args:
-            coverage: ``[n_v]``, how much of each feature's patch the thing covers.
+            coverage: ``[n_v]``, how much of each feature's patch the thing covers, 0...1.
+
+        Raises:
+            AttributionError: for other coverage.
         """
-        return self.shares @ coverage.to(self.shares)
+        return self.shares @ checked_coverage(coverage, self.shares.shape[1]).to(self.shares)
+
+
+def checked_coverage(coverage: torch.Tensor, features: int) -> torch.Tensor:
+    """What a thing covers of each of so many features' patches, fp32 ``[n_v]``.
+
+    Raises:
+        AttributionError: for another size, and for what is no share.
+    """
+    coverage = torch.as_tensor(coverage).float()
+    if coverage.shape != (features,) or not bool(((coverage >= 0) & (coverage <= 1)).all()):
+        raise AttributionError(
+            f"coverage of shape {list(coverage.shape)} must be [{features}], 0...1 for each feature of the encoder."
+        )
+    return coverage
+
+
+def check_derivable(module: torch.nn.Module) -> None:
+    """Refuse a module that was loaded in inference mode.
+
+    Raises:
+        AttributionError: if so.
+    """
+    if any(parameter.is_inference() for parameter in module.parameters()):
+        raise AttributionError("the model was loaded in torch's inference mode and has no derivatives; load it outside of it.")
 
 
 def shares_of(values: torch.Tensor) -> torch.Tensor:

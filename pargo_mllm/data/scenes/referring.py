@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
@@ -82,6 +83,12 @@ def read_cells(text: str) -> Cells | None:
         return None
     first, row, last, last_row = found.groups()
     return COLUMNS.index(first), int(row) - 1, COLUMNS.index(last) + 1, int(last_row)
+
+
+def all_cells() -> list[Cells]:
+    """Every box that can be written."""
+    sides = list(combinations(range(CELLS + 1), 2))
+    return [(x1, y1, x2, y2) for x1, x2 in sides for y1, y2 in sides]
 
 
 def _named(scene: Scene) -> Iterator[Referred]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pargo_mllm.data.corpus import CorpusError, Tally, all_skipped, counted, shown
+from pargo_mllm.data.corpus import CorpusError, Tally, all_skipped, counted
 from pargo_mllm.data.held_out import name_hash
 from pargo_mllm.data.regions import Region
 from pargo_mllm.data.sources.json_rows import DAMAGED, json_lines, parse_json
@@ -27,7 +27,7 @@ OF_LINES = "regions of lines that cannot be used"
 
 class RegionFile:
     """A file of lines as :mod:`pargo_mllm.data.sources.region_lines` describes them. Lines and regions that cannot be used are
-    left out and counted. Of each picture 24 bytes are kept; what is in it is read again when it is asked for.
+    left out and counted. Of each picture 32 bytes are kept; what is in it is read again when it is asked for.
 
     Attributes:
         names: what regions are called, the first name of each of their labels, sorted.
@@ -41,7 +41,7 @@ class RegionFile:
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
         digest, names = hashlib.sha256(), set[str]()
-        hashes, starts, sizes = array("Q"), array("Q"), array("Q")
+        hashes, starts, sizes, texts = array("Q"), array("Q"), array("Q"), array("Q")
         seen: set[int] = set()
         lines = regions = used = 0
         problems: dict[str, Counter[str]] = {"pictures": Counter(), "regions": Counter()}
@@ -67,8 +67,11 @@ class RegionFile:
             hashes.append(picture)
             starts.append(row.start)
             sizes.append(len(row.text))
+            texts.append(_text_hash(row.text))
         order = np.argsort(np.array(hashes, dtype=np.uint64), kind="stable")
-        self._hashes, self._starts, self._sizes = (np.array(one, dtype=np.uint64)[order] for one in (hashes, starts, sizes))
+        self._hashes, self._starts, self._sizes, self._texts = (
+            np.array(one, dtype=np.uint64)[order] for one in (hashes, starts, sizes, texts)
+        )
         self.names, self.digest = tuple(sorted(names)), digest.hexdigest()
         self.tallies: Mapping[str, Tally] = {
             "pictures": Tally(lines, len(hashes), skipped=problems["pictures"]),
@@ -109,24 +112,30 @@ class RegionFile:
         place = self._place(image)
         if place is None:
             return None
+        line = self._read(place)
+        # another name may have the same hash
+        return line if posixpath.normpath(line.image) == posixpath.normpath(image) else None
+
+    def lines(self) -> Iterator[PictureLine]:
+        """All lines that are used, in the file's order.
+
+        Raises:
+            CorpusError: as :meth:`of`.
+        """
+        for place in np.argsort(self._starts, kind="stable"):
+            yield self._read(place)
+
+    def _read(self, place: int) -> PictureLine:
         start, size = int(self._starts[place]), int(self._sizes[place])
         name = f"{self.path}, byte {start:,}"
         try:
             with open_regular(self.path) as opened:
                 text = os.pread(opened.fileno(), size, start)
-            line = _line(parse_json(text, name))
-        except (OSError, UnusableRegion) as error:
+        except OSError as error:
             raise CorpusError(f"{name} cannot be read any more: {error}.") from error
-        if posixpath.normpath(line.image) != posixpath.normpath(image):
-            raise CorpusError(f"{self.path} has changed since it was opened: byte {start:,} is of {shown(line.image)} now.")
-        return line
-
-    def lines(self) -> Iterator[PictureLine]:
-        """All lines that are used, in the file's order."""
-        for place in np.argsort(self._starts, kind="stable"):
-            start, size = int(self._starts[place]), int(self._sizes[place])
-            with open_regular(self.path) as opened:
-                yield _line(parse_json(os.pread(opened.fileno(), size, start), f"{self.path}, byte {start:,}"))
+        if _text_hash(text) != int(self._texts[place]):
+            raise CorpusError(f"{self.path} has changed since it was opened: byte {start:,} begins another line now.")
+        return _line(parse_json(text, name))
 
     def _place(self, image: str) -> int | None:
         # what names no file names no picture
@@ -146,6 +155,10 @@ def regions_of(regions: RegionFile | None, names: Sequence[str]) -> tuple[Callab
 def told_of(regions: RegionFile | None) -> dict[str, str]:
     """What a corpus's settings say of its region file: nothing where it has none."""
     return {} if regions is None else {"regions": regions.digest}
+
+
+def _text_hash(text: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
 
 def _line(value) -> PictureLine:

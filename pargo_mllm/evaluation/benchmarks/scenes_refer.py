@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pargo_mllm.data.scenes.corpus import SceneCorpus
-from pargo_mllm.data.scenes.referring import Cells, read_cells, write_cells
+from pargo_mllm.data.scenes.referring import Cells, all_cells, read_cells, write_cells
 from pargo_mllm.evaluation.benchmark import Answered, Benchmark, Item, Mark, Rule, ScoringError, accuracy
 from pargo_mllm.evaluation.benchmarks.scenes import line, predictions, question_items, scenes_of
 from pargo_mllm.evaluation.scorers.boxes import RIGHT, Pair, overlap
@@ -35,11 +35,11 @@ def _mark(one: Answered) -> Mark:
 
 def _figures(marks: Sequence[Mark]) -> dict[str, Any]:
     """``accuracy``, the share of boxes whose IoU with the right one is 0.5 or more, by kind in ``parts``; ``constant``, what
-    one box for all things of a kind gets at best; ``unread``, how many texts had no box."""
+    the best of all boxes gets, said of every thing of a kind; ``unread``, how many texts had no box."""
     by_kind: dict[str, list[Cells]] = {}
     for mark in marks:
         by_kind.setdefault(mark.item.part, []).append(mark.extra["right"])
-    constant = sum(map(best_constant_box, by_kind.values())) / len(marks)
+    constant = sum(best_constant_box(right, all_cells()) for right in by_kind.values()) / len(marks)
     return {**accuracy(marks), "constant": constant, "unread": sum(mark.extra["unread"] for mark in marks)}
 
 

@@ -23,7 +23,7 @@ def best_constant_score(train: Iterable[Question], held_out: Iterable[Question])
     return score
 
 
-def best_constant_box(right: Iterable[Sequence[float]]) -> int:
-    """How many of the right boxes the best one among them overlaps enough: what is said of all without looking at any."""
+def best_constant_box(right: Iterable[Sequence[float]], said: Iterable[Sequence[float]]) -> int:
+    """How many of the right boxes the best one of those that can be ``said`` overlaps enough: what is had without looking."""
     often = Counter(tuple(box) for box in right)
-    return max((sum(count for other, count in often.items() if iou(box, other) >= RIGHT) for box in often), default=0)
+    return max((sum(count for other, count in often.items() if iou(box, other) >= RIGHT) for box in said), default=0)

@@ -184,9 +184,20 @@ def test_questions_that_cannot_be_used_are_counted(make_model, processor_of, tmp
         CausalQuestion(ask(spot(0, RED)), "red", torch.zeros(16)),
         CausalQuestion(broken, "red", covered(0)),
         CausalQuestion(ask(spot(0, RED)), "", covered(0)),
+        CausalQuestion(ask(spot(0, RED)), "zebra", covered(0)),
+        CausalQuestion(ask(spot(0, RED)), None, covered(0)),
+        CausalQuestion(ask(spot(0, RED)), "<image>", covered(0)),
+        CausalQuestion([{"role": "user", "content": "which colour"}], "red", covered(0)),
+        CausalQuestion([{**ask(spot(0, RED))[0], "content": ask(spot(0, RED))[0]["content"] * 2}], "red", covered(0)),
+        CausalQuestion([], "red", covered(0)),
+        CausalQuestion([{}], "red", covered(0)),
     ]
     found = causal_check(model, processor_of(model), given, ["slices"], draws=2)
-    assert found.used + sum(found.skipped.values()) == len(given)
+    assert (found.used, sum(found.skipped.values())) == (2, len(given) - 2)
+    assert {
+        "the answer '' is no text; it must be what the model says, or should say",
+        "the conversation shows 2 pictures; what an answer comes from is told of one",
+    } <= found.skipped.keys()
     assert found.skipped["the object covers no patch that the encoder sees"] == 1
     assert [one.question for one in found.methods["slices"].removals] == [0, 1]
     with pytest.raises(AttributionError, match=r"no question can be checked; 1 skipped: the object covers no patch"):
@@ -207,12 +218,18 @@ def test_what_cannot_be_checked_is_refused(make_model, processor_of, pictures):
     refused("method='lime' names no tokens; for this model there are jacobian, gradient, .*random", methods=["lime"])
     refused("remove='erase' takes no tokens away; there are mean, drop, block", remove="erase")
     refused("draws=1 must be at least 2", draws=1)
+    refused("draws=2.5 must be at least 2", draws=2.5)
+    refused("seed=-1 must be", seed=-1)
+    refused("chunk=0 must be at least 1", chunk=0)
+    refused(r"methods=\[\] must be a list of names; there are jacobian", methods=[])
+    refused("methods='jacobian' must be a list of names", methods="jacobian")
+    refused("question 0: other='zz'", [CausalQuestion(one.conversation, "red", covered(0), "zz")])
     refused(r"question 0: coverage of shape \[9\] must be \[16\]", [CausalQuestion(one.conversation, "red", torch.ones(9))])
     refused("question 0: coverage", [CausalQuestion(one.conversation, "red", torch.full((16,), float("nan")))])
     other = CausalQuestion(one.conversation, "red", covered(0), (ask(pictures[1]), "two"))
     refused("question 0: its other question shows another picture", [other])
     two = [{"role": "user", "content": [*ask(pictures[0])[0]["content"], *ask(pictures[1])[0]["content"]]}]
-    refused("question 0: the conversation shows 2 pictures", [CausalQuestion(two, "red", covered(0))])
+    refused("1 skipped: the conversation shows 2 pictures", [CausalQuestion(two, "red", covered(0))])
 
 
 def test_blocking_is_refused_where_a_mask_hides_nothing():

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pargo_mllm.alignment.errors import AlignmentError
 from pargo_mllm.alignment.segmentation import Overlap, Segmentation, ranking, said_at, word_maps
 from pargo_mllm.data.regions import Pixels, Region
 
@@ -124,3 +125,49 @@ def test_a_picture_without_any_of_the_words_counts_for_nothing():
     assert (small.auc, small.ap, small.iou) == (None, None, pytest.approx(4 / 64))
     told = scores.told()
     assert (told["pictures"], told["words_shown"], told["by_word"]["cup"]["iou_grid"]) == (1, 1, None)
+
+
+def test_how_long_tokens_and_words_are_changes_no_map():
+    generator = torch.Generator().manual_seed(0)
+    tokens, vectors = torch.randn(4, 6, generator=generator), torch.randn(2, 6, generator=generator)
+    shares = torch.rand(4, 5, generator=generator)
+    expected = word_maps(tokens, shares, vectors)
+    for size in (1e-300, 1e-20, 1e30, 1e300):
+        torch.testing.assert_close(word_maps(tokens.double() * size, shares, vectors), expected)
+        torch.testing.assert_close(word_maps(tokens, shares, vectors.double() * size), expected)
+
+
+def test_maps_of_any_dtype_count_the_same():
+    maps = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(0)).bfloat16()
+    regions = [Region(("dog",), (0.0, 0.0, 0.5, 1.0)), Region(("cup",), (0.5, 0.0, 1.0, 1.0))]
+    expected = Segmentation(WORDS, 8).add(maps.float(), regions)
+    assert (
+        Segmentation(WORDS, 8).add(maps, regions)
+        == Segmentation(WORDS, 8).add(maps.clone().requires_grad_(), regions)
+        == expected
+    )
+
+
+def test_what_is_no_map_is_refused():
+    regions, scores = [Region(("dog",), (0.0, 0.0, 0.5, 1.0))], Segmentation(WORDS, 8)
+    for maps, why in (
+        (torch.zeros(2, 4, 4), "maps of 2 words must be of 3"),
+        (torch.zeros(3, 4), r"must be \[words, rows, columns\]"),
+        (torch.zeros(3, 0, 4), r"must be \[words, rows, columns\]"),
+        (torch.full((3, 4, 4), float("nan")), "maps: row 0 of 3 holds nan"),
+    ):
+        with pytest.raises(AlignmentError, match=why):
+            scores.add(maps, regions)
+    assert scores.told()["pictures"] == 0
+    for maps in (torch.zeros(0, 4, 4), torch.full((3, 4, 4), float("nan"))):
+        with pytest.raises(AlignmentError):
+            said_at(maps, (4, 4))
+    for words, side in ((("a", "a"), 8), ("dog", 8), (WORDS, 0)):
+        with pytest.raises(AlignmentError, match="must be"):
+            Segmentation(words, side)
+    tokens, shares, vectors = torch.ones(4, 6), torch.ones(4, 5), torch.ones(2, 6)
+    for rows in ((tokens[0], shares, vectors), (tokens, shares[:3], vectors), (tokens, shares, vectors[:, :5])):
+        with pytest.raises(AlignmentError, match=r"must be \[tokens, C\]"):
+            word_maps(*rows)
+    with pytest.raises(AlignmentError, match="words: row 0 of 2 holds nan"):
+        word_maps(tokens, shares, vectors * float("nan"))

@@ -209,3 +209,31 @@ def test_a_view_of_a_view_is_a_view(first, second):
     region = Region(("cat",), (0.1, 0.2, 0.7, 0.9))
     inner = region.within(first[1]).coverage(second[0], second[1])
     assert np.allclose(inner, region.coverage(second[0], seen_through(first[1], second[1])), atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"names": names} for names in ("dog", (), ("",), (None,))),
+        *({"shape": box} for box in ((0, 0, 1), (0, 0, 1, 1, 1), (0, 0, 1, math.nan))),
+        *({"window": window} for window in ((0, 0, 0, 1), (0, 0, 1), (0, 0, math.inf, 1))),
+        *({"score": score} for score in (7, -0.5, math.nan)),
+    ],
+    ids=str,
+)
+def test_fields_of_a_region_are_checked(wrong):
+    with pytest.raises(ValueError, match=r"must (have|be)|shows nothing"):
+        Region(**{"names": ("dog",), "shape": (0.0, 0.0, 1.0, 1.0), **wrong})
+
+
+def test_views_grids_and_masks_of_nothing_are_refused():
+    region = Region(("dog",), (0.0, 0.0, 1.0, 1.0))
+    with pytest.raises(ValueError, match="shows nothing"):
+        region.within((0.5, 0.0, 0.5, 1.0))
+    for grid in ((-1, 2), (2, 0)):
+        with pytest.raises(ValueError, match="must be rows and columns"):
+            region.coverage(grid)
+    # 255 for what is inside would count 255 times
+    for pixels in (np.full((4, 4), 255, np.uint8), np.zeros(4, bool), np.zeros((0, 4), bool)):
+        with pytest.raises(ValueError, match=r"must be bool \[H, W\]"):
+            Pixels(pixels)

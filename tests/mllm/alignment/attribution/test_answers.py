@@ -1,5 +1,7 @@
 """Answers to tokens: gradients are differences of the model's own log-probability, attention is that of the pictures."""
 
+import copy
+import logging
 from itertools import product
 
 import numpy as np
@@ -8,6 +10,8 @@ import torch
 
 from pargo_mllm.alignment.attribution import AttributionError, attribute, attribute_answer
 from pargo_mllm.alignment.attribution.asked import answer_logits, answered, read
+from pargo_mllm.alignment.errors import AlignmentError
+from pargo_mllm.data.feeding.chat_format import ConversationError
 from pargo_mllm.pictures.answer_attention import answer_map
 from tests.mllm.made.miniature_families import FAMILY_NAMES, make_family
 
@@ -105,7 +109,48 @@ def test_what_cannot_be_traced_is_refused(pictures):
         attribute_answer(model, processor, asked(), "yes")
     with pytest.raises(AttributionError, match="method='lime' traces no answer; there are gradient, attention"):
         attribute_answer(model, processor, asked(pictures[0]), "yes", "lime")
+    other = attribute(make_family("qwen", projector_type="linear")[0], processor, pictures[0], "slices")
+    with pytest.raises(AttributionError, match="the map is of 16 tokens and the answer's of 10"):
+        attribute_answer(model, processor, asked(pictures[0]), "yes").patches(other)
+    with torch.inference_mode():
+        loaded = copy.deepcopy(model)
+    with pytest.raises(AttributionError, match="loaded in torch's inference mode"):
+        attribute_answer(loaded, processor, asked(pictures[0]), "yes")
     # what a language model without any attention gives
     model.model.language_model.register_forward_hook(lambda _, __, output: output.__setitem__("attentions", (None, None)))
     with pytest.raises(AttributionError, match="its layers are recurrent; use 'gradient'"):
         attribute_answer(model, processor, asked(pictures[0]), "yes", "attention")
+
+
+def test_an_answer_that_cannot_be_said_is_refused(make_model, processor, pictures):
+    model = make_model()
+    for answer, why in (
+        ("zebra", "no tokens for a part"),
+        (None, "is no text"),
+        (["red"], "is no text"),
+        ("<image>", "for a picture"),
+    ):
+        with pytest.raises(ConversationError, match=why):
+            attribute_answer(model, processor, asked(pictures[0]), answer)
+
+
+def test_neither_inference_mode_nor_figures_that_are_not_finite_go_unnoticed(make_model, processor, pictures):
+    model = make_model()
+    with torch.inference_mode():
+        found = attribute_answer(model, processor, asked(pictures[0]), "red")
+    assert torch.equal(found.tokens, attribute_answer(model, processor, asked(pictures[0]), "red").tokens)
+    with torch.no_grad():
+        model.model.projector.output_proj.weight[0, 0] = float("nan")
+    for method in ("gradient", "attention"):
+        with pytest.raises(AlignmentError, match="not finite"):
+            attribute_answer(model, processor, asked(pictures[0]), "red", method)
+    with pytest.raises(AlignmentError, match="not finite"):
+        attribute(model, processor, pictures[0], "jacobian")
+
+
+def test_attention_is_asked_of_the_language_model_alone(make_model, processor, pictures, monkeypatch, caplog):
+    model = make_model(projector_type="d_abstractor")
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    attribute_answer(model, processor, asked(pictures[0]), "red", "attention")
+    assert not caplog.records
+    assert model.config.text_config._attn_implementation == "sdpa"

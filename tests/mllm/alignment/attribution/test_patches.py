@@ -8,6 +8,7 @@ from PIL import Image
 
 from pargo_mllm.alignment.attribution import METHODS, AttributionError, attribute, attribute_features, possible_methods
 from pargo_mllm.alignment.attribution.result import shares_of
+from pargo_mllm.alignment.errors import AlignmentError
 from pargo_mllm.configuration import PROJECTORS, ParGoProjectorConfig, ProjectorKind
 from pargo_mllm.pictures.token_maps import token_maps
 from pargo_mllm.projectors.token_grid import tile_order
@@ -341,6 +342,24 @@ def test_what_comes_from_an_object(make_projector):
     left = torch.zeros(16)
     left[:8] = 0.5
     torch.testing.assert_close(found.of_object(left), found.shares[:, :8].sum(1) / 2)
+    for wrong in (left[:9], left * 3, left * float("nan"), left.view(4, 4)):
+        with pytest.raises(AttributionError, match=r"coverage of shape .* must be \[16\], 0...1"):
+            found.of_object(wrong)
+
+
+@pytest.mark.parametrize("kind", ["pargo", "linear", "resampler"])
+def test_features_and_settings_that_mean_nothing_are_refused(make_projector, kind):
+    projector, features = make_projector(projector_type=kind), some_features()
+    for method in POSSIBLE[kind]:
+        for wrong in (features[:0], features[0], features[None, :0], features[None][:0]):
+            with pytest.raises(AttributionError, match="features of shape"):
+                attribute_features(projector, wrong, method)
+        for value in (float("nan"), float("inf")):
+            with pytest.raises(AlignmentError, match="features: row 0 of 16 holds"):
+                attribute_features(projector, features.where(features != features[0, 0], value), method)
+        for name, value in (("chunk", -1), ("chunk", 0), ("directions", 0), ("directions", 2.5), ("seed", -1), ("seed", None)):
+            with pytest.raises(AttributionError, match=f"{name}={value} must be"):
+                attribute_features(projector, features, method, **{name: value})
 
 
 @settings(max_examples=30, deadline=None)

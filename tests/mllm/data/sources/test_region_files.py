@@ -173,6 +173,13 @@ def test_a_file_that_changed_is_refused_and_names_nothing_else(write):
     write({**LINE, "image": "b.jpg"}, LINE)
     with pytest.raises(CorpusError, match="has changed since it was opened"):
         file.of("a.jpg")
+    # the same picture's, as long as before
+    write({**LINE, "regions": [{**CAT, "box": [4, 0, 8, 7]}]}, {**LINE, "image": "b.jpg"})
+    with pytest.raises(CorpusError, match="has changed since it was opened"):
+        file.of("a.jpg")
+    with pytest.raises(CorpusError, match="has changed since it was opened"):
+        list(file.lines())
+    assert file.of("b.jpg")
     write({})
     with pytest.raises(CorpusError, match="byte 0"):
         file.of("a.jpg")
