@@ -96,6 +96,12 @@ class Recipe(RecipeKeys):
             raise RecipeError(
                 f"patch_weight={self.patch_weight} is for stage 1; in stage 2 the words themselves may move: leave it out."
             )
+        for field in fields(RecipeKeys):
+            value = getattr(self, field.name)
+            if field.name.startswith(PATCH_KEYS) and not self.patch_weight and value != field.default:
+                raise RecipeError(
+                    f"{field.name}={value} says how the patch loss is computed; give patch_weight, or leave it out."
+                )
 
     def lora(self) -> LoraSettings:
         """LoRA of stage 2, where ``tuning`` is "lora"."""

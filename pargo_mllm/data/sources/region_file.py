@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pargo_mllm.data.corpus import CorpusError, Tally, all_skipped, counted, shown
+from pargo_mllm.data.corpus import CorpusError, OtherShape, Tally, all_skipped, counted, shown
 from pargo_mllm.data.held_out import name_hash
 from pargo_mllm.data.regions import Region
 from pargo_mllm.data.sources.json_rows import DAMAGED, json_lines, parse_json
 from pargo_mllm.data.sources.opening import open_regular
-from pargo_mllm.data.sources.region_lines import PictureLine, UnusableRegion, read_line
+from pargo_mllm.data.sources.region_lines import PictureLine, UnusableRegion, read_line, same_shape
 
 DAMAGED_LINE = "lines that are no JSON"
 AGAIN = "lines of a picture that an earlier line names"
@@ -138,9 +138,34 @@ class RegionFile:
         return place if place < len(self._hashes) and self._hashes[place] == wanted else None
 
 
-def regions_of(regions: RegionFile | None, names: Sequence[str]) -> tuple[Callable[[], tuple[Region, ...]], ...] | None:
-    """What an example says of pictures of these names; None where there is no file."""
-    return None if regions is None else tuple(partial(regions.of, name) for name in names)
+def regions_of(
+    regions: RegionFile | None, names: Sequence[str], sizes: Sequence[Callable[[], tuple[int, int]]]
+) -> tuple[Callable[[], tuple[Region, ...] | None], ...] | None:
+    """What an example says of pictures of these names; None where there is no file.
+
+    Args:
+        sizes: of each, its width and height, as it is upright.
+    """
+    return None if regions is None else tuple(partial(regions_in, regions, *one) for one in zip(names, sizes, strict=True))
+
+
+def regions_in(regions: RegionFile, name: str, size: Callable[[], tuple[int, int]]) -> tuple[Region, ...] | None:
+    """What is where in a picture; None for one that the file does not name.
+
+    Raises:
+        OtherShape: if the file says it of a picture of another shape.
+        CorpusError: as :meth:`RegionFile.of`.
+    """
+    line = regions.line(name)
+    if line is None:
+        return None
+    width, height = size()
+    if not same_shape(line.size, (width, height)):
+        raise OtherShape(
+            f"{regions.path} says that {shown(name)} is {line.size[0]:g} wide and {line.size[1]:g} high, and it is {width} wide "
+            f"and {height} high: another shape, and nothing that is said of it can be used."
+        )
+    return tuple(region for thing in line.things for region in thing.regions())
 
 
 def told_of(regions: RegionFile | None) -> dict[str, str]:

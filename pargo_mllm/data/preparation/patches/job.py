@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from pargo_mllm.data.corpus import CorpusError, counted
 from pargo_mllm.data.frames import convert
-from pargo_mllm.data.pictures import PictureError
+from pargo_mllm.data.pictures import PictureError, turned_size
 from pargo_mllm.data.preparation.fields import numbers
 from pargo_mllm.data.preparation.patches.pictures import SEVERAL, Pictures
 from pargo_mllm.data.preparation.patches.told import Told
@@ -150,7 +150,8 @@ def _lies(one: Told, pictures: Pictures, image: str) -> tuple[tuple[float, float
         stored, orientation = pictures.stored(image)
     except (PictureError, CorpusError, OSError):
         return None, None, UNREADABLE
-    upright = (float(stored[1]), float(stored[0])) if orientation >= 5 else (float(stored[0]), float(stored[1]))
+    width, height = turned_size(stored, orientation)
+    upright = (float(width), float(height))
     if one.size is None:
         return upright, None, None
     turn = quarter(one.size, stored, orientation)
