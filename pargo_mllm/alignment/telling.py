@@ -39,7 +39,8 @@ def _data(data: Mapping[str, Any], models: int) -> str:
         said += f"\n{data['of_another_shape']:,} pictures have another shape than {shown(data['patch_labels'])} says"
     for kind, tally in data["labels"].items():
         if tally["skipped"]:
-            said += f"\n{shown(data['patch_labels'])}: of {tally['entries']:,} {kind} {tally['used']:,} used{counted(tally['skipped'])}"
+            used = f"of {tally['entries']:,} {kind} {tally['used']:,} used"
+            said += f"\n{shown(data['patch_labels'])}: {used}{counted(tally['skipped'])}"
     return said
 
 

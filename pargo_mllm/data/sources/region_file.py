@@ -161,10 +161,8 @@ def regions_in(regions: RegionFile, name: str, size: Callable[[], tuple[int, int
         return None
     width, height = size()
     if not same_shape(line.size, (width, height)):
-        raise OtherShape(
-            f"{regions.path} says that {shown(name)} is {line.size[0]:g} wide and {line.size[1]:g} high, and it is {width} wide "
-            f"and {height} high: another shape, and nothing that is said of it can be used."
-        )
+        said = f"{line.size[0]:g} x {line.size[1]:g} pixels, and it has {width} x {height}"
+        raise OtherShape(f"{regions.path} says that {shown(name)} has {said}: another shape, and nothing of it can be used.")
     return tuple(region for thing in line.things for region in thing.regions())
 
 
