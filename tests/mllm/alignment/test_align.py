@@ -150,6 +150,41 @@ def test_what_needs_regions_is_left_out_and_said(models, tmp_path, capsys):
     assert (refused.status, "--patch-labels" in refused.said, refused.printed) == (2, True, "")
 
 
+def test_what_a_file_of_labels_does_not_say_is_not_known(models, tmp_path, capsys):
+    """Of four pictures one is named, one is of another shape, and one of its regions is none."""
+    data = write_photographs(tmp_path / "photographs", count=20, instances=False)
+    names = [open_corpus(str(data), 2, "test").name(index).split()[0] for index in range(4)]
+    cat = {"labels": ["cat"], "box": [0, 0, 120, 45]}
+    dog = {"labels": ["dog"], "box": [0, 45, 120, 90]}
+    lines = [
+        {"image": names[0], "size": [120, 90], "regions": [cat, dog, {"labels": ["cat"]}]},
+        {"image": names[1], "size": [90, 90], "regions": [{**cat, "box": [0, 0, 9, 9]}]},
+        {"image": "elsewhere.jpg", "size": [120, 90], "regions": [cat]},
+        3,
+    ]
+
+    def look(lines, *more):
+        (tmp_path / "regions.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        words = ("align", models[0], "--data", data, "--patch-labels", tmp_path / "regions.jsonl", "--close", 0)
+        return ended(capsys, *words, "--only", "alignment", *more)
+
+    done = look(lines, "--json")
+    assert done.status == 0, done.said
+    told = json.loads(done.printed)
+    assert (told["data"]["with_regions"], told["data"]["of_another_shape"]) == (1, 1)
+    assert told["data"]["labels"]["pictures"]["skipped"] == {"lines that are no picture with its regions": 1}
+    assert told["data"]["labels"]["regions"]["skipped"] == {"regions that have not one of box, polygons and mask": 1}
+    scores = told["models"][0]["alignment"]["centred"]
+    assert scores["tokens"] + scores["unlabelled"] == PATCHES**2
+    assert told["models"][0]["left_out"] == {}
+    said = look(lines).printed
+    assert "1 pictures have another shape than" in said
+    assert "of 5 regions 4 used; 1 skipped: regions that have not one of box" in said
+    refused = look(lines[1:])
+    assert refused.status == 2
+    assert f"says nothing of these {told['data']['pictures']} pictures, but for 1 that have another shape" in refused.said
+
+
 def test_what_is_somebodys_stays(models, photographs, tmp_path, capsys):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
@@ -164,6 +199,9 @@ def test_what_is_somebodys_stays(models, photographs, tmp_path, capsys):
         (("align", tmp_path / "full", "--data", photographs), "config.json"),
         (("align", models[0], "--data", tmp_path / "nowhere"), "does not exist"),
         ((*begins, "--patch-labels", tmp_path / "nowhere"), "nowhere"),
+        ((*begins, "--html", tmp_path / "nowhere" / "x.html"), "nowhere is no folder"),
+        ((*begins, "--held-out", "0.5"), "--held-out 0.5 is of a LLaVA list or shards"),
+        (("align", models[0], "--data", "scenes", "--held-out", "0.5"), "--held-out 0.5 is of a LLaVA list or shards"),
         (("align", models[0], "--data", tmp_path / "list.json"), "--held-out"),
     ):
         refused = ended(capsys, *words)
