@@ -94,10 +94,11 @@ def _names(folders: Sequence[Path]) -> list[str]:
 def _without_regions(settings: Settings, pictures: Pictures, words: Sequence[str]) -> dict[str, str]:
     """Parts that cannot be done, and why."""
     asked = set(settings.parts or PARTS)
-    if not pictures.with_regions and pictures.labels is not None:
+    if not pictures.with_regions and (pictures.labels is not None or pictures.other_shape):
+        who = "instances.json" if pictures.labels is None else pictures.labels.path
         shapes = f", but for {pictures.other_shape:,} that have another shape than it says" if pictures.other_shape else ""
         why = (
-            f"{pictures.labels.path} says nothing of these {len(pictures):,} pictures{shapes}: pictures must be called there "
+            f"{who} says nothing of these {len(pictures):,} pictures{shapes}: pictures must be called there "
             "as they are in the data (pargo data patches --check)"
         )
     elif not pictures.with_regions:

@@ -36,7 +36,8 @@ def _data(data: Mapping[str, Any], models: int) -> str:
         more = ", …" if len(unspelled) > _NAMES else ""
         said += f"; {cannot} spell {', '.join(map(shown, unspelled[:_NAMES]))}{more}"
     if data["of_another_shape"]:
-        said += f"\n{data['of_another_shape']:,} pictures have another shape than {shown(data['patch_labels'])} says"
+        who = shown(data["patch_labels"] or "instances.json")
+        said += f"\n{data['of_another_shape']:,} pictures have another shape than {who} says, and are not labelled"
     for kind, tally in data["labels"].items():
         if tally["skipped"]:
             used = f"of {tally['entries']:,} {kind} {tally['used']:,} used"

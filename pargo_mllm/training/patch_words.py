@@ -10,7 +10,6 @@ from pargo_mllm.alignment.patch_labels import HARD, PatchLabeller
 from pargo_mllm.alignment.vocabulary import embedding_mean
 from pargo_mllm.data.corpus import Corpus, CorpusError, shown
 from pargo_mllm.data.feeding.patch_labels import PATCHES, PatchLabels
-from pargo_mllm.data.pictures import PictureError
 from pargo_mllm.data.questions import QuestionCorpus
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.training.inputs import PROBE, OpenedData
@@ -138,7 +137,7 @@ def _knows(corpus: Corpus) -> bool | None:
             example = corpus[index]
             if any(regions() for regions in example.regions or ()):
                 return True
-        except (CorpusError, PictureError, OSError):
+        except (CorpusError, OSError):
             # counted where it is trained on
             continue
         if example.pictures:

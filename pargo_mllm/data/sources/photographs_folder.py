@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from pargo_mllm.data.corpus import CorpusError, Tally, counted, shown
-from pargo_mllm.data.pictures import load_picture, upright_size
+from pargo_mllm.data.corpus import CorpusError, OtherShape, Tally, counted, shown
+from pargo_mllm.data.pictures import PictureError, load_picture, stored_size, turned_size, upright_size
 from pargo_mllm.data.questions import WHAT, Question, QuestionCorpus
 from pargo_mllm.data.regions import Region, Window
 from pargo_mllm.data.sources.coco import Box, CocoFolder, CocoImage, CocoObject, FolderError, read_coco_folder
 from pargo_mllm.data.sources.object_questions import object_questions
 from pargo_mllm.data.sources.region_file import RegionFile, regions_in, told_of
+from pargo_mllm.data.sources.region_lines import same_shape
+from pargo_mllm.data.sources.upright import quarter
 
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 # of an object's box, what a view must keep for the object to be in it
@@ -218,7 +220,7 @@ class PhotographCorpus(QuestionCorpus):
             return partial(_within, regions, view)
         if not self.folder.folder.has_instances:
             return None
-        return lambda: tuple(Region((item.category,), item.box, view.window) for item in view.image.objects)
+        return partial(_boxes, view)
 
     def region_names(self) -> tuple[str, ...]:
         """See :class:`pargo_mllm.data.questions.QuestionCorpus`: the names of the region file, or those of instances.json."""
@@ -292,6 +294,28 @@ def _seen(item: CocoObject, part: Box, mirrored: bool) -> CocoObject | None:
     if mirrored:
         box = (1 - box[2], box[1], 1 - box[0], box[3])
     return CocoObject(item.category, box)
+
+
+def _boxes(view: View) -> tuple[Region, ...]:
+    """What instances.json says is where in a view.
+
+    Raises:
+        OtherShape: if it says it of a picture of another shape.
+    """
+    image = view.image
+    if image.size is not None:
+        try:
+            stored = stored_size(image.path)
+        except PictureError:
+            # told where the picture is loaded
+            return ()
+        width, height = turned_size(*stored)
+        said = image.size if quarter(image.size, *stored) is None else image.size[::-1]
+        if not same_shape(said, (width, height)):
+            who = f"instances.json says that {shown(image.name)}"
+            sizes = f"{said[0]:g} x {said[1]:g} pixels, and it has {width} x {height}"
+            raise OtherShape(f"{who} has {sizes}: another shape, and nothing of it can be used.")
+    return tuple(Region((item.category,), item.box, view.window) for item in image.objects)
 
 
 def _within(regions: RegionFile, view: View) -> tuple[Region, ...] | None:

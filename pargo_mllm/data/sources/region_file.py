@@ -8,6 +8,7 @@ import posixpath
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from pargo_mllm.data.corpus import CorpusError, OtherShape, Tally, all_skipped, counted, shown
 from pargo_mllm.data.held_out import name_hash
+from pargo_mllm.data.pictures import PictureError
 from pargo_mllm.data.regions import Region
 from pargo_mllm.data.sources.json_rows import DAMAGED, json_lines, parse_json
 from pargo_mllm.data.sources.opening import open_regular
@@ -159,7 +161,10 @@ def regions_in(regions: RegionFile, name: str, size: Callable[[], tuple[int, int
     line = regions.line(name)
     if line is None:
         return None
-    width, height = size()
+    width, height = line.size
+    # told where the picture is loaded
+    with suppress(PictureError):
+        width, height = size()
     if not same_shape(line.size, (width, height)):
         said = f"{line.size[0]:g} x {line.size[1]:g} pixels, and it has {width} x {height}"
         raise OtherShape(f"{regions.path} says that {shown(name)} has {said}: another shape, and nothing of it can be used.")

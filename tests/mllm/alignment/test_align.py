@@ -178,7 +178,7 @@ def test_what_a_file_of_labels_does_not_say_is_not_known(models, tmp_path, capsy
     assert scores["tokens"] + scores["unlabelled"] == PATCHES**2
     assert told["models"][0]["left_out"] == {}
     said = look(lines).printed
-    assert "1 pictures have another shape than" in said
+    assert f"1 pictures have another shape than {tmp_path / 'regions.jsonl'} says, and are not labelled" in said
     assert "of 5 regions 4 used; 1 skipped: regions that have not one of box" in said
     refused = look(lines[1:])
     assert refused.status == 2
@@ -200,6 +200,7 @@ def test_what_is_somebodys_stays(models, photographs, tmp_path, capsys):
         (("align", models[0], "--data", tmp_path / "nowhere"), "does not exist"),
         ((*begins, "--patch-labels", tmp_path / "nowhere"), "nowhere"),
         ((*begins, "--html", tmp_path / "nowhere" / "x.html"), "nowhere is no folder"),
+        ((*begins, "--only", "entropy", "--num-words", 5), "--num-words is of the part words"),
         ((*begins, "--held-out", "0.5"), "--held-out 0.5 is of a LLaVA list or shards"),
         (("align", models[0], "--data", "scenes", "--held-out", "0.5"), "--held-out 0.5 is of a LLaVA list or shards"),
         (("align", models[0], "--data", tmp_path / "list.json"), "--held-out"),
