@@ -2,12 +2,14 @@
 
 import json
 from html.parser import HTMLParser
+from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from pargo_mllm.alignment.plots import _Sheet
 from pargo_mllm.alignment.words import word_ids
 from pargo_mllm.data.open_corpus import open_corpus
 from pargo_mllm.loading import open_model, save_model
@@ -221,3 +223,18 @@ def test_a_model_of_tiles_and_one_without_parts_of_its_own(photographs, tmp_path
     assert "in one piece" in told["notes"][0]
     assert set(told["attribution"]["methods"]) == {"jacobian", "gradient", "attention", "rollout"}
     assert told["segmentation"]["pictures"] > 0
+
+
+def test_words_on_a_picture_do_not_run_into_each_other(tmp_path):
+    """Words of neighbouring patches: the boxes of what is drawn do not meet, and lie on their panel."""
+    said = [""] * 64
+    said[24], said[27], said[28], said[29], said[31] = "triangle", "square", "cross", "rectangle", "circle"
+    sheet = _Sheet(1, 1, "words")
+    for place, word in enumerate(said):
+        if word:
+            sheet.write(0, 0, word, (place % 8 + 0.5) / 8, (place // 8 + 0.5) / 8)
+    sheet.save(tmp_path / "words.png")
+    drawn = [text for text in sheet.ax.texts if text.get_text() in said]
+    boxes = [text.get_window_extent() for text in drawn]
+    assert len(boxes) == 5
+    assert not [(one, other) for one, other in combinations(boxes, 2) if one.overlaps(other)]

@@ -44,7 +44,12 @@ def each_once(rows: Iterable[Any], read: Callable[[Any], dict[str, Any] | str]) 
     seen = set()
     found: list[dict[str, Any] | str] = []
     for row in rows:
-        said = json.dumps(row, sort_keys=True)
+        try:
+            said = json.dumps(row, sort_keys=True)
+        except RecursionError:
+            # nested as deep as can just be read, it is no row
+            found.append(read(row))
+            continue
         found.append(AGAIN if said in seen and isinstance(row, dict) else read(row))
         seen.add(said)
     return found
