@@ -48,9 +48,7 @@ def add_parser(commands) -> None:
     data.add_argument("--seed", type=at_least_zero, default=0, metavar="N", help="of the draw (default: %(default)s)")
     work = align.add_argument_group("work")
     work.add_argument("--only", action="append", choices=PARTS, metavar="PART", help=f"{', '.join(PARTS)}; may be given again")
-    work.add_argument(
-        "--num-words", type=positive, default=5, metavar="N", help="that a token is made of (default: %(default)s)"
-    )
+    work.add_argument("--num-words", type=positive, metavar="N", help="that a token is made of (default: 5)")
     work.add_argument(
         "--non-negative", action="store_true", help="words are added alone, none is taken away (default: they may be)"
     )

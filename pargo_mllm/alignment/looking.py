@@ -17,11 +17,14 @@ from tqdm.auto import tqdm
 
 from pargo_mllm.alignment.errors import AlignmentError, check_finite
 from pargo_mllm.alignment.windows import feature_coverage, windows
-from pargo_mllm.data.corpus import Conversation, Corpus, counted
+from pargo_mllm.data.corpus import Conversation, Corpus, OtherShape, counted
 from pargo_mllm.data.corpus import shown as printable
 from pargo_mllm.data.open_corpus import open_corpus
 from pargo_mllm.data.pictures import PictureError
+from pargo_mllm.data.questions import QuestionCorpus
 from pargo_mllm.data.regions import Region, Window
+from pargo_mllm.data.scenes.corpus import Scenes
+from pargo_mllm.data.sources.region_file import RegionFile
 from pargo_mllm.errors import UserError
 from pargo_mllm.modeling import ParGoForConditionalGeneration
 from pargo_mllm.processing import ParGoProcessor
@@ -55,6 +58,7 @@ class Shown:
         number: its place among those that were drawn.
         regions: what is where in it; None where nobody says.
         conversations: about it.
+        is_misfit: whether somebody says it, but of a picture of another shape.
     """
 
     number: int
@@ -62,6 +66,7 @@ class Shown:
     picture: Image.Image
     regions: tuple[Region, ...] | None
     conversations: tuple[Conversation, ...]
+    is_misfit: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,8 @@ class Pictures:
         names: first names of things in them, those in most pictures first, each with its synonyms.
         with_regions: how many of them somebody says of what is where.
         skipped: records that were drawn and left out, by reason.
+        other_shape: how many of them have another shape than what is said of them; they are used, and it is not.
+        labels: the file that says what is where, where one does.
     """
 
     corpus: Corpus
@@ -80,6 +87,8 @@ class Pictures:
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     with_regions: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
+    other_shape: int = 0
+    labels: RegionFile | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -103,13 +112,13 @@ def draw_pictures(source: Source) -> Pictures:
         AlignmentError: where no picture can be used, or the split is of data that hold nothing out.
         CorpusError: for data that cannot be opened, or a damaged record.
     """
-    corpus = _opened(source)
+    corpus, labels = _opened(source)
     order = np.random.default_rng([source.seed, 14]).permutation(len(corpus))
     skipped: Counter[str] = Counter()
     names: Counter[str] = Counter()
     synonyms: dict[str, tuple[str, ...]] = {}
     indices: list[int] = []
-    known, seen = 0, set()
+    known, other_shape, seen = 0, 0, set()
     with tqdm(total=min(source.pictures, len(corpus)), desc="pictures", unit="picture", dynamic_ncols=True) as bar:
         for index in order.tolist():
             if len(indices) == source.pictures:
@@ -129,6 +138,7 @@ def draw_pictures(source: Source) -> Pictures:
             seen.add(content)
             indices.append(index)
             known += shown.regions is not None
+            other_shape += shown.is_misfit
             own = {region.names[0]: region.names[1:] for region in shown.regions or ()}
             names.update(own.keys())
             synonyms = {**own, **synonyms}
@@ -138,18 +148,22 @@ def draw_pictures(source: Source) -> Pictures:
             f"{source.data}: none of its {len(corpus):,} records ({source.split}) can be used{counted(skipped)}."
         )
     ordered = sorted(names, key=lambda name: (-names[name], name))
-    return Pictures(corpus, tuple(indices), {name: synonyms[name] for name in ordered}, known, skipped)
+    of_names = {name: synonyms[name] for name in ordered}
+    return Pictures(corpus, tuple(indices), of_names, known, skipped, other_shape, labels)
 
 
-def _opened(source: Source) -> Corpus:
+def _opened(source: Source) -> tuple[Corpus, RegionFile | None]:
+    if Scenes.parse(source.data) is not None and source.patch_labels is not None:
+        raise AlignmentError(f"--patch-labels {source.patch_labels}: {source.data} know what is where in them; leave it out.")
+    labels = None if source.patch_labels is None else RegionFile(source.patch_labels)
     try:
-        return open_corpus(
+        corpus = open_corpus(
             source.data,
             2,
             source.split,
             held_out=source.held_out,
             image_root=source.image_root,
-            regions=source.patch_labels,
+            regions=labels,
         )
     except ValueError as error:
         if isinstance(error, UserError):
@@ -158,11 +172,20 @@ def _opened(source: Source) -> Corpus:
             f"{source.data}: nothing of it is held out, so --split test is empty: give --held-out, the share that was held out "
             "in training, or look at --split train."
         ) from error
+    if source.held_out and isinstance(corpus, QuestionCorpus):
+        raise AlignmentError(
+            f"--held-out {source.held_out:g} is of a LLaVA list or shards; {source.data} knows itself what is held out of it: "
+            "leave it out."
+        )
+    return corpus, labels
 
 
 def _shown(corpus: Corpus, index: int, number: int) -> Shown:
     example = corpus[index]
-    regions = None if example.regions is None else example.regions[0]()
+    try:
+        regions = None if example.regions is None else example.regions[0]()
+    except OtherShape:
+        return Shown(number, example.name, example.pictures[0](), None, example.conversations, True)
     return Shown(number, example.name, example.pictures[0](), regions, example.conversations)
 
 

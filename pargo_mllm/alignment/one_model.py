@@ -177,6 +177,11 @@ class _Found:
         return attribute_features(self.projector, features, "rollout").shares, origins.local
 
     def _add_alignment(self, looked: Looked, tokens: torch.Tensor, shares: torch.Tensor) -> None:
+        if looked.shown.regions is None:
+            # nobody says what its tokens show, not that they show nothing
+            self._note("alignment", None)
+            self._note("accuracy", None)
+            return
         coverage = self._covered(looked)
         labels = token_labels(coverage, shares.cpu())
         before = _totals(self.scoring["centred"])

@@ -13,7 +13,7 @@ from pargo_mllm.alignment.origins import Origins, token_origins
 from pargo_mllm.alignment.windows import feature_coverage, need_size
 from pargo_mllm.alignment.words import word_ids
 from pargo_mllm.configuration import ParGoConfig
-from pargo_mllm.data.corpus import Example
+from pargo_mllm.data.corpus import Example, OtherShape
 from pargo_mllm.data.feeding.patch_labels import PatchLabels
 from pargo_mllm.projectors import build_projector
 
@@ -77,17 +77,21 @@ class PatchLabeller:
             tile_counts: of each, how many tiles the encoder was shown.
         """
         seen = []
+        misfits: tuple[str, ...] = ()
         for place, tiles in enumerate(tile_counts):
-            regions = () if example.regions is None else example.regions[place]()
+            try:
+                regions = (example.regions[place]() if example.regions is not None else None) or ()
+            except OtherShape as error:
+                regions, misfits = (), (*misfits, str(error))
             size = None
             if need_size(self.processor):
                 size = (example.pictures[place]() if pictures is None else pictures[place]).size
             seen.append((feature_coverage(regions, self.processor, self.config, size), int(tiles)))
         names = dict.fromkeys(name for (own, _), _ in seen for name in own)
         words = {name: self._spell(name) for name in names}
-        return self._labels(seen, words)
+        return self._labels(seen, words, misfits)
 
-    def _labels(self, seen, words: dict[str, tuple[int, ...]]) -> PatchLabels:
+    def _labels(self, seen, words: dict[str, tuple[int, ...]], misfits: tuple[str, ...]) -> PatchLabels:
         # labels of one spelling are one label
         spellings = list(dict.fromkeys(word for word in words.values() if word))
         coverages, weights = [], []
@@ -112,6 +116,7 @@ class PatchLabeller:
             coverage=covering[:, used] if self.read else None,
             read=self.read,
             unspelled=tuple(name for name, word in words.items() if not word),
+            misfits=misfits,
         )
 
     def _weights(self, coverage: torch.Tensor) -> torch.Tensor:

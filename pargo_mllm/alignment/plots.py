@@ -26,6 +26,8 @@ PICTURES, WORDS, TOKENS = 4, 6, 6
 # pixels of a panel, beside it, between two rows, and above the first one
 _PANEL, _MARGIN, _BETWEEN, _HEAD = 232, 14, 46, 76
 _HEAT = matplotlib.colormaps["inferno"]
+# pixels that a letter and a line of a word on a panel take, and how many lines up or down it may go
+_LETTER, _LINE, _LINES = 8, 14, 12
 
 
 def draw(outcome: Outcome, folder: Path) -> dict[str, Path]:
@@ -141,6 +143,8 @@ class _Sheet:
     def __init__(self, rows: int, columns: int, title: str):
         self.height = _HEAD + rows * (_PANEL + _BETWEEN)
         self.width = max(_MARGIN + columns * (_PANEL + _MARGIN), 620)
+        # of each panel the words on it: left, right and middle
+        self._written: dict[tuple[int, int], list[tuple[float, float, float]]] = {}
         self.canvas = np.ones((self.height, self.width, 3))
         self.figure = new_figure(self.width / DPI, self.height / DPI)
         self.ax = self.figure.add_axes((0, 0, 1, 1), xlim=(0, self.width), ylim=(self.height, 0))
@@ -157,9 +161,20 @@ class _Sheet:
     def write(self, row: int, column: int, word: str, across: float, down: float) -> None:
         """Write a word at a place of a panel, in shares of it."""
         x, y = self._corner(row, column)
+        text = _short(word, 14)
+        wide, high = _LETTER * len(text), _LINE
+        left = min(max(x + across * _PANEL - wide / 2, x), x + _PANEL - wide)
+        middle, taken = y + down * _PANEL, self._written.setdefault((row, column), [])
+        # the nearest line above or below on which no other word stands
+        for step in sorted(range(-_LINES, _LINES + 1), key=lambda step: (abs(step), step)):
+            line = middle + step * high
+            is_free = all(left >= end or left + wide <= begin or abs(line - other) >= high for begin, end, other in taken)
+            if is_free and y <= line - high / 2 and line + high / 2 <= y + _PANEL:
+                middle = line
+                break
+        taken.append((left, left + wide, middle))
         halo = [matplotlib.patheffects.withStroke(linewidth=2, foreground=PAPER)]
-        place = (x + across * _PANEL, y + down * _PANEL)
-        self._text(*place, _short(word, 14), ha="center", va="center", fontsize=6.5, color=INK, path_effects=halo)
+        self._text(left + wide / 2, middle, text, ha="center", va="center", fontsize=6.5, color=INK, path_effects=halo)
 
     def outline(self, row: int, column: int, mask: np.ndarray) -> None:
         """A line around the patches of a mask ``[rows, columns]``."""

@@ -93,7 +93,15 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 def _without_regions(settings: Settings, pictures: Pictures, words: Sequence[str]) -> dict[str, str]:
     """Parts that cannot be done, and why."""
-    if not pictures.with_regions:
+    asked = set(settings.parts or PARTS)
+    if not pictures.with_regions and (pictures.labels is not None or pictures.other_shape):
+        who = "instances.json" if pictures.labels is None else pictures.labels.path
+        shapes = f", but for {pictures.other_shape:,} that have another shape than it says" if pictures.other_shape else ""
+        why = (
+            f"{who} says nothing of these {len(pictures):,} pictures{shapes}: pictures must be called there "
+            "as they are in the data (pargo data patches --check)"
+        )
+    elif not pictures.with_regions:
         why = "nothing says what is where in these pictures; give --patch-labels, a file of pargo data patches"
     elif not pictures.names:
         why = f"none of the {len(pictures)} pictures shows a thing that has a name; draw more --pictures"
@@ -104,7 +112,7 @@ def _without_regions(settings: Settings, pictures: Pictures, words: Sequence[str
     for part in settings.parts or ():
         if part in NEEDS_REGIONS:
             raise AlignmentError(f"--only {part}: {why}.")
-    return dict.fromkeys(NEEDS_REGIONS, why)
+    return {part: why for part in NEEDS_REGIONS if part in asked}
 
 
 def _about(settings: Settings, pictures: Pictures, words: Sequence[str], missing: Mapping[str, str]) -> dict[str, Any]:
@@ -119,6 +127,16 @@ def _about(settings: Settings, pictures: Pictures, words: Sequence[str], missing
         "drawn": pictures.entries,
         "skipped": dict(pictures.skipped),
         "with_regions": pictures.with_regions,
+        "of_another_shape": pictures.other_shape,
+        "labels": _tallies(pictures),
         "words": list(words),
         "words_left_out": dict(missing),
+    }
+
+
+def _tallies(pictures: Pictures) -> dict[str, Any]:
+    """What became of every line and region of the file of labels; nothing where there is none."""
+    tallies = {} if pictures.labels is None else pictures.labels.tallies
+    return {
+        kind: {"entries": tally.entries, "used": tally.used, "skipped": dict(tally.skipped)} for kind, tally in tallies.items()
     }

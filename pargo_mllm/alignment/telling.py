@@ -15,7 +15,7 @@ _NAMES = 12
 
 def lines(told: Mapping[str, Any]) -> str:
     """The figures of every model, what was left out and why, and the differences between models."""
-    said = [_data(told["data"])]
+    said = [_data(told["data"], len(told["models"]))]
     for model in told["models"]:
         said += ["", *_model(model)]
     if told["comparison"]:
@@ -23,7 +23,7 @@ def lines(told: Mapping[str, Any]) -> str:
     return "\n".join(said)
 
 
-def _data(data: Mapping[str, Any]) -> str:
+def _data(data: Mapping[str, Any], models: int) -> str:
     names = data["words"]
     told = f"{len(names)} names of things: {', '.join(map(shown, names[:_NAMES]))}{', …' if len(names) > _NAMES else ''}"
     unspelled = list(data["words_left_out"])
@@ -31,7 +31,18 @@ def _data(data: Mapping[str, Any]) -> str:
         f"{shown(data['source'])} ({data['split']}): {data['pictures']:,} pictures, of {data['with_regions']:,} it is known "
         f"what is where{counted(data['skipped'])}\n{told if names else 'no names of things'}"
     )
-    return said + (f"; not every model can spell {', '.join(map(shown, unspelled[:_NAMES]))}" if unspelled else "")
+    if unspelled:
+        cannot = "the model cannot" if models == 1 else "not every model can"
+        more = ", …" if len(unspelled) > _NAMES else ""
+        said += f"; {cannot} spell {', '.join(map(shown, unspelled[:_NAMES]))}{more}"
+    if data["of_another_shape"]:
+        who = shown(data["patch_labels"] or "instances.json")
+        said += f"\n{data['of_another_shape']:,} pictures have another shape than {who} says, and are not labelled"
+    for kind, tally in data["labels"].items():
+        if tally["skipped"]:
+            used = f"of {tally['entries']:,} {kind} {tally['used']:,} used"
+            said += f"\n{shown(data['patch_labels'])}: {used}{counted(tally['skipped'])}"
+    return said
 
 
 def _model(model: Mapping[str, Any]) -> list[str]:

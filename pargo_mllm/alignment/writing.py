@@ -25,6 +25,8 @@ def check_places(html: Path | None, out: Path | None) -> None:
     """
     if html is not None:
         check_page(html)
+        if not html.parent.is_dir() and html.parent.resolve() != (out and out.resolve()):
+            raise AlignmentError(f"--html {html}: {html.parent} is no folder; make it first.")
         if out is not None and html.resolve().parent == out.resolve() and html.name == FIGURES_FILE:
             raise AlignmentError(f"--html {html} is the name of the figures in {out}; give another one.")
     if out is None or not os.path.lexists(out):

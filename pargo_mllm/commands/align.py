@@ -34,8 +34,11 @@ def run(options: argparse.Namespace) -> None:
         pictures=options.pictures,
         seed=options.seed,
     )
-    asked = Asked(options.close, options.num_words, options.non_negative, batch_size=options.batch_size)
+    asked = Asked(options.close, options.num_words or Asked.words, options.non_negative, batch_size=options.batch_size)
     parts = None if options.only is None else tuple(dict.fromkeys(options.only))
+    for name, is_given in (("--num-words", options.num_words is not None), ("--non-negative", options.non_negative)):
+        if is_given and parts is not None and "words" not in parts:
+            raise AlignmentError(f"{name} is of the part words, and --only asks for {', '.join(parts)}: leave it out.")
     settings = Settings(tuple(options.models), source, asked, parts, chosen_device(options.device), options.dtype)
     outcome = align(settings)
     outcome.told["command"] = options.words

@@ -25,6 +25,10 @@ class CorpusError(UserError):
     """A corpus, or one record of it, that is not what it should be; the message names it and says what is wrong."""
 
 
+class OtherShape(CorpusError):
+    """What is said to be where in a picture is said of one of another shape."""
+
+
 @dataclass(frozen=True)
 class Example:
     """Conversations about the same pictures.
@@ -37,7 +41,8 @@ class Example:
             raises :class:`pargo_mllm.data.pictures.PictureError` for a file that is no usable picture.
         features: where a frozen encoder has run already: what it gave for each picture, ``[tiles, n_v, c]``.
         kinds: of what is asked in each conversation, where that is known: accuracy is counted by kind.
-        regions: of each picture, what is where in it; None where nobody says.
+        regions: of each picture, what is where in it, or None where nobody says; :class:`OtherShape` is raised where that is
+            said of a picture of another shape. None where nobody says anything of any picture.
     """
 
     name: str
@@ -45,7 +50,7 @@ class Example:
     pictures: tuple[Callable[[], Image.Image], ...] = ()
     features: tuple[Callable[[], torch.Tensor], ...] | None = None
     kinds: tuple[str, ...] | None = None
-    regions: tuple[Callable[[], tuple[Region, ...]], ...] | None = None
+    regions: tuple[Callable[[], tuple[Region, ...] | None], ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,16 @@ def stored_size(source: str | os.PathLike | bytes, name: str | os.PathLike | Non
     return _read(read, source, name or ("a picture" if isinstance(source, bytes) else source))
 
 
+def upright_size(source: str | os.PathLike | bytes, name: str | os.PathLike | None = None) -> tuple[int, int]:
+    """Width and height of a picture as it is loaded. See :func:`stored_size`."""
+    return turned_size(*stored_size(source, name))
+
+
+def turned_size(stored: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """The upright width and height of what :func:`stored_size` gives."""
+    return (stored[1], stored[0]) if orientation >= 5 else stored
+
+
 @dataclass(frozen=True)
 class Header:
     """What the head of a picture's file says: Pillow's name of the format, the pixels' ``(width, height)`` as they are stored,

@@ -68,7 +68,7 @@ class QuestionCorpus(ABC):
     def settings(self) -> dict[str, Any]:
         """See :class:`pargo_mllm.data.corpus.Corpus`."""
 
-    def regions(self, index: int) -> Callable[[], tuple[Region, ...]] | None:
+    def regions(self, index: int) -> Callable[[], tuple[Region, ...] | None] | None:
         """Says what is where in picture ``index``; None where nobody knows."""
         return None
 

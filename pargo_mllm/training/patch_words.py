@@ -112,6 +112,8 @@ def labels_found(recipe: Recipe, items: Sequence[dict[str, Any]]) -> str:
     if found and not labelled:
         unspelled = sorted({word for one in found for word in one.unspelled})
         why = f"; the tokenizer has no tokens for {', '.join(map(shown, unspelled[:5]))}" if unspelled else ""
+        misfits = [misfit for one in found for misfit in one.misfits]
+        why += f"; of {len(misfits)} pictures the labels do not fit: {misfits[0]}" if misfits else ""
         raise RecipeError(
             f"patch_weight={recipe.patch_weight:g}: no token of the first {len(items)} examples' pictures has a label{why}. "
             f"Where things are small, a lower patch_threshold than {recipe.patch_threshold:g} of what a token reads helps."

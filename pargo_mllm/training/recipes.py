@@ -166,7 +166,13 @@ def load_recipe(recipe: str, changes: Mapping[str, str] | None = None) -> Recipe
     for key in checked if checked["stage"] == 1 else ():
         if key.startswith("lora_"):
             raise RecipeError(f"{key}={checked[key]!r} is for stage 2; stage 1 trains the projector alone.")
-    return Recipe(**checked)
+    made = Recipe(**checked)
+    for key in checked if "patch_weight" not in checked else ():
+        if key.startswith(PATCH_KEYS):
+            raise RecipeError(
+                f"{key}={checked[key]} is of the patch loss; give its patch_weight (0 for none), or leave {key} out."
+            )
+    return made
 
 
 def _read(file: Path, called: str) -> dict[str, Any]:

@@ -366,12 +366,24 @@ def _check_work(work: Path, output: Path, identity: dict[str, Any]) -> None:
 def _same(before: Any, identity: dict[str, Any], what: str) -> None:
     known = json.loads(json.dumps(identity))
     before = before if isinstance(before, dict) else {}
-    for key in sorted({*before, *known}):
-        if before.get(key) != known.get(key):
-            raise RecipeError(
-                f"{what} with {key}={before.get(key)!r}, not {known.get(key)!r}; give the same settings to go on, or choose "
-                "another --output."
-            )
+    # what the data holds comes last: another place of it is said first
+    for key in sorted({*before, *known}, key=lambda key: (key == "content", key)):
+        was, now = before.get(key), known.get(key)
+        if was == now:
+            continue
+        with_what = f"with {key}={was!r}, not {now!r}"
+        if key == "content":
+            changed = "data"
+            if _without_labels(was) == _without_labels(now):
+                changed = f"--patch-labels {known.get('patch_labels')}"
+            with_what = f"with other data: {changed} has changed since"
+        raise RecipeError(f"{what} {with_what}; give the same settings to go on, or choose another --output.")
+
+
+def _without_labels(content: Any) -> list[Any]:
+    """What a run's data was, without the file that says what is where in its pictures."""
+    parts = content if isinstance(content, list) else []
+    return [{name: value for name, value in part.items() if name != "regions"} for part in parts if isinstance(part, dict)]
 
 
 @contextmanager

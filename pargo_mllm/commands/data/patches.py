@@ -31,9 +31,12 @@ def run(options: argparse.Namespace) -> int:
     tokenizer = None if options.model is None else open_processor(options.model, open_config(options.model)).tokenizer
     if options.check is not None:
         checked = check_patches(options.check, pictures)
+        told_of = checked.regions
         about = _about(
-            options.check, checked.pictures, checked.entries, checked.used, checked.skipped, checked.names, tokenizer
+            options.check, checked.lines.used, told_of.entries, told_of.used, told_of.skipped, checked.names, tokenizer
         )
+        lines = checked.lines
+        about["lines"] = {"entries": lines.entries, "used": lines.used, "skipped": dict(sorted(lines.skipped.items()))}
     else:
         synonyms = read_synonyms(options.synonyms) if options.synonyms is not None else {}
         if options.instances is not None:
@@ -52,12 +55,16 @@ def run(options: argparse.Namespace) -> int:
         )
         about = _about(options.out, done.pictures, done.entries, done.used, done.skipped, done.names, tokenizer)
     print(json.dumps(about) if options.json else _told(about))
-    return ERRORS if options.check is not None and (about["skipped"] or about.get("without_tokens")) else 0
+    if options.check is None:
+        return 0
+    return ERRORS if about["skipped"] or about["lines"]["skipped"] or about.get("without_tokens") else 0
 
 
 def _refuse(options: argparse.Namespace) -> None:
     if options.check is None and options.out is None:
         raise CorpusError("--out FILE.jsonl says where the file goes; give one.")
+    if options.out is not None and str(options.out) == "-":
+        raise CorpusError("--out - is not standard output: the file is written beside its place and moved there; give a name.")
     only: Iterable[tuple[str, Any, bool]] = (
         ("--out", options.out, options.check is not None),
         ("--synonyms", options.synonyms, options.check is not None),
@@ -92,6 +99,10 @@ def _told(about: dict[str, Any]) -> str:
         f"called {len(about['names']):,} names"
     ]
     lines += [f"skipped {count:,}: {reason}" for reason, count in about["skipped"].items()]
+    if "lines" in about:
+        told = about["lines"]
+        lines.append(f"of {told['entries']:,} lines {told['used']:,} used")
+        lines += [f"skipped {count:,}: {reason}" for reason, count in told["skipped"].items()]
     lacking = about.get("without_tokens", [])
     if lacking:
         some = ", ".join(shown(name, 40) for name in lacking[:_TOLD])

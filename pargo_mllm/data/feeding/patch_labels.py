@@ -25,6 +25,7 @@ class PatchLabels:
         read: how many tokens of an image read it by attention, which alone says what their labels are: the last ones. Without
             such tokens no coverage is needed.
         unspelled: labels that the tokenizer has no tokens for; they are no labels.
+        misfits: why what is said of a picture is of another shape than it; it has no labels.
     """
 
     words: tuple[tuple[int, ...], ...]
@@ -32,6 +33,7 @@ class PatchLabels:
     coverage: torch.Tensor | None = None
     read: int = 0
     unspelled: tuple[str, ...] = ()
+    misfits: tuple[str, ...] = ()
 
     def counted(self) -> int:
         """How many tokens the mean of the loss is over: those with a label, and those whose attention decides."""
@@ -49,7 +51,7 @@ def join_patch_labels(parts: Sequence[PatchLabels], choices: Sequence[tuple[int,
         ``weights`` fp32 ``[images, tokens, most labels]``, ``labels`` int64 ``[images, most labels]``: which of the words, 0
         where there is none, and no weight; ``ids`` and ``starts`` int64: the tokens of all words, and where each word begins
         among them; ``counted`` int64, a scalar; ``coverage`` fp32 ``[images, most labels, most features]`` where some tokens'
-        attention decides; ``unspelled``.
+        attention decides; ``unspelled`` and ``misfits``.
     """
     words = {word: place for place, word in enumerate(choices)}
     labels = [[words.setdefault(word, len(words)) for word in part.words] for part in parts]
@@ -64,6 +66,7 @@ def join_patch_labels(parts: Sequence[PatchLabels], choices: Sequence[tuple[int,
         "starts": torch.tensor([0, *map(len, words)], dtype=torch.int64).cumsum(0)[:-1],
         "counted": torch.tensor(sum(part.counted() for part in parts)),
         "unspelled": tuple(dict.fromkeys(word for part in parts for word in part.unspelled)),
+        "misfits": tuple(dict.fromkeys(why for part in parts for why in part.misfits)),
     }
     covered = [part.coverage for part in parts if part.coverage is not None]
     if covered:

@@ -26,7 +26,7 @@ from pargo_mllm.data.corpus import (
     shown,
 )
 from pargo_mllm.data.held_out import Split
-from pargo_mllm.data.pictures import load_picture
+from pargo_mllm.data.pictures import load_picture, upright_size
 from pargo_mllm.data.sources.json_rows import AS_LIST, DAMAGED, JsonRow, begins_list, json_lines, json_rows, parse_json
 from pargo_mllm.data.sources.llava_records import ID, NO_TURNS, UnusableRecord, picture_names, record_messages
 from pargo_mllm.data.sources.opening import leads_inside, named_file, open_regular
@@ -171,7 +171,8 @@ class LlavaCorpus:
             ) from error
         name = f"{self.file.name}: {shown(str(record['id']))}" if "id" in record else f"{self.file.name}, byte {start:,}"
         pictures = tuple(partial(self._picture, picture, name) for picture in names)
-        regions = regions_of(self.regions, [_below(self._root, picture) for picture in names])
+        sizes = [partial(self._size, picture, name) for picture in names]
+        regions = regions_of(self.regions, [_below(self._root, picture) for picture in names], sizes)
         return Example(name, (conversation,), pictures, regions=regions)
 
     def raw(self, index: int) -> RawRecord:
@@ -217,6 +218,11 @@ class LlavaCorpus:
             if name.startswith(DATA)
             else load_picture(named_file(self.images, name))
         )
+
+    def _size(self, name: str, record: str) -> tuple[int, int]:
+        if name.startswith(DATA):
+            return self._picture(name, record).size
+        return upright_size(named_file(self.images, name))
 
 
 def _rows(file: Path) -> Iterator[JsonRow]:

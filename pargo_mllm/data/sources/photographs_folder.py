@@ -9,20 +9,22 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from pargo_mllm.data.corpus import CorpusError, Tally, counted, shown
-from pargo_mllm.data.pictures import load_picture
+from pargo_mllm.data.corpus import CorpusError, OtherShape, Tally, counted, shown
+from pargo_mllm.data.pictures import PictureError, load_picture, stored_size, turned_size, upright_size
 from pargo_mllm.data.questions import WHAT, Question, QuestionCorpus
 from pargo_mllm.data.regions import Region, Window
 from pargo_mllm.data.sources.coco import Box, CocoFolder, CocoImage, CocoObject, FolderError, read_coco_folder
 from pargo_mllm.data.sources.object_questions import object_questions
-from pargo_mllm.data.sources.region_file import RegionFile, told_of
+from pargo_mllm.data.sources.region_file import RegionFile, regions_in, told_of
+from pargo_mllm.data.sources.region_lines import same_shape
+from pargo_mllm.data.sources.upright import quarter
 
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 # of an object's box, what a view must keep for the object to be in it
@@ -211,14 +213,14 @@ class PhotographCorpus(QuestionCorpus):
         """See :class:`pargo_mllm.data.questions.QuestionCorpus`."""
         return self._views[self._kept[index]].load()
 
-    def regions(self, index: int) -> Callable[[], tuple[Region, ...]] | None:
+    def regions(self, index: int) -> Callable[[], tuple[Region, ...] | None] | None:
         """See :class:`pargo_mllm.data.questions.QuestionCorpus`: what the region file says, or the boxes of instances.json."""
         view, regions = self._views[self._kept[index]], self._regions
         if regions is not None:
-            return lambda: tuple(region.within(view.window) for region in regions.of(view.image.name))
+            return partial(_within, regions, view)
         if not self.folder.folder.has_instances:
             return None
-        return lambda: tuple(Region((item.category,), item.box, view.window) for item in view.image.objects)
+        return partial(_boxes, view)
 
     def region_names(self) -> tuple[str, ...]:
         """See :class:`pargo_mllm.data.questions.QuestionCorpus`: the names of the region file, or those of instances.json."""
@@ -292,3 +294,31 @@ def _seen(item: CocoObject, part: Box, mirrored: bool) -> CocoObject | None:
     if mirrored:
         box = (1 - box[2], box[1], 1 - box[0], box[3])
     return CocoObject(item.category, box)
+
+
+def _boxes(view: View) -> tuple[Region, ...]:
+    """What instances.json says is where in a view.
+
+    Raises:
+        OtherShape: if it says it of a picture of another shape.
+    """
+    image = view.image
+    if image.size is not None:
+        try:
+            stored = stored_size(image.path)
+        except PictureError:
+            # told where the picture is loaded
+            return ()
+        width, height = turned_size(*stored)
+        said = image.size if quarter(image.size, *stored) is None else image.size[::-1]
+        if not same_shape(said, (width, height)):
+            who = f"instances.json says that {shown(image.name)}"
+            sizes = f"{said[0]:g} x {said[1]:g} pixels, and it has {width} x {height}"
+            raise OtherShape(f"{who} has {sizes}: another shape, and nothing of it can be used.")
+    return tuple(Region((item.category,), item.box, view.window) for item in image.objects)
+
+
+def _within(regions: RegionFile, view: View) -> tuple[Region, ...] | None:
+    """What a file says is where in a view."""
+    found = regions_in(regions, view.image.name, partial(upright_size, view.image.path))
+    return None if found is None else tuple(region.within(view.window) for region in found)

@@ -8,17 +8,19 @@ import posixpath
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from pargo_mllm.data.corpus import CorpusError, Tally, all_skipped, counted
+from pargo_mllm.data.corpus import CorpusError, OtherShape, Tally, all_skipped, counted, shown
 from pargo_mllm.data.held_out import name_hash
+from pargo_mllm.data.pictures import PictureError
 from pargo_mllm.data.regions import Region
 from pargo_mllm.data.sources.json_rows import DAMAGED, json_lines, parse_json
 from pargo_mllm.data.sources.opening import open_regular
-from pargo_mllm.data.sources.region_lines import PictureLine, UnusableRegion, read_line
+from pargo_mllm.data.sources.region_lines import PictureLine, UnusableRegion, read_line, same_shape
 
 DAMAGED_LINE = "lines that are no JSON"
 AGAIN = "lines of a picture that an earlier line names"
@@ -147,9 +149,35 @@ class RegionFile:
         return place if place < len(self._hashes) and self._hashes[place] == wanted else None
 
 
-def regions_of(regions: RegionFile | None, names: Sequence[str]) -> tuple[Callable[[], tuple[Region, ...]], ...] | None:
-    """What an example says of pictures of these names; None where there is no file."""
-    return None if regions is None else tuple(partial(regions.of, name) for name in names)
+def regions_of(
+    regions: RegionFile | None, names: Sequence[str], sizes: Sequence[Callable[[], tuple[int, int]]]
+) -> tuple[Callable[[], tuple[Region, ...] | None], ...] | None:
+    """What an example says of pictures of these names; None where there is no file.
+
+    Args:
+        sizes: of each, its width and height, as it is upright.
+    """
+    return None if regions is None else tuple(partial(regions_in, regions, *one) for one in zip(names, sizes, strict=True))
+
+
+def regions_in(regions: RegionFile, name: str, size: Callable[[], tuple[int, int]]) -> tuple[Region, ...] | None:
+    """What is where in a picture; None for one that the file does not name.
+
+    Raises:
+        OtherShape: if the file says it of a picture of another shape.
+        CorpusError: as :meth:`RegionFile.of`.
+    """
+    line = regions.line(name)
+    if line is None:
+        return None
+    width, height = line.size
+    # told where the picture is loaded
+    with suppress(PictureError):
+        width, height = size()
+    if not same_shape(line.size, (width, height)):
+        said = f"{line.size[0]:g} x {line.size[1]:g} pixels, and it has {width} x {height}"
+        raise OtherShape(f"{regions.path} says that {shown(name)} has {said}: another shape, and nothing of it can be used.")
+    return tuple(region for thing in line.things for region in thing.regions())
 
 
 def told_of(regions: RegionFile | None) -> dict[str, str]:

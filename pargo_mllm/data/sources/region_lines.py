@@ -8,7 +8,8 @@
         {"labels": ["crowd"], "mask": {"size": [480, 640], "counts": "…"}, "score": 0.8}]}
 
 Numbers are pixels of ``size``, the width and height of the upright picture. A label is a name,
-or a list of names for one thing. ``mask`` is COCO's, counted or as its text.
+or a list of names for one thing. ``mask`` is COCO's, counted or as its text; it fills the picture,
+whatever its scale, and must have its shape.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ MAX_NAME, MAX_NAMES, MAX_LABELS = 200, 100, 100
 MAX_SIDE = 10**6
 # pixels that a box may leave its picture by, for numbers begin at 0 or at 1, and are rounded; it is cut off there
 SLACK = 1.0
+# of width over height, what a rounded size may differ by
+_SAME_SHAPE = 0.02
 # pixels: two numbers nearer than that may be one once they are written
 _THINNEST = 0.02
 
@@ -44,8 +47,10 @@ LONG_LABEL = f"regions with a name of more than {MAX_NAME} characters, or more t
 NO_SHAPE = "regions that have not one of box, polygons and mask"
 NO_BOX = "regions whose box is no four numbers"
 OUTSIDE = "regions whose box leaves the picture by more than a pixel"
+POLYGON_OUTSIDE = "regions whose polygons leave the picture by more than a pixel"
 NO_POLYGON = "regions whose polygons are no lists of x and y of three points or more"
 NO_MASK = "regions whose mask is no size with runs that fill it"
+OTHER_MASK = "regions whose mask has another shape than the picture"
 NO_AREA = "regions that are reversed or cover nothing of the picture"
 NO_SCORE = "regions whose score is no number from 0 to 1"
 TOO_MANY = f"regions of a picture behind its first {MAX_REGIONS:,}, {MAX_POINTS:,} points of polygons or {MAX_MASKS:,} of masks"
@@ -99,6 +104,18 @@ def read_size(told: Any) -> tuple[float, float] | None:
     """Width and height, or None."""
     numbers = _numbers(told, 2)
     return (numbers[0], numbers[1]) if numbers and all(0 < number <= MAX_SIDE for number in numbers) else None
+
+
+def same_shape(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    """Whether two sizes, (width, height), are those of one picture at two scales: width over height differs by 2 % at most, or
+    by what rounding the first to whole pixels does.
+    """
+    width, height = one
+    aspect = other[0] / other[1]
+    return (
+        abs(width / height / aspect - 1) <= _SAME_SHAPE
+        or min(abs(width - height * aspect), abs(height - width / aspect)) <= 0.5
+    )
 
 
 def read_things(told: list[Any], size: tuple[float, float]) -> tuple[tuple[Thing, ...], Counter[str]]:
@@ -197,6 +214,9 @@ def _outline(told: Any, size: tuple[float, float]) -> Outline:
         polygons.append(tuple((x / size[0], y / size[1]) for x, y in zip(numbers[::2], numbers[1::2], strict=True)))
     if not any(_reaches_in(polygon) for polygon in polygons):
         raise UnusableRegion(NO_AREA)
+    across, down = SLACK / size[0], SLACK / size[1]
+    if not all(-across <= x <= 1 + across and -down <= y <= 1 + down for polygon in polygons for x, y in polygon):
+        raise UnusableRegion(POLYGON_OUTSIDE)
     return Outline(tuple(polygons), size[0] / size[1])
 
 
@@ -216,6 +236,8 @@ def _mask(told: Any, size: tuple[float, float]) -> Runs:
         raise UnusableRegion(NO_MASK) from error
     if not counts[1::2].any():
         raise UnusableRegion(NO_AREA)
+    if not same_shape((sides[1], sides[0]), size):
+        raise UnusableRegion(OTHER_MASK)
     return Runs(counts, (sides[0], sides[1]))
 
 

@@ -33,7 +33,7 @@ from pargo_mllm.data.corpus import (
     shown,
 )
 from pargo_mllm.data.held_out import Split
-from pargo_mllm.data.pictures import PictureError, decode_picture
+from pargo_mllm.data.pictures import PictureError, decode_picture, upright_size
 from pargo_mllm.data.sources.json_rows import parse_json
 from pargo_mllm.data.sources.llava_records import MARK, TURNS, UnusableRecord, check_media, llava_conversation
 from pargo_mllm.data.sources.opening import open_regular
@@ -166,7 +166,8 @@ class ShardCorpus:
         places = [(int(offset), int(size)) for offset, size in row["pictures"] if offset]
         conversation = self._conversation(shard, row, len(places), name)
         pictures = tuple(partial(self._picture, number, place, f"{name}, picture {n}") for n, place in enumerate(places))
-        regions = regions_of(self.regions, _picture_names(row))
+        sizes = tuple(partial(self._size, number, place, f"{name}, picture {n}") for n, place in enumerate(places))
+        regions = regions_of(self.regions, _picture_names(row), sizes)
         return Example(name, (conversation,), pictures, regions=regions)
 
     def raw(self, index: int) -> RawSample:
@@ -285,6 +286,9 @@ class ShardCorpus:
 
     def _picture(self, number: int, place: tuple[int, int], name: str) -> Image.Image:
         return decode_picture(self._shard(number).read(place, MAX_PICTURE, name, PictureError), name)
+
+    def _size(self, number: int, place: tuple[int, int], name: str) -> tuple[int, int]:
+        return upright_size(self._shard(number).read(place, MAX_PICTURE, name, PictureError), name)
 
 
 class _OpenShard:

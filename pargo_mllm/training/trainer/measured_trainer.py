@@ -130,6 +130,8 @@ class MeasuredTrainer(Trainer):
         metrics = {
             f"{metric_key_prefix}_{name}": total / max(1.0, count)
             for name, (total, count) in zip(self.judges, sums.tolist(), strict=True)
+            # a loss of nothing is none; that of captions stands, for others wait for it
+            if count or name == "loss"
         }
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

@@ -23,8 +23,12 @@ from pargo_mllm.training.trainer.measured_trainer import MeasuredTrainer, bare_m
 
 # in the log's entries, beside "loss", which is their weighted sum
 CAPTION_LOSS, PATCH_LOSS = "caption_loss", "patch_loss"
-# words without a spelling are named, up to so many
-_NAMED = 100
+# of the words without a spelling, and of the labels that do not fit, those of a step that are named
+_NAMED = 5
+# what is remembered of what was said, for each is said once
+_MOST_TOLD = 10_000
+# characters of what is said of a label
+_SHOWN = 400
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ class PatchAlignedTrainer(MeasuredTrainer):
         self._begun_steps = 0
         # of this process since the last log: caption loss; sum of the patch loss, and its tokens
         self._sums = torch.zeros(3, device=self.args.device)
-        self._unspelled: set[str] = set()
+        self._told: set[str] = set()
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device):
         """See :class:`MeasuredTrainer`."""
@@ -111,7 +115,8 @@ class PatchAlignedTrainer(MeasuredTrainer):
             if dist.is_available() and dist.is_initialized():
                 dist.all_reduce(counted)
             self._counted = counted.clamp(min=1)
-            self._name_unspelled(found)
+            self._tell("no labels of patches, for the tokenizer has no tokens for them", found, "unspelled")
+            self._tell("pictures without labels of patches", found, "misfits")
         return batches, labels
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -157,7 +162,9 @@ class PatchAlignedTrainer(MeasuredTrainer):
                 dist.all_reduce(sums)
             caption, patch, tokens = sums.tolist()
             logs[CAPTION_LOSS] = caption / max(1, self._begun_steps) / self.args.world_size
-            logs[PATCH_LOSS] = patch / max(1.0, tokens)
+            # where no token had a label there is no loss; 0 would read as a perfect one
+            if tokens:
+                logs[PATCH_LOSS] = patch / tokens
             self._sums.zero_()
             self._begun_steps = 0
         super().log(logs, *args, **kwargs)
@@ -181,8 +188,11 @@ class PatchAlignedTrainer(MeasuredTrainer):
         together = projector.config.reads_tiles_together
         return read_shares(projector, kept, [count * features for count in counts] if together else [features] * tiles)
 
-    def _name_unspelled(self, found: list[dict[str, Any]]) -> None:
-        for word in (word for one in found for word in one["unspelled"]):
-            if word not in self._unspelled and len(self._unspelled) < _NAMED:
-                self._unspelled.add(word)
-                tqdm.write(f"no label of patches: the tokenizer has no tokens for {shown(word)!r}")
+    def _tell(self, what: str, found: list[dict[str, Any]], key: str) -> None:
+        """A line on what a step has of these that no step had before."""
+        new = [one for one in dict.fromkeys(one for batch in found for one in batch[key]) if one not in self._told]
+        if new and len(self._told) < _MOST_TOLD:
+            self._told.update(new)
+            tqdm.write(
+                f"{len(new):,} {what}: {', '.join(shown(one, _SHOWN) for one in new[:_NAMED])}{', …' * (len(new) > _NAMED)}"
+            )

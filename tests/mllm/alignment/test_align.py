@@ -2,12 +2,14 @@
 
 import json
 from html.parser import HTMLParser
+from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from pargo_mllm.alignment.plots import _Sheet
 from pargo_mllm.alignment.words import word_ids
 from pargo_mllm.data.open_corpus import open_corpus
 from pargo_mllm.loading import open_model, save_model
@@ -150,6 +152,41 @@ def test_what_needs_regions_is_left_out_and_said(models, tmp_path, capsys):
     assert (refused.status, "--patch-labels" in refused.said, refused.printed) == (2, True, "")
 
 
+def test_what_a_file_of_labels_does_not_say_is_not_known(models, tmp_path, capsys):
+    """Of four pictures one is named, one is of another shape, and one of its regions is none."""
+    data = write_photographs(tmp_path / "photographs", count=20, instances=False)
+    names = [open_corpus(str(data), 2, "test").name(index).split()[0] for index in range(4)]
+    cat = {"labels": ["cat"], "box": [0, 0, 120, 45]}
+    dog = {"labels": ["dog"], "box": [0, 45, 120, 90]}
+    lines = [
+        {"image": names[0], "size": [120, 90], "regions": [cat, dog, {"labels": ["cat"]}]},
+        {"image": names[1], "size": [90, 90], "regions": [{**cat, "box": [0, 0, 9, 9]}]},
+        {"image": "elsewhere.jpg", "size": [120, 90], "regions": [cat]},
+        3,
+    ]
+
+    def look(lines, *more):
+        (tmp_path / "regions.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        words = ("align", models[0], "--data", data, "--patch-labels", tmp_path / "regions.jsonl", "--close", 0)
+        return ended(capsys, *words, "--only", "alignment", *more)
+
+    done = look(lines, "--json")
+    assert done.status == 0, done.said
+    told = json.loads(done.printed)
+    assert (told["data"]["with_regions"], told["data"]["of_another_shape"]) == (1, 1)
+    assert told["data"]["labels"]["pictures"]["skipped"] == {"lines that are no picture with its regions": 1}
+    assert told["data"]["labels"]["regions"]["skipped"] == {"regions that have not one of box, polygons and mask": 1}
+    scores = told["models"][0]["alignment"]["centred"]
+    assert scores["tokens"] + scores["unlabelled"] == PATCHES**2
+    assert told["models"][0]["left_out"] == {}
+    said = look(lines).printed
+    assert f"1 pictures have another shape than {tmp_path / 'regions.jsonl'} says, and are not labelled" in said
+    assert "of 5 regions 4 used; 1 skipped: regions that have not one of box" in said
+    refused = look(lines[1:])
+    assert refused.status == 2
+    assert f"says nothing of these {told['data']['pictures']} pictures, but for 1 that have another shape" in refused.said
+
+
 def test_what_is_somebodys_stays(models, photographs, tmp_path, capsys):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
@@ -164,6 +201,10 @@ def test_what_is_somebodys_stays(models, photographs, tmp_path, capsys):
         (("align", tmp_path / "full", "--data", photographs), "config.json"),
         (("align", models[0], "--data", tmp_path / "nowhere"), "does not exist"),
         ((*begins, "--patch-labels", tmp_path / "nowhere"), "nowhere"),
+        ((*begins, "--html", tmp_path / "nowhere" / "x.html"), "nowhere is no folder"),
+        ((*begins, "--only", "entropy", "--num-words", 5), "--num-words is of the part words"),
+        ((*begins, "--held-out", "0.5"), "--held-out 0.5 is of a LLaVA list or shards"),
+        (("align", models[0], "--data", "scenes", "--held-out", "0.5"), "--held-out 0.5 is of a LLaVA list or shards"),
         (("align", models[0], "--data", tmp_path / "list.json"), "--held-out"),
     ):
         refused = ended(capsys, *words)
@@ -182,3 +223,18 @@ def test_a_model_of_tiles_and_one_without_parts_of_its_own(photographs, tmp_path
     assert "in one piece" in told["notes"][0]
     assert set(told["attribution"]["methods"]) == {"jacobian", "gradient", "attention", "rollout"}
     assert told["segmentation"]["pictures"] > 0
+
+
+def test_words_on_a_picture_do_not_run_into_each_other(tmp_path):
+    """Words of neighbouring patches: the boxes of what is drawn do not meet, and lie on their panel."""
+    said = [""] * 64
+    said[24], said[27], said[28], said[29], said[31] = "triangle", "square", "cross", "rectangle", "circle"
+    sheet = _Sheet(1, 1, "words")
+    for place, word in enumerate(said):
+        if word:
+            sheet.write(0, 0, word, (place % 8 + 0.5) / 8, (place // 8 + 0.5) / 8)
+    sheet.save(tmp_path / "words.png")
+    drawn = [text for text in sheet.ax.texts if text.get_text() in said]
+    boxes = [text.get_window_extent() for text in drawn]
+    assert len(boxes) == 5
+    assert not [(one, other) for one, other in combinations(boxes, 2) if one.overlaps(other)]

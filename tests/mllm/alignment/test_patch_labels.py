@@ -9,6 +9,7 @@ from transformers import CLIPImageProcessorPil
 from pargo_mllm import ParGoProcessor
 from pargo_mllm.alignment.patch_labels import PatchLabeller
 from pargo_mllm.alignment.words import mean_rows, word_ids, word_vectors
+from pargo_mllm.data.corpus import OtherShape
 from pargo_mllm.data.feeding.encoding import ExampleEncoder
 from pargo_mllm.data.feeding.patch_labels import join_patch_labels
 from pargo_mllm.data.regions import Region
@@ -45,6 +46,16 @@ def test_labels_share_a_token_by_what_they_cover(processor, make_config, halves)
         assert not labels.weights[0, 4:].any()
     strict = PatchLabeller(processor, make_config(projector_type="linear"), threshold=0.7)(example, None, [1])
     assert strict.words == (word_ids(processor.tokenizer, "big"),)
+
+
+def test_a_picture_of_another_shape_than_its_labels_has_none_and_says_why(processor, make_config, halves):
+    def refuse():
+        raise OtherShape("half.jpg is square")
+
+    label = PatchLabeller(processor, make_config())
+    for regions, misfits in ((refuse, ("half.jpg is square",)), (lambda: None, ())):
+        labels = label(replace(halves, regions=(regions,)), None, [1])
+        assert (labels.counted(), labels.misfits) == (0, misfits)
 
 
 def test_what_says_nothing_does_not_travel_and_a_word_in_several_pictures_is_there_once(processor, make_config):

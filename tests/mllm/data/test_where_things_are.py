@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pargo_mllm.data.corpus import OtherShape
 from pargo_mllm.data.open_corpus import open_corpus
 from pargo_mllm.data.regions import label_coverage
 from pargo_mllm.data.scenes.layout import CELL, CELLS, COLOURS, scene_layout
@@ -108,3 +109,23 @@ def test_the_names_that_a_corpus_knows_are_those_that_its_pictures_have(tmp_path
 def test_nobody_says_what_is_where_without_instances(tmp_path):
     corpus = open_corpus(write_photographs(tmp_path, instances=False), 1)
     assert corpus[0].regions is None
+
+
+def test_boxes_of_a_picture_of_another_shape_are_not_used(tmp_path):
+    """Numbers of a square on a picture of 120 x 90; those of a picture half as large lie where they lay."""
+    folder = write_photographs(tmp_path / "data", count=10)
+    told = json.loads((folder / "instances.json").read_text())
+
+    def regions(sides):
+        for image in told["images"]:
+            image["width"], image["height"] = sides
+        (folder / "instances.json").write_text(json.dumps(told))
+        corpus = open_corpus(folder, 1)
+        return [corpus[index].regions[0] for index in range(len(corpus)) if not corpus.name(index).startswith("3.jpg")]
+
+    shown = [len(one()) for one in regions((60, 45))]
+    assert any(shown)
+    for count, one in zip(shown, regions((90, 90)), strict=True):
+        if count:
+            with pytest.raises(OtherShape, match="jpg has 90 x 90 pixels, and it has 120 x 90"):
+                one()

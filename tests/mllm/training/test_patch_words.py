@@ -13,6 +13,7 @@ from pargo_mllm.data.open_corpus import open_corpus
 from pargo_mllm.training.inputs import OpenedData, training_inputs
 from pargo_mllm.training.patch_words import patch_words
 from pargo_mllm.training.recipes import RecipeError, load_recipe
+from pargo_mllm.training.run import _same
 from tests.mllm.made.labelled_pictures import labelled_examples
 from tests.mllm.made.photographs import write_photographs
 from tests.mllm.made.training_runs import cache_in, changed, losses, mini1, train
@@ -50,7 +51,7 @@ def test_without_a_weight_a_run_is_what_it_was_before_there_were_these_keys():
     assert not [key for key in off.identity() if key.startswith("patch_")]
     given = {"loss": "cosine", "ramp": "0.5", "tokens": "all", "targets": "hard", "threshold": "0.2", "labels": "regions.jsonl"}
     for key, value in given.items():
-        assert load_recipe("mini-stage1", {f"patch_{key}": value}).identity() == off.identity()
+        assert load_recipe("mini-stage1", {f"patch_{key}": value, "patch_weight": "0"}).identity() == off.identity()
         other = load_recipe("mini-stage1", {f"patch_{key}": value, "patch_weight": "1"}).identity()
         assert {name for name, one in other.items() if one != on.identity()[name]} == {f"patch_{key}"}
 
@@ -178,6 +179,25 @@ def test_words_that_a_token_chooses_among(make_model, processor, monkeypatch):
 def test_values_that_cannot_train_are_refused(changes, says):
     with pytest.raises(RecipeError, match=says.replace("(", r"\(")):
         load_recipe("mini-stage1", changes)
+
+
+@pytest.mark.parametrize("key", ["patch_ramp", "patch_targets", "patch_labels"])
+def test_keys_of_a_loss_that_is_not_asked_for_are_refused(key):
+    changes = {key: {"patch_ramp": "0.5", "patch_targets": "hard", "patch_labels": "regions.jsonl"}[key]}
+    with pytest.raises(RecipeError, match=f"{key}={changes[key]} is of the patch loss; give its patch_weight"):
+        load_recipe("mini-stage1", changes)
+    load_recipe("mini-stage1", {**changes, "patch_weight": "0"})
+    load_recipe("mini-stage1", {**changes, "patch_weight": "0.5"})
+
+
+def test_labels_that_have_changed_are_named_when_a_run_goes_on():
+    before = {"content": [{"corpus": "llava", "content": "1", "regions": "a"}], "patch_labels": "/regions.jsonl"}
+    after = {**before, "content": [{**before["content"][0], "regions": "b"}]}
+    with pytest.raises(RecipeError, match=r"with other data: --patch-labels /regions\.jsonl has changed since; give") as said:
+        _same(before, after, "--output: out was begun")
+    assert "{" not in str(said.value)
+    with pytest.raises(RecipeError, match="with other data: data has changed since"):
+        _same(before, {**before, "content": []}, "--output: out was begun")
 
 
 @pytest.mark.parametrize("changes", [{"patch_weight": "0.5"}, {"patch_ramp": "0.1"}, {"patch_labels": "regions.jsonl"}])

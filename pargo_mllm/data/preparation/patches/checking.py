@@ -6,20 +6,25 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pargo_mllm.data.corpus import CorpusError, Tally
+from pargo_mllm.data.pictures import PictureError
 from pargo_mllm.data.preparation.patches.pictures import Pictures
 from pargo_mllm.data.sources.region_file import RegionFile
+from pargo_mllm.data.sources.region_lines import PictureLine, same_shape
 
-UNKNOWN = "lines of pictures that are not there"
+UNKNOWN = "of pictures that are not there"
+UNREADABLE = "of pictures that cannot be read"
+OTHER_SHAPE = "of pictures that have another shape than the file says"
 
 
 @dataclass
 class Checked:
-    """What is in a file: lines and regions, those that are used, and the others by reason; how often regions are called so."""
+    """What is in a file: ``used + skipped = entries``, of its lines and of the regions in them; how often regions are called
+    so.
+    """
 
-    pictures: int
-    entries: int
-    used: int
-    skipped: Counter[str] = field(default_factory=Counter)
+    lines: Tally
+    regions: Tally
     names: Counter[str] = field(default_factory=Counter)
 
 
@@ -30,10 +35,29 @@ def check_patches(file: Path, pictures: Pictures) -> Checked:
         CorpusError: see :class:`pargo_mllm.data.sources.region_file.RegionFile`.
     """
     regions = RegionFile(file)
-    tally = regions.tallies["regions"]
-    found = Checked(len(regions), tally.entries, tally.used, tally.skipped + regions.tallies["pictures"].skipped)
+    pictures_said, regions_said = regions.tallies["pictures"], regions.tallies["regions"]
+    lost_lines: Counter[str] = Counter()
+    lost_regions: Counter[str] = Counter()
+    names: Counter[str] = Counter()
     for line in regions.lines():
-        found.names.update(names[0] for thing in line.things for names in thing.labels)
-        if not pictures.has(line.image):
-            found.skipped[UNKNOWN] += 1
-    return found
+        problem = _problem(line, pictures)
+        if problem is None:
+            names.update(names[0] for thing in line.things for names in thing.labels)
+            continue
+        lost_lines[f"lines {problem}"] += 1
+        lost_regions.update({f"regions {problem}": len(line.things)} if line.things else {})
+    return Checked(_without(pictures_said, lost_lines), _without(regions_said, lost_regions), names)
+
+
+def _problem(line: PictureLine, pictures: Pictures) -> str | None:
+    if not pictures.has(line.image):
+        return UNKNOWN
+    try:
+        upright = pictures.upright(line.image)
+    except (PictureError, CorpusError, OSError):
+        return UNREADABLE
+    return None if same_shape(line.size, upright) else OTHER_SHAPE
+
+
+def _without(tally: Tally, lost: Counter[str]) -> Tally:
+    return Tally(tally.entries, tally.used - lost.total(), skipped=tally.skipped + lost)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pargo_mllm.data.corpus import CorpusError
 from pargo_mllm.data.frames import from_xywh
 from pargo_mllm.data.preparation.fields import line, numbers, text, whole
-from pargo_mllm.data.preparation.patches.told import NO_NUMBERS, Gathered, Told
+from pargo_mllm.data.preparation.patches.told import NO_NUMBERS, Gathered, Told, each_once
 from pargo_mllm.data.sources.json_rows import json_list_of, json_members, json_rows
 from pargo_mllm.data.sources.opening import open_regular
 
 NO_IMAGE = "regions of an image that the file does not list"
 TWICE = "regions of an image of which the file says two things"
+NO_IMAGE_ID = "regions whose image_id is no number"
+NO_OBJECT = "regions that are no object"
 NO_CATEGORY = "regions of a category that has no name"
+TWO_CATEGORIES = "regions of a category of which the file says two things"
+NO_SHAPE = "regions without a box and without a mask"
 NO_SCORE = "detections without a score"
 # digits of the names of COCO's pictures
 _DIGITS = 12
@@ -23,6 +28,8 @@ _DIGITS = 12
 Size = tuple[float, float]
 # what a file lists of an image: its name and its size; None where it says two things
 Images = Mapping[str, tuple[str, Size | None] | None]
+# what categories are called; None where the file says two things
+Categories = Mapping[str, str | None]
 
 
 def instances(file: Path) -> Iterator[Told]:
@@ -31,7 +38,7 @@ def instances(file: Path) -> Iterator[Told]:
     """
     images, categories = images_of(file), categories_of(file)
     for key, rows in Gathered.of(file, json_list_of(file, "annotations"), lambda row: text(row, "image_id")):
-        yield _told(images, key, [_region(row, categories) for row in rows], ())
+        yield _told(images, key, each_once(rows, partial(_region, categories=categories)), ())
 
 
 def results(file: Path, names: Path) -> Iterator[Told]:
@@ -44,16 +51,13 @@ def results(file: Path, names: Path) -> Iterator[Told]:
     categories = categories_of(names)
     images = _images_if_any(names)
     for key, rows in Gathered.of(file, json_rows(file), lambda row: text(row, "image_id")):
-        found = [_scored(row, categories) for row in rows]
-        if not key:
-            yield Told(found, problem=NO_IMAGE)
-            continue
+        found = each_once(rows, partial(_scored, categories=categories))
         stems = (key, key.zfill(_DIGITS))
         yield _told(images, key, found, stems) if images else Told(found, stems=stems)
 
 
-def categories_of(file: Path) -> dict[str, str]:
-    """Names by number. See :func:`results`.
+def categories_of(file: Path) -> dict[str, str | None]:
+    """Names by number, None for a number that has two. See :func:`results`.
 
     Raises:
         CorpusError: if there are none.
@@ -65,10 +69,16 @@ def categories_of(file: Path) -> dict[str, str]:
             rows = (row.value for row in list(json_list_of(file, "categories")))
         except CorpusError:
             rows = ({"id": id, "name": name} for id, name in json_members(file))
-    names = {text(row, "id"): line(row, "name") for row in rows}
-    names = {id: name for id, name in names.items() if id and name}
+    names: dict[str, str | None] = {}
+    count = 0
+    for row in rows:
+        count += 1
+        id, name = text(row, "id"), line(row, "name")
+        if id and name:
+            names[id] = name if names.get(id, name) == name else None
     if not names:
-        raise CorpusError(f"{file} names no category; it must have a list 'categories' of {{id, name}}, or be one.")
+        lacking = f"of {count:,} none has an id and a name" if count else "there is none"
+        raise CorpusError(f"{file} names no category: {lacking}; it must have a list 'categories' of {{id, name}}, or be one.")
     return names
 
 
@@ -103,25 +113,32 @@ def _images_if_any(file: Path) -> dict[str, tuple[str, Size | None] | None]:
 
 def _told(images: Images, key: str, regions: list[dict[str, Any] | str], stems: tuple[str, ...]) -> Told:
     said = images.get(key)
-    if said is None:
+    if said is None or not key:
         return Told(regions, problem=TWICE if key in images else NO_IMAGE)
     return Told(regions, said[0], () if said[0] else stems, said[1])
 
 
-def _region(row: Any, categories: Mapping[str, str]) -> dict[str, Any] | str:
-    name = categories.get(text(row, "category_id"))
+def _region(row: Any, categories: Categories) -> dict[str, Any] | str:
+    if not isinstance(row, dict):
+        return NO_OBJECT
+    if not text(row, "image_id"):
+        return NO_IMAGE_ID
+    category = text(row, "category_id")
+    name = categories.get(category)
     if name is None:
-        return NO_CATEGORY
+        return TWO_CATEGORIES if category in categories else NO_CATEGORY
     said = row.get("segmentation")
     if isinstance(said, dict):
         return {"labels": [name], "mask": said}
     if said:
         return {"labels": [name], "polygons": said}
+    if row.get("bbox") is None:
+        return NO_SHAPE
     box = numbers(row.get("bbox"))
     return {"labels": [name], "box": list(from_xywh(box))} if len(box) == 4 else NO_NUMBERS
 
 
-def _scored(row: Any, categories: Mapping[str, str]) -> dict[str, Any] | str:
+def _scored(row: Any, categories: Categories) -> dict[str, Any] | str:
     found = _region(row, categories)
     if isinstance(found, str):
         return found

@@ -19,7 +19,7 @@ from pargo_mllm.data.corpus import CorpusError
 from pargo_mllm.data.frames import FRAMES
 from pargo_mllm.data.preparation.fields import numbers
 from pargo_mllm.data.preparation.patches.coco import NO_SCORE, first_mark, results
-from pargo_mllm.data.preparation.patches.told import NO_NUMBERS, Told
+from pargo_mllm.data.preparation.patches.told import NO_NUMBERS, Told, each_once
 from pargo_mllm.data.sources.json_rows import json_members
 from pargo_mllm.data.sources.region_lines import NO_LABEL, read_size
 
@@ -52,12 +52,12 @@ def _plain(file: Path) -> Iterator[Told]:
     for image, value in json_members(file):
         told = value.get("detections") if isinstance(value, dict) else None
         if not isinstance(told, list):
-            yield Told([], image, problem=NO_DETECTIONS)
+            yield Told([NO_DETECTIONS], image)
             continue
         said = value.get("size")
         size = None if said is None else read_size(said)
         problem = NO_SIZE if said is not None and size is None else None
-        yield Told([_region(one) for one in told], image, size=size, problem=problem)
+        yield Told(each_once(told, _region), image, size=size, problem=problem)
 
 
 def _region(one: Any) -> dict[str, Any] | str:

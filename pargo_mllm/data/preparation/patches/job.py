@@ -13,12 +13,13 @@ from tqdm.auto import tqdm
 
 from pargo_mllm.data.corpus import CorpusError, counted
 from pargo_mllm.data.frames import convert
-from pargo_mllm.data.pictures import PictureError
+from pargo_mllm.data.pictures import PictureError, turned_size
+from pargo_mllm.data.preparation.fields import numbers
 from pargo_mllm.data.preparation.patches.pictures import SEVERAL, Pictures
 from pargo_mllm.data.preparation.patches.told import Told
 from pargo_mllm.data.sources.json_rows import as_said, as_text
 from pargo_mllm.data.sources.opening import read_whole
-from pargo_mllm.data.sources.region_lines import MAX_NAMES, Thing, clean_name, read_things, write_line
+from pargo_mllm.data.sources.region_lines import MAX_NAMES, Thing, clean_name, read_things, same_shape, write_line
 from pargo_mllm.data.sources.upright import quarter, turned
 from pargo_mllm.files import whole_file
 
@@ -26,12 +27,10 @@ UNKNOWN = "regions of pictures that are not there"
 AMBIGUOUS = "regions of pictures whose name several have"
 AGAIN = "regions of a picture of which was said already"
 UNREADABLE = "regions of pictures that cannot be read"
-OTHER_SHAPE = "regions of pictures that are wider or higher than the file says"
+OTHER_SHAPE = "regions of pictures that have another shape than the file says"
 UNSURE = "detections below --min-score"
 # bytes of a file of synonyms
 _MAX_SYNONYMS = 2**24
-# of width over height, what a rounded size may differ by
-_SAME_SHAPE = 0.02
 
 
 @dataclass
@@ -84,6 +83,10 @@ def label_patches(
     return done
 
 
+class _Members(list):
+    """An object's names and values, those that stand in it twice too."""
+
+
 def read_synonyms(file: Path) -> dict[str, tuple[str, ...]]:
     """Other names, by a name in small letters, of a JSON object ``{"bicycle": ["bike", "cycle"]}``.
 
@@ -91,13 +94,13 @@ def read_synonyms(file: Path) -> dict[str, tuple[str, ...]]:
         CorpusError: if it is none.
     """
     try:
-        told = json.loads(as_text(read_whole(file, _MAX_SYNONYMS)))
+        told = json.loads(as_text(read_whole(file, _MAX_SYNONYMS)), object_pairs_hook=_Members)
     except (OSError, ValueError, RecursionError) as error:
         raise CorpusError(f"{file} cannot be read as JSON: {as_said(error)}") from error
-    if not isinstance(told, dict):
+    if not isinstance(told, _Members):
         raise CorpusError(f'{file} must hold an object of names with lists of others: {{"bicycle": ["bike"]}}.')
     found: dict[str, tuple[str, ...]] = {}
-    for key, values in told.items():
+    for key, values in told:
         names = [clean_name(name) for name in values] if isinstance(values, list) else [None]
         name = clean_name(key)
         if name is None or None in names or len(names) >= MAX_NAMES:
@@ -128,7 +131,7 @@ def _lines(
             seen.add(image)
             upright, turn, problem = _lies(one, pictures, image)
         if problem is not None or image is None or upright is None:
-            done.skipped[problem or UNKNOWN] += len(one.regions)
+            done.skipped.update(region if isinstance(region, str) else problem or UNKNOWN for region in one.regions)
             continue
         size = one.size or upright
         things = _things(one.regions, size, done.skipped, synonyms, min_score, cut)
@@ -147,12 +150,12 @@ def _lies(one: Told, pictures: Pictures, image: str) -> tuple[tuple[float, float
         stored, orientation = pictures.stored(image)
     except (PictureError, CorpusError, OSError):
         return None, None, UNREADABLE
-    upright = (float(stored[1]), float(stored[0])) if orientation >= 5 else (float(stored[0]), float(stored[1]))
+    width, height = turned_size(stored, orientation)
+    upright = (float(width), float(height))
     if one.size is None:
         return upright, None, None
     turn = quarter(one.size, stored, orientation)
-    width, height = (one.size[1], one.size[0]) if turn is not None else one.size
-    if abs(width * upright[1] / (height * upright[0]) - 1) > _SAME_SHAPE:
+    if not same_shape((one.size[1], one.size[0]) if turn is not None else one.size, upright):
         return None, None, OTHER_SHAPE
     return upright, turn, None
 
@@ -180,6 +183,8 @@ def _things(
 
 def _placed(region: dict[str, Any], size: tuple[float, float], cut: bool) -> dict[str, Any]:
     """A region with its box in pixels of ``size``."""
+    if cut and isinstance(region.get("polygons"), list):
+        return {**region, "polygons": [_cut(polygon, size) for polygon in region["polygons"]]}
     box = region.get("box")
     if box is None:
         return region
@@ -189,6 +194,23 @@ def _placed(region: dict[str, Any], size: tuple[float, float], cut: bool) -> dic
         x1, x2 = (min(max(x, 0.0), width) for x in (x1, x2))
         y1, y2 = (min(max(y, 0.0), height) for y in (y1, y2))
     return {**{key: value for key, value in region.items() if key != "frame"}, "box": [x1, y1, x2, y2]}
+
+
+def _cut(polygon: Any, size: tuple[float, float]) -> Any:
+    """What of a polygon lies in the picture, one border after the other; what is no polygon, or lies outside, as it is."""
+    told = numbers(polygon)
+    points = list(zip(told[::2], told[1::2], strict=False))
+    for axis, border, sign in ((0, 0.0, 1), (0, size[0], -1), (1, 0.0, 1), (1, size[1], -1)):
+        kept: list[tuple[float, float]] = []
+        for last, point in zip(points[-1:] + points[:-1], points, strict=True):
+            before, here = sign * (last[axis] - border), sign * (point[axis] - border)
+            if min(before, here) < 0 < max(before, here):
+                share = before / (before - here)
+                kept.append((last[0] + share * (point[0] - last[0]), last[1] + share * (point[1] - last[1])))
+            if here >= 0:
+                kept.append(point)
+        points = kept
+    return [one for point in points for one in point] if len(told) % 2 == 0 and len(points) >= 3 else polygon
 
 
 def _called(region: dict[str, Any], synonyms: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pargo_mllm.data.corpus import CorpusError
 from pargo_mllm.data.open_corpus import is_list
-from pargo_mllm.data.pictures import stored_size
+from pargo_mllm.data.pictures import stored_size, turned_size
 from pargo_mllm.data.preparation.patches.told import Told
 from pargo_mllm.data.scenes.corpus import Scenes
 from pargo_mllm.data.sources.llava import picture_folder
@@ -55,6 +55,14 @@ class Pictures(ABC):
     @abstractmethod
     def stored(self, name: str) -> tuple[tuple[int, int], int]:
         """See :func:`pargo_mllm.data.pictures.stored_size`."""
+
+    def upright(self, name: str) -> tuple[int, int]:
+        """Width and height of a picture as it is loaded.
+
+        Raises:
+            PictureError, CorpusError, OSError: if it cannot be read.
+        """
+        return turned_size(*self.stored(name))
 
     @cached_property
     def _by_last(self) -> dict[str, str]:

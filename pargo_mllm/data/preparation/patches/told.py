@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +16,7 @@ from pargo_mllm.data.sources.json_rows import JsonRow, parse_json
 from pargo_mllm.data.sources.opening import open_regular
 
 NO_NUMBERS = "regions whose box is no four numbers"
+AGAIN = "regions that are listed again"
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Told:
 
     Args:
         regions: each as a line of a region file has it (see :mod:`pargo_mllm.data.sources.region_lines`), perhaps with the
-            ``frame`` of its box; or why it is none.
+            ``frame`` of its box; or why it is none. One of them stands for a picture whose regions are no list.
         image: the picture's name, as it is said; "" where only its number is known.
         stems: what its file's name may be without folder and extension, where ``image`` is not known.
         size: width and height that the numbers refer to; None for the picture's own.
@@ -35,6 +37,22 @@ class Told:
     stems: tuple[str, ...] = ()
     size: tuple[float, float] | None = None
     problem: str | None = None
+
+
+def each_once(rows: Iterable[Any], read: Callable[[Any], dict[str, Any] | str]) -> list[dict[str, Any] | str]:
+    """What rows of one picture say; a row that repeats another in everything is :data:`AGAIN`."""
+    seen = set()
+    found: list[dict[str, Any] | str] = []
+    for row in rows:
+        try:
+            said = json.dumps(row, sort_keys=True)
+        except RecursionError:
+            # nested as deep as can just be read, it is no row
+            found.append(read(row))
+            continue
+        found.append(AGAIN if said in seen and isinstance(row, dict) else read(row))
+        seen.add(said)
+    return found
 
 
 @dataclass

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pargo_mllm.data.frames import from_xywh
 from pargo_mllm.data.preparation.fields import line, numbers, text, whole
-from pargo_mllm.data.preparation.patches.told import NO_NUMBERS, Told
+from pargo_mllm.data.preparation.patches.told import NO_NUMBERS, Told, each_once
 from pargo_mllm.data.sources.json_rows import json_rows
 
 SIZES = "image_data.json"
 NO_REGIONS = "photographs without a list of regions"
+NO_ID = "regions of photographs without an id"
+TWICE = "regions of photographs of which image_data.json says two things"
 NO_WORD = "regions whose phrase has no content word"
 ELSEWHERE = "regions that name another photograph than the one they stand with"
 _BOX = ("x", "y", "width", "height")
@@ -43,20 +46,23 @@ def regions(file: Path) -> Iterator[Told]:
     """What ``region_descriptions.json`` says of each photograph; a label a content word. Sizes are those of ``image_data.json``
     where that lies beside it, else the photograph's own.
     """
-    sizes = {}
+    sizes: dict[str, tuple[float, float] | None] = {}
     beside = file.parent / SIZES
     if beside.exists():
         for row in json_rows(beside):
             width, height = whole(row.value, "width"), whole(row.value, "height")
             if width and height:
-                sizes[_id(row.value)] = (float(width), float(height))
+                key, size = _id(row.value), (float(width), float(height))
+                sizes[key] = size if sizes.get(key, size) == size else None
     for row in json_rows(file):
         told = row.value.get("regions") if isinstance(row.value, dict) else None
         image = _id(row.value)
-        if not image or not isinstance(told, list):
-            yield Told(told if isinstance(told, list) else [], problem=NO_REGIONS)
+        if not isinstance(told, list):
+            yield Told([NO_REGIONS])
             continue
-        yield Told([_region(one, image) for one in told], f"{image}.jpg", size=sizes.get(image))
+        problem = NO_ID if not image else TWICE if sizes.get(image, ()) is None else None
+        found = each_once(told, partial(_region, image=image))
+        yield Told(found, f"{image}.jpg", size=sizes.get(image), problem=problem)
 
 
 def _id(row: Any) -> str:

@@ -108,12 +108,15 @@ def test_things_that_cannot_be_used_are_counted(pictures, patches):
         "regions of pictures that are not there": 2,  # 2, and 9 that has no name
         "regions of pictures whose name several have": 1,
         "regions of pictures that cannot be read": 1,
-        "regions of pictures that are wider or higher than the file says": 1,
+        "regions of pictures that have another shape than the file says": 1,
         "regions of an image of which the file says two things": 1,
         "regions of a picture of which was said already": 2,  # 8 and 10
-        "regions of an image that the file does not list": 5,  # 7, 11, and three that name none
+        "regions of an image that the file does not list": 2,  # 7 and 11
+        "regions that are no object": 2,
+        "regions whose image_id is no number": 1,
         "regions of a category that has no name": 3,
-        "regions whose box is no four numbers": 3,
+        "regions without a box and without a mask": 1,
+        "regions whose box is no four numbers": 2,
         "regions that are reversed or cover nothing of the picture": 1,
         "regions whose box leaves the picture by more than a pixel": 1,
         "regions whose polygons are no lists of x and y of three points or more": 1,
@@ -174,17 +177,19 @@ def test_words_of_visual_genome_are_labels(pictures, patches, tmp_path, sizes):
         {"id": 99, "regions": told[:1]},
         {"id": 12, "regions": told[:1]},
         {"regions": told[:1]},
+        {"id": 14, "regions": 3},
     ]
     (tmp_path / "synonyms.json").write_text(json.dumps({"Bicycle": ["bike", "cycle"]}))
     about, file = patches(pictures, "regions", rows, "--synonyms", tmp_path / "synonyms.json")
     assert [region.names for region in file.of("train/12.jpg")] == [("red",), ("bicycle", "bike", "cycle")]
     covered = label_coverage(file.of("train/12.jpg"), (6, 8))
     assert covered["bicycle"].sum() == covered["red"].sum() == 2 * 4
-    assert (about["entries"], about["used"]) == (8, 1)
+    assert (about["entries"], about["used"]) == (9, 1)
     assert about["skipped"] == {
         "regions of pictures that are not there": 1,
         "regions of a picture of which was said already": 1,
         "photographs without a list of regions": 1,
+        "regions of photographs without an id": 1,
         "regions whose phrase has no content word": 2,
         "regions whose box is no four numbers": 1,
         "regions that name another photograph than the one they stand with": 1,
@@ -212,8 +217,66 @@ def test_results_in_cocos_form_are_read(pictures, patches, tmp_path, names):
         "detections below --min-score": 1,
         "detections without a score": 1,
         "regions whose score is no number from 0 to 1": 1,
-        "regions of an image that the file does not list": 1,
+        "regions whose image_id is no number": 1,
     }
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        coco([], categories=[{"id": 1, "name": "dog"}, {"id": 1, "name": "horse"}, {"id": 2, "name": "cat"}]),
+        [{"id": 1, "name": "dog"}, {"id": 2, "name": "cat"}, {"id": 1, "name": "horse"}, {"id": 2, "name": "cat"}],
+        '{"1": "dog", "2": "cat", "1": "horse"}',
+    ],
+    ids=["instances", "list", "object"],
+)
+def test_a_category_that_has_two_names_has_none(pictures, patches, tmp_path, names):
+    (tmp_path / "categories.json").write_text(names if isinstance(names, str) else json.dumps(names))
+    rows = [{"image_id": 7, "category_id": id, "bbox": [16, 8, 32, 16], "score": 1} for id in (1, 2)]
+    if isinstance(names, dict):
+        names["images"] = [{"id": 7, "file_name": "000000000007.jpg", "width": WIDTH, "height": HEIGHT}]
+        (tmp_path / "categories.json").write_text(json.dumps(names))
+    about, _ = patches(pictures, "detections", rows, "--categories", tmp_path / "categories.json")
+    assert (about["names"], about["skipped"]) == (
+        {"cat": 1},
+        {"regions of a category of which the file says two things": 1},
+    )
+
+
+def test_masks_and_polygons_that_do_not_fit_their_picture_are_counted(pictures, patches):
+    """A mask of half the size fills the picture; one of another shape is of another picture. What a detector draws over the
+    border is cut there, what an annotator does is no mistake by a pixel. A row that is there twice counts once.
+    """
+    half = np.zeros((HEIGHT // 2, WIDTH // 2), bool)
+    half[4:12, 8:24] = True
+    row = {"id": 1, "image_id": 1, "category_id": 1}
+    wedge = [-32, 0, 32, 0, 32, 32]
+    rows = [
+        {**row, "segmentation": {"size": list(half.shape), "counts": counts_of(half).tolist()}},
+        {**row, "segmentation": {"size": [HEIGHT, HEIGHT], "counts": [0, HEIGHT * HEIGHT]}},
+        {**row, "segmentation": [wedge], "score": 1},
+        *[{**row, "bbox": [0, 0, 8, 8], "score": 1}] * 2,
+    ]
+    about, file = patches(pictures, "instances", coco(rows))
+    assert about["used"] == 2
+    assert about["skipped"] == {
+        "regions whose mask has another shape than the picture": 1,
+        "regions whose polygons leave the picture by more than a pixel": 1,
+        "regions that are listed again": 1,
+    }
+    seen = np.kron(half, np.ones((2, 2), bool))
+    assert np.allclose(file.of("a.jpg")[0].coverage((HEIGHT, WIDTH)), seen, atol=1e-9)
+
+
+def test_polygons_of_a_detector_are_cut_at_the_border(pictures, patches, tmp_path):
+    (tmp_path / "categories.json").write_text(json.dumps(coco([])))
+    wedge = {"image_id": 1, "category_id": 1, "segmentation": [[-32, 0, 32, 0, 32, 32]], "score": 1}
+    about, file = patches(pictures, "detections", [wedge], "--categories", tmp_path / "categories.json")
+    assert about["used"] == 1
+    (region,) = file.of("a.jpg")
+    # of a triangle of 64 x 32, a quarter lies in front of the picture
+    assert region.coverage((1, 1))[0, 0] * WIDTH * HEIGHT == pytest.approx(32 * 32 * 3 / 4, rel=1e-3)
+    assert min(min(point) for polygon in region.shape.polygons for point in polygon) == 0
 
 
 def test_plain_detections_are_read_in_every_frame(pictures, patches):
@@ -237,8 +300,10 @@ def test_plain_detections_are_read_in_every_frame(pictures, patches):
         for region in file.of(name):
             assert region.shape == pytest.approx((0.25, 1 / 6, 0.75, 0.5), abs=1e-4)
             assert region.score == 0.75
-    assert (about["entries"], about["used"], about["pictures"]) == (15, 5, 2)
-    assert sum(about["skipped"].values()) == 10
+    # a picture without a list is an entry of its own
+    assert (about["entries"], about["used"], about["pictures"]) == (16, 5, 2)
+    assert sum(about["skipped"].values()) == 11
+    assert about["skipped"]["pictures without a list of detections"] == 1
 
 
 def test_pictures_of_lists_folders_and_shards_are_found(pictures, patches, tmp_path):
@@ -262,7 +327,7 @@ def test_pictures_of_lists_folders_and_shards_are_found(pictures, patches, tmp_p
     [
         *(("", "cannot be read as a JSON"), ("{", "cannot be read as a JSON"), ("[]", "cannot be read as a JSON object")),
         *(('{"images": 3, "categories": [], "annotations": []}', "has no list 'images'"), (coco([]), "of 0 regions none")),
-        (coco([], categories=[{"id": 1}]), "names no category"),
+        (coco([], categories=[{"id": 1}, {"id": 2, "name": " "}]), "names no category: of 2 none has an id and a name"),
         (coco([{"image_id": 1}]), "of 1 regions none can be used; 1 skipped: regions of a category that has no name"),
         ("[" * 100_000, "cannot be read as a JSON object"),
     ],
@@ -277,6 +342,7 @@ def test_files_that_are_none_are_refused_and_leave_nothing(pictures, patches, tm
     ("options", "said"),
     [
         (["--instances", "x"], "--out FILE.jsonl"),
+        (["--instances", "x", "--out", "-"], "--out - is not standard output"),
         (["--instances", "x", "--out", "o", "--min-score", "0.5"], "--min-score is for --detections"),
         (["--regions", "x", "--out", "o", "--categories", "c"], "--categories is for --detections"),
         (["--check", "x", "--out", "o"], "--check does not"),
@@ -295,7 +361,17 @@ def test_options_that_do_not_go_together_are_refused(pictures, capsys, options, 
 
 
 @pytest.mark.parametrize(
-    "content", ["[]", '{"cat": "x"}', '{"cat": [3]}', '{" ": []}', '{"cat": [], "CAT ": []}', "{", '{"a": ["\\ud800"]}']
+    "content",
+    [
+        "[]",
+        '{"cat": "x"}',
+        '{"cat": [3]}',
+        '{" ": []}',
+        '{"cat": [], "CAT ": []}',
+        '{"cat": [], "cat": []}',
+        "{",
+        '{"a": ["\\ud800"]}',
+    ],
 )
 def test_synonyms_that_are_none_are_refused(pictures, patches, tmp_path, content):
     (tmp_path / "s.json").write_text(content)
@@ -322,14 +398,28 @@ def test_a_file_is_checked_against_its_pictures(pictures, tmp_path, capsys):
     told = check(
         good,
         {**good, "image": "b.jpg"},
+        {**good, "image": "train/b.jpg", "size": [HEIGHT, HEIGHT]},
+        {**good, "image": "damaged.jpg"},
         {**good, "image": "000000000007.jpg", "regions": [{**cat, "box": [0, 0, 99, 9]}]},
         3,
         status=1,
     )
+    assert (told["entries"], told["used"]) == (5, 1)
     assert told["skipped"] == {
-        "lines of pictures that are not there": 1,
-        "lines that are no picture with its regions": 1,
+        "regions of pictures that are not there": 1,
+        "regions of pictures that have another shape than the file says": 1,
+        "regions of pictures that cannot be read": 1,
         "regions whose box leaves the picture by more than a pixel": 1,
+    }
+    assert told["lines"] == {
+        "entries": 6,
+        "used": 2,
+        "skipped": {
+            "lines of pictures that are not there": 1,
+            "lines of pictures that have another shape than the file says": 1,
+            "lines of pictures that cannot be read": 1,
+            "lines that are no picture with its regions": 1,
+        },
     }
 
 

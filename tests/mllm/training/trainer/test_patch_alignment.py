@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tqdm.auto import tqdm
 
 from pargo_mllm import ParGoProcessor
 from pargo_mllm.alignment.loss import CONTRASTIVE, COSINE
@@ -11,6 +12,7 @@ from pargo_mllm.alignment.patch_labels import PatchLabeller
 from pargo_mllm.alignment.vocabulary import embedding_mean
 from pargo_mllm.data.feeding.collation import RowCollator
 from pargo_mllm.data.feeding.encoding import ExampleEncoder
+from pargo_mllm.data.regions import Region
 from pargo_mllm.training.stages import stage1
 from pargo_mllm.training.trainer.patch_alignment import PatchAlignment
 from pargo_mllm.training.trainer.settings import StageSettings
@@ -113,6 +115,26 @@ def test_it_is_the_loss_by_hand_however_a_step_is_divided(kind, make_model, proc
     for end in ends[1:]:
         for name, tensor in end.items():
             torch.testing.assert_close(tensor, ends[0][name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_a_step_without_labels_has_no_patch_loss_and_words_without_tokens_are_named_in_one_line(
+    make_model, processor, tmp_path, monkeypatch
+):
+    """0 would read as a perfect one."""
+    said = []
+    monkeypatch.setattr(tqdm, "write", said.append)
+    model = make_model()
+    label = PatchLabeller(processor, model.config)
+    unheard = tuple(Region((f"zebra {number}",), (0.0, 0.0, 1.0, 1.0)) for number in range(7))
+    examples = [replace(labelled_examples()[0], regions=(lambda: unheard,))]
+    items = encoded(processor, label, examples) * STEP.batch_size
+    log, _ = trained(model, processor, items, tmp_path, label)
+    assert "patch_loss" not in log[0]
+    assert log[0]["loss"] == log[0]["caption_loss"] > 0
+    told = [line for line in said if "zebra" in line]
+    assert told == [
+        "7 no labels of patches, for the tokenizer has no tokens for them: zebra 0, zebra 1, zebra 2, zebra 3, zebra 4, …"
+    ]
 
 
 def label_by_attention(kind):
