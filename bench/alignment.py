@@ -44,6 +44,8 @@ from pargo_mllm.loading import open_model
 
 ROOT = Path(__file__).resolve().parent.parent
 LINE = "{:>8} {:>7} {:>5} {:>10} {:>13} {:>13} {:>15} {:>9} {:>9}"
+# whose tokens have a part of the picture of their own, by which they are judged
+LOCAL = ("linear", "mlp", "pargo", "c_abstractor", "d_abstractor")
 FIGURES = ("caption_loss", "alignment", "accuracy", "class_mean")
 
 
@@ -53,7 +55,7 @@ def main() -> int:
     parser.add_argument("--model", type=Path, metavar="DIR", help="where all runs start (default: the miniature of the recipe)")
     parser.add_argument("--data", default="scenes", metavar="PATH", help="whose held-out part is judged (default: scenes)")
     parser.add_argument("--pictures", type=int, default=200, metavar="N", help="held-out ones that are judged")
-    parser.add_argument("--projectors", nargs="+", default=["linear", "pargo"], metavar="TYPE")
+    parser.add_argument("--projectors", nargs="+", default=["linear", "pargo"], choices=LOCAL, metavar="TYPE")
     parser.add_argument("--weights", nargs="+", type=float, default=[0.0, 1.0], metavar="X", help="of the patch loss")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N")
     parser.add_argument("--steps", type=int, default=300, metavar="N", help="of stage 1")

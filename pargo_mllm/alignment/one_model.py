@@ -31,6 +31,8 @@ from pargo_mllm.reports.statistics import Estimate
 
 PARTS = ("entropy", "alignment", "segmentation", "words", "attribution")
 NEEDS_REGIONS = ("alignment", "segmentation")
+# of pictures that are looked at closely alone
+CLOSELY = ("words", "attribution")
 # what there is to see of a picture that is looked at closely
 _CLOSE = frozenset({"segmentation", "words", "attribution"})
 
@@ -298,7 +300,8 @@ def _totals(scoring: WordScoring) -> tuple[int, float, float]:
         scores = scoring.scores()
     except AlignmentError:
         return 0, 0.0, 0.0
-    return scores.tokens, scores.alignment * scores.tokens, scores.accuracy * scores.tokens
+    # a count: rounding would make a tie of two pictures a rise or a fall
+    return scores.tokens, scores.alignment * scores.tokens, round(scores.accuracy * scores.tokens)
 
 
 def _scores_told(scores: WordScores) -> dict[str, Any]:

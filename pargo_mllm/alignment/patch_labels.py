@@ -94,12 +94,13 @@ class PatchLabeller:
     def _labels(self, seen, words: dict[str, tuple[int, ...]], misfits: tuple[str, ...]) -> PatchLabels:
         # labels of one spelling are one label
         spellings = list(dict.fromkeys(word for word in words.values() if word))
+        places = {word: place for place, word in enumerate(spellings)}
         coverages, weights = [], []
         for (names, coverage), tiles in seen:
             own = torch.zeros(len(spellings), coverage.shape[1])
             for name, covered in zip(names, coverage, strict=True):
                 if words[name]:
-                    place = spellings.index(words[name])
+                    place = places[words[name]]
                     own[place] = torch.maximum(own[place], covered)
             # [images, labels, n_v]
             images = own[None] if self._together else own.unflatten(1, (tiles, -1)).transpose(0, 1)

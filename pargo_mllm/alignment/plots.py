@@ -41,7 +41,7 @@ def draw(outcome: Outcome, folder: Path) -> dict[str, Path]:
 def _drawn(outcome: Outcome, folder: Path) -> dict[str, Path]:
     drawn: dict[str, Path] = {}
     models = outcome.told["models"]
-    if any(model["by_picture"] for model in models):
+    if _figures(models):
         drawn["figures of the models, means over pictures with their standard errors"] = draw_figures(
             models, folder / "figures.png"
         )
@@ -61,9 +61,14 @@ def _drawn(outcome: Outcome, folder: Path) -> dict[str, Path]:
     return drawn
 
 
+def _figures(models: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Those that have a value of any picture."""
+    return [figure for figure in FIGURES if any(spread(model["by_picture"].get(figure, ()))["pictures"] for model in models)]
+
+
 def draw_figures(models: Sequence[Mapping[str, Any]], file: Path) -> Path:
     """Bars of every figure that has a value a picture, one panel a figure, one bar a model."""
-    shown = [figure for figure in FIGURES if any(spread(model["by_picture"].get(figure, ()))["pictures"] for model in models)]
+    shown = _figures(models)
     rows = -(-len(shown) // 2)
     bar = 0.3 + 0.32 * len(models)
     figure = new_figure(11, 0.5 + rows * (bar + 0.75))

@@ -62,7 +62,7 @@ def matching_pursuit(
     """Say each token by ``num_words`` words.
 
     Of words that fit equally well, up to nine digits, the first row is taken, so that neither the order of a sum nor ``chunk``
-    decides. Beside the table about 300 MB are needed, whatever the numbers of tokens and words.
+    decides. The vocabulary is looked at in pieces: beside the table half a gigabyte is needed.
 
     Args:
         tokens: ``[T, C]`` of any floating dtype; moved to the vocabulary's device, the answer back to theirs.
@@ -96,8 +96,8 @@ def matching_pursuit(
         raise ValueError(f"token_mean {list(token_mean.shape)} must be one of all tokens, [{table.shape[1]}].")
     search = WordSearch(vocabulary, centred, chunk)
     mean = search.mean if token_mean is None else token_mean.to(table.device).double() / vocabulary.scale
-    steps = 1 + num_words * orthogonal
-    size = max(1, min(_TOKENS, _BATCH // (table.shape[1] * steps)))
+    kept = table.shape[1] + (table.shape[1] + num_words) * num_words * orthogonal
+    size = max(1, min(_TOKENS, _BATCH // kept))
     parts = []
     for batch in tokens.split(size):
         values = batch.to(table.device).double() / vocabulary.scale - mean
@@ -125,7 +125,8 @@ def _pursue(
     left = lengths.clone()
     # of orthogonal pursuit: an orthonormal basis of the words so far, and the words in it
     basis = values.new_zeros(count, num_words if orthogonal else 0, values.shape[1])
-    in_basis = values.new_zeros(count, num_words, num_words) + torch.eye(num_words, dtype=torch.float64, device=device)
+    in_basis = values.new_zeros(count, *(2 * [num_words if orthogonal else 0]))
+    in_basis.diagonal(dim1=1, dim2=2).fill_(1)
     along = values.new_zeros(count, num_words)
     for step in range(num_words):
         goes_on = ((left > SAID * lengths) & (lengths > 0)).nonzero()[:, 0]

@@ -15,8 +15,9 @@ from pargo_mllm.alignment.closely import Close
 from pargo_mllm.alignment.comparing import compared
 from pargo_mllm.alignment.errors import AlignmentError
 from pargo_mllm.alignment.looking import Pictures, Source, draw_pictures
-from pargo_mllm.alignment.one_model import NEEDS_REGIONS, PARTS, Asked, look_at
+from pargo_mllm.alignment.one_model import CLOSELY, NEEDS_REGIONS, PARTS, Asked, look_at
 from pargo_mllm.alignment.words import spelled
+from pargo_mllm.data.corpus import shown
 from pargo_mllm.loading import check_model_folder, open_config, open_model, open_processor
 
 
@@ -57,6 +58,11 @@ def align(settings: Settings) -> Outcome:
         UserError: for models or data that cannot be used, and for a part that was asked for by name and cannot be done.
     """
     names = _names(settings.models)
+    closely = [part for part in settings.parts or () if part in CLOSELY]
+    if closely and not settings.asked.close:
+        raise AlignmentError(
+            f"--only {closely[0]} looks at pictures closely, and --close is 0: give how many, or leave it out."
+        )
     for folder in settings.models:
         check_model_folder(folder)
     processors = [open_processor(folder, open_config(folder)) for folder in settings.models]
@@ -73,6 +79,9 @@ def align(settings: Settings) -> Outcome:
         parts = [part for part in settings.parts or PARTS if part not in left_out]
         ids = {word: spelling.ids[word] for word in words}
         found, close[name] = look_at(model, processor, pictures, ids, parts, settings.asked, name)
+        for part in settings.parts or ():
+            if part in found["left_out"]:
+                raise AlignmentError(f"--only {part}: {shown(name)}: {found['left_out'][part]}")
         told.append({"name": name, "folder": str(folder), **found, "left_out": {**left_out, **found["left_out"]}})
         del model, processor
         gc.collect()

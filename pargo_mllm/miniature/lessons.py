@@ -107,7 +107,9 @@ class SceneLessons:
 
     def settings(self) -> dict[str, Any]:
         """See :class:`Lessons`."""
-        return {"lessons": "scenes", "text": self.text, **asdict(self.scenes)}
+        # of boxes nothing is taught: what was trained before there were any is taken from its cache
+        told = {name: value for name, value in asdict(self.scenes).items() if name != "boxes"}
+        return {"lessons": "scenes", "text": self.text, **told}
 
     def _lesson(self, index: int) -> TextLesson:
         scene = scene_layout("text", self.scenes.seed, index)

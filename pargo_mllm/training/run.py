@@ -174,6 +174,8 @@ def _train(
         f"{settings.steps:,} steps of {settings.batch_size} examples of {len(data):,}, about {tokens:,.0f} tokens a step "
         "(padding left out)"
     )
+    # pictures are large, and training is long
+    del items
     folder = work / MODEL
     checkpoints = work / "checkpoints"
     stage = Stage(inputs.train, inputs.collate, settings, checkpoints, "training", position, inputs.held_out, patches)

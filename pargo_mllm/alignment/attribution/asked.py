@@ -116,7 +116,8 @@ def answered(
     """
     logits = answer_logits(model, embeddings, answer, mask)
     wanted = answer.to(logits.device).expand(len(logits), -1)
-    log_probability = logits.log_softmax(dim=-1).gather(-1, wanted[..., None])[..., 0].sum(dim=-1)
+    # no second copy of rows x answer x vocabulary
+    log_probability = (logits.gather(-1, wanted[..., None])[..., 0] - logits.logsumexp(dim=-1)).sum(dim=-1)
     # it stands for a picture that is given, and nothing that is said
     logits[..., model.config.image_token_id] = float("-inf")
     return log_probability, (logits.argmax(dim=-1) == wanted).all(dim=-1)

@@ -53,7 +53,9 @@ NO_MASK = "regions whose mask is no size with runs that fill it"
 OTHER_MASK = "regions whose mask has another shape than the picture"
 NO_AREA = "regions that are reversed or cover nothing of the picture"
 NO_SCORE = "regions whose score is no number from 0 to 1"
-TOO_MANY = f"regions of a picture behind its first {MAX_REGIONS:,}, {MAX_POINTS:,} points of polygons or {MAX_MASKS:,} of masks"
+TOO_MANY = (
+    f"regions of a picture behind its first {MAX_REGIONS:,} labels, {MAX_POINTS:,} points of polygons or {MAX_MASKS:,} of masks"
+)
 
 
 class UnusableRegion(ValueError):
@@ -103,7 +105,7 @@ def read_line(value: Any) -> PictureLine:
 def read_size(told: Any) -> tuple[float, float] | None:
     """Width and height, or None."""
     numbers = _numbers(told, 2)
-    return (numbers[0], numbers[1]) if numbers and all(0 < number <= MAX_SIDE for number in numbers) else None
+    return (numbers[0], numbers[1]) if numbers and all(1 <= number <= MAX_SIDE for number in numbers) else None
 
 
 def same_shape(one: tuple[float, float], other: tuple[float, float]) -> bool:
@@ -122,7 +124,7 @@ def read_things(told: list[Any], size: tuple[float, float]) -> tuple[tuple[Thing
     """The regions of a picture of ``size``, and those that cannot be used, by reason."""
     things: list[Thing] = []
     skipped: Counter[str] = Counter()
-    points = pixels = 0
+    labels = points = pixels = 0
     for one in told:
         try:
             thing = read_thing(one, size)
@@ -133,7 +135,8 @@ def read_things(told: list[Any], size: tuple[float, float]) -> tuple[tuple[Thing
             points += sum(map(len, thing.shape.polygons))
         elif isinstance(thing.shape, Runs):
             pixels += thing.shape.size[0] * thing.shape.size[1]
-        if len(things) >= MAX_REGIONS or points > MAX_POINTS or pixels > MAX_MASKS:
+        labels += len(thing.labels)
+        if labels > MAX_REGIONS or points > MAX_POINTS or pixels > MAX_MASKS:
             skipped[TOO_MANY] += 1
         else:
             things.append(thing)

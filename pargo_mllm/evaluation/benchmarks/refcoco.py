@@ -36,7 +36,8 @@ def read(name: str, data: Path) -> list[Item]:
     folder = data / name if (data / name).is_dir() else data
     splits = mdetr_files(folder, name)
     if splits and not any((folder / pickle).is_file() for pickle in PICKLES):
-        return mdetr(splits, data)
+        # each split may count anew
+        return numbered(mdetr(splits, data))
     file = found(folder, *PICKLES, "*.tsv", "*.parquet", "*.jsonl", "*.json")
     if file.suffix == ".p":
         return official(file, data)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pargo_mllm.alignment.plots import _Sheet
+from pargo_mllm.alignment.plots import _Sheet, draw
+from pargo_mllm.alignment.run import Outcome
 from pargo_mllm.alignment.words import word_ids
 from pargo_mllm.data.open_corpus import open_corpus
 from pargo_mllm.loading import open_model, save_model
@@ -185,6 +186,19 @@ def test_what_a_file_of_labels_does_not_say_is_not_known(models, tmp_path, capsy
     refused = look(lines[1:])
     assert refused.status == 2
     assert f"says nothing of these {told['data']['pictures']} pictures, but for 1 that have another shape" in refused.said
+    # things too small for any token
+    lines[0]["regions"] = [{**cat, "box": [0, 0, 2, 2]}, {**dog, "box": [4, 4, 6, 6]}]
+    refused = look(lines, "--out", tmp_path / "out")
+    assert (refused.status, "--only alignment" in refused.said) == (2, True)
+    words = ("align", models[0], "--data", data, "--patch-labels", tmp_path / "regions.jsonl", "--close", 0)
+    done = ended(capsys, *words, "--out", tmp_path / "out", "--json")
+    assert done.status == 0, done.said
+    assert json.loads((tmp_path / "out" / "align.json").read_text())["models"][0]["by_picture"]["accuracy"] == 4 * [None]
+
+
+def test_nothing_is_drawn_of_figures_that_no_picture_has(tmp_path):
+    told = {"models": [{"name": "one", "by_picture": {"accuracy": [None, None]}}]}
+    assert draw(Outcome(told), tmp_path) == {}
 
 
 def test_what_is_somebodys_stays(models, photographs, tmp_path, capsys):
@@ -203,6 +217,7 @@ def test_what_is_somebodys_stays(models, photographs, tmp_path, capsys):
         ((*begins, "--patch-labels", tmp_path / "nowhere"), "nowhere"),
         ((*begins, "--html", tmp_path / "nowhere" / "x.html"), "nowhere is no folder"),
         ((*begins, "--only", "entropy", "--num-words", 5), "--num-words is of the part words"),
+        ((*begins, "--only", "words", "--close", 0), "--close is 0"),
         ((*begins, "--held-out", "0.5"), "--held-out 0.5 is of a LLaVA list or shards"),
         (("align", models[0], "--data", "scenes", "--held-out", "0.5"), "--held-out 0.5 is of a LLaVA list or shards"),
         (("align", models[0], "--data", tmp_path / "list.json"), "--held-out"),

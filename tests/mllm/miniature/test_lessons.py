@@ -13,6 +13,11 @@ SMALL = Scenes(train=COUNT, held_out=COUNT)
 LESSONS = SceneLessons(SMALL, text=8)
 
 
+def test_what_was_trained_before_scenes_had_boxes_is_taken_from_its_cache():
+    numbers = {"seed": 0, "train": COUNT, "held_out": COUNT, "questions_per_kind": 4}
+    assert LESSONS.settings() == {"lessons": "scenes", "text": 8, **numbers}
+
+
 def test_the_detailed_caption_and_the_patch_labels_name_everything():
     pictures, labels, counts = LESSONS.patch_lessons(CELLS)
     assert counts == [len(PATCH_CLASSES), len(PATCH_COLOURS)]

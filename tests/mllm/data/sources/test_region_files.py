@@ -140,7 +140,7 @@ BAD_LINES = {
     "lines whose size is no width and height": [
         *(
             {**LINE, "image": "b.jpg", "size": size}
-            for size in (None, [16], [0, 8], [-1, 8], ["16", 8], [True, 8], [1e300, 8], 16)
+            for size in (None, [16], [0, 8], [-1, 8], ["16", 8], [True, 8], [1e300, 8], 16, [2e-7, 1e-7], [1e-320, 10**6])
         )
     ],
     "lines of a picture that an earlier line names": [LINE, {**LINE, "image": "./a.jpg", "regions": many(3)}],
@@ -200,6 +200,14 @@ def test_bombs_take_megabytes(write):
     assert (len(seas), len(kites)) == (128, 4096)
     assert file.tallies["regions"].skipped.total() == 4360 - 128 - 4096
     assert peak < 2**26
+
+
+def test_labels_of_a_picture_are_bounded(write):
+    """Each is a map of its own for training: a small file could ask for gigabytes of them."""
+    many_named = [{**CAT, "labels": [f"{number}-{one}" for one in range(100)]} for number in range(60)]
+    file = RegionFile(write({**LINE, "regions": many_named}))
+    assert sum(len(region.names) for region in file.of("a.jpg")) == 4000
+    assert file.tallies["regions"].skipped.total() == 20
 
 
 def test_photographs_take_what_a_file_says_in_place_of_their_boxes(tmp_path):
