@@ -219,8 +219,8 @@ def test_mixtures_take_scenes_too(data, stages, tmp_path, capsys):
     assert train(*run) == 0
     assert train(*[word.replace("train: 9", "train: 8") if isinstance(word, str) else word for word in run]) == 2
     said = capsys.readouterr().err
-    assert "was trained with content=" in said
-    assert "'train': 9" in said
+    assert "was trained with data=" in said
+    assert "scenes:seed=4,train=9" in said
 
 
 STAGE1 = ["mini-stage1", "--data", "{data}", "--model", "{stage1}", "--output", "{out}"]
