@@ -11,6 +11,7 @@ import pytest
 from pargo_cli.main import main
 from pargo_mllm.filtering import scoring
 from tests.mllm.made.command_line import ended
+from tests.mllm.made.forked import own_bars
 from tests.mllm.made.photographs import noise_picture
 from tests.mllm.made.similarity_models import of_kind
 from tests.mllm.made.similarity_pairs import write_list
@@ -44,6 +45,7 @@ def test_killed_three_times_it_is_what_it_would_have_been(words, tmp_path, monke
     for least in (2, 5, 9):
         child = os.fork()
         if child == 0:
+            own_bars()
             quiet = os.open(os.devnull, os.O_WRONLY)
             os.dup2(quiet, 1)
             os.dup2(quiet, 2)

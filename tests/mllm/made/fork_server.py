@@ -16,6 +16,7 @@ import torch
 
 from pargo_mllm.cli import main
 from pargo_mllm.miniature.cache import settings_key
+from tests.mllm.made.forked import own_bars
 
 
 @dataclass
@@ -85,6 +86,7 @@ def serve():
             continue
         pid = os.fork()
         if pid == 0:
+            own_bars()
             log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             nothing = os.open(os.devnull, os.O_RDONLY)
             for there, here in ((nothing, 0), (log, 1), (log, 2)):

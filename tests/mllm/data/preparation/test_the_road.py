@@ -28,6 +28,7 @@ from pargo_mllm.data.preparation.run import Form, prepare
 from pargo_mllm.data.preparation.sets import find
 from pargo_mllm.errors import UserError
 from pargo_mllm.jobs import engine_of
+from tests.mllm.made.forked import own_bars
 from tests.mllm.made.official import write
 from tests.mllm.made.official.serving import ASKED, anywhere, served
 from tests.mllm.made.photographs import noise_picture
@@ -56,6 +57,7 @@ def in_a_fork(work):
     """Exit status of ``work`` in a process of its own; negative for a signal."""
     child = os.fork()
     if not child:
+        own_bars()
         status = 1
         try:
             with open(os.devnull, "w") as sys.stderr:
