@@ -7,7 +7,7 @@ import re
 
 from pargo_cli.data_sets import DATA_SETS
 from pargo_cli.engine_options import add_engine_options
-from pargo_cli.values import at_least_zero, no_empty, path, positive
+from pargo_cli.values import at_least_zero, no_empty, path, positive, up_to_one
 
 
 def add_parser(commands) -> None:
@@ -147,7 +147,7 @@ def _patches(actions) -> None:
         help="what COCO's results call their categories: an instances.json, [{id, name}] or {id: name}",
     )
     patches.add_argument(
-        "--min-score", type=_share, metavar="S", help="leave out detections that are less sure, 0 to 1 (default: 0)"
+        "--min-score", type=up_to_one, metavar="S", help="leave out detections that are less sure, 0 to 1 (default: 0)"
     )
     patches.add_argument(
         "--synonyms", type=path, metavar="FILE", help='other names of things, as JSON: {"bicycle": ["bike", "cycle"]}'
@@ -184,16 +184,6 @@ def _card(actions) -> None:
     card.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     add_engine_options(card)
     card.set_defaults(module="pargo_mllm.commands.data.card")
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} must be a number from 0 to 1")
-    return value
 
 
 def _language(text: str) -> str:

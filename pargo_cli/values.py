@@ -50,10 +50,7 @@ def above_zero(text: str) -> float:
     Raises:
         argparse.ArgumentTypeError: for anything else.
     """
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
+    value = _number(text)
     if not 0 < value < 1e9:
         raise argparse.ArgumentTypeError(f"{text} must be a number above 0")
     return value
@@ -65,13 +62,30 @@ def share(text: str) -> float:
     Raises:
         argparse.ArgumentTypeError: for anything else.
     """
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
+    value = _number(text)
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"{text} must be a share from 0 to less than 1")
     return value
+
+
+def up_to_one(text: str) -> float:
+    """A number from 0 to 1.
+
+    Raises:
+        argparse.ArgumentTypeError: for anything else.
+    """
+    value = _number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} must be a number from 0 to 1")
+    return value
+
+
+def _number(text: str) -> float:
+    """NaN, which lies in no range, for what is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
 
 
 def _whole(text: str, least: int) -> int:

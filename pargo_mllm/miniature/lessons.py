@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -107,9 +107,7 @@ class SceneLessons:
 
     def settings(self) -> dict[str, Any]:
         """See :class:`Lessons`."""
-        # of boxes nothing is taught: what was trained before there were any is taken from its cache
-        told = {name: value for name, value in asdict(self.scenes).items() if name != "boxes"}
-        return {"lessons": "scenes", "text": self.text, **told}
+        return {"lessons": "scenes", "text": self.text, **self.scenes.without_boxes()}
 
     def _lesson(self, index: int) -> TextLesson:
         scene = scene_layout("text", self.scenes.seed, index)

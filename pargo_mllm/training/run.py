@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from transformers.utils import is_flash_attn_2_available
 from pargo_mllm.configuration import ParGoConfig, expand_attention
 from pargo_mllm.data.corpus import Corpus, shown
 from pargo_mllm.data.open_corpus import is_list
-from pargo_mllm.files import MANIFEST, default_cache, sync, what_is_wrong, write_manifest, write_whole
+from pargo_mllm.files import default_cache
 from pargo_mllm.language.lora import LoraSettings, describe_adapted
 from pargo_mllm.language.rows import what_rows_mix_up
 from pargo_mllm.model_files import told
@@ -31,6 +30,7 @@ from pargo_mllm.training.memory import MemoryEstimate, estimate_memory, meta_mod
 from pargo_mllm.training.needs import check_lengths, check_projector_options, memory_problem, workers_problem
 from pargo_mllm.training.patch_words import check_regions, labels_found, patch_words
 from pargo_mllm.training.recipes import Recipe, RecipeError
+from pargo_mllm.training.run_folder import MODEL, alone, begin, check_place, check_work, finish, is_finished
 from pargo_mllm.training.stages import prepare, stage1, stage2
 from pargo_mllm.training.start import Start, start_of
 from pargo_mllm.training.trainer.engines import EngineError, check_installed, place
@@ -38,13 +38,10 @@ from pargo_mllm.training.trainer.parts import describe_parts
 from pargo_mllm.training.trainer.processes import Processes, from_all
 from pargo_mllm.training.trainer.settings import StageSettings
 from pargo_mllm.training.trainer.stage_trainer import Stage
-from pargo_mllm.training.trainer.trackers import LOGS, TrackerError, check_tracker
+from pargo_mllm.training.trainer.trackers import TrackerError, check_tracker
 from pargo_mllm.validation.before_training import mixed_frames, told_of
 
-STARTED = "started.json"
-MODEL = "model"
 LOG = "training_log.json"
-LOCK = "lock"
 
 
 def run_recipe(
@@ -81,7 +78,7 @@ def run_recipe(
         if getattr(recipe, name) is None and not dry_run:
             raise RecipeError(f"--{name} is missing.")
     if recipe.output is not None:
-        _check_place(recipe.output)
+        check_place(recipe.output)
     start = start or start_of(recipe, dry_run)
     data = None if recipe.data is None else open_data(recipe)
     if data is not None:
@@ -102,13 +99,13 @@ def run_recipe(
     if data is not None and recipe.output is not None:
         identity = {**recipe.identity(), "content": data.settings()}
         work = recipe.output.with_name(f".{recipe.output.name}.partial")
-        if _is_finished(recipe.output, identity):
+        if is_finished(recipe.output, identity):
             say(f"{recipe.output} is finished already; nothing is trained")
             if processes.is_first and not dry_run:
                 # killed between the finished folder and the end
                 shutil.rmtree(work, ignore_errors=True)
             return
-        _check_work(work, recipe.output, identity)
+        check_work(work, recipe.output, identity)
     if data is not None and recipe.check_data and processes.is_first:
         _say_unreadable(recipe, data, cache or default_cache(), say)
     if dry_run:
@@ -121,32 +118,15 @@ def run_recipe(
         say("accelerate's launcher started one process; to train with several, use torchrun")
     with ExitStack() as held:
         if processes.is_first:
-            held.enter_context(_alone(work))
-            _begin(work, identity, start)
+            held.enter_context(alone(work))
+            begin(work, identity)
+            start.prepare()
         # the others begin when the first one is here
         held.enter_context(processes.joined(device, alone_too=recipe.engine != "ddp"))
         _train(recipe, start, data, settings, work, processes, say, cache or default_cache(), position)
         if processes.is_first:
-            _finish(work, recipe.output, identity)
+            finish(work, recipe.output, identity)
             say(f"finished: {recipe.output} holds model and processor")
-
-
-def _begin(work: Path, identity: dict[str, Any], start: Start) -> None:
-    """What is done once: say whose folder it is, and take away what a killed run wrote behind its checkpoints."""
-    write_whole(work / STARTED, json.dumps(identity))
-    shutil.rmtree(work / MODEL, ignore_errors=True)
-    (work / MODEL).mkdir()
-    start.prepare()
-
-
-def _finish(work: Path, output: Path, identity: dict[str, Any]) -> None:
-    """The folder that was asked for appears complete, in one moment; only then its checkpoints go."""
-    if (work / LOGS).is_dir():
-        shutil.copytree(work / LOGS, work / MODEL / LOGS)
-    write_manifest(work / MODEL, identity)
-    os.rename(work / MODEL, output)
-    sync(output.parent)
-    shutil.rmtree(work)
 
 
 def _train(
@@ -177,8 +157,8 @@ def _train(
     # pictures are large, and training is long
     del items
     folder = work / MODEL
-    checkpoints = work / "checkpoints"
-    stage = Stage(inputs.train, inputs.collate, settings, checkpoints, "training", position, inputs.held_out, patches)
+    more: dict[str, Any] = {"position": position, "held_out": inputs.held_out, "patches": patches}
+    stage = Stage(inputs.train, inputs.collate, settings, work / "checkpoints", **more)
     if recipe.stage == 1:
         log = stage1(model, processor, stage, folder, say)
     else:
@@ -323,83 +303,3 @@ def _planned(recipe: Recipe, config: ParGoConfig):
             return prepare(model, recipe.stage, _lora(recipe))
     except ValueError as error:
         raise RecipeError(f"lora_target_modules: {error}") from error
-
-
-def _check_place(output: Path) -> None:
-    """Refuse what no folder can be renamed to; found now, not when training is over."""
-    try:
-        if output.name in ("", ".."):
-            raise RecipeError(f"--output: {output} has no name of its own; give the folder's, as in {output / 'stage1'}.")
-        for part in (output, *output.parents):
-            if part.is_symlink() and not part.exists():
-                raise RecipeError(f"--output: {part} is a link that leads to nothing; remove it, or choose another folder.")
-        os.lstat(output.with_name(f".{output.name}.partial"))
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError) as error:
-        if isinstance(error, RecipeError):
-            raise
-        raise RecipeError(f"--output: {str(output)!r} cannot be a folder: {error}") from error
-
-
-def _is_finished(output: Path, identity: dict[str, Any]) -> bool:
-    if not output.exists():
-        return False
-    problem = what_is_wrong(output) if output.is_dir() else "it is a file"
-    if problem is not None:
-        raise RecipeError(f"--output: {output} exists and is no finished training ({problem}); choose another folder.")
-    before = json.loads((output / MANIFEST).read_text())["settings"]
-    _same(before, identity, f"--output: {output} was trained")
-    return True
-
-
-def _check_work(work: Path, output: Path, identity: dict[str, Any]) -> None:
-    """What an earlier run of the same recipe left in ``work`` is gone on from; another recipe's is not."""
-    if not os.access(next(parent for parent in output.resolve().parents if parent.exists()), os.W_OK):
-        raise RecipeError(f"--output: {output} cannot be written to; choose another folder.")
-    try:
-        before = json.loads((work / STARTED).read_text())
-    except (OSError, ValueError):
-        # absent, or killed while it was written: nothing was trained yet
-        return
-    _same(before, identity, f"--output: {work} was begun")
-
-
-def _same(before: Any, identity: dict[str, Any], what: str) -> None:
-    known = json.loads(json.dumps(identity))
-    before = before if isinstance(before, dict) else {}
-    # what the data holds comes last: another place of it is said first
-    for key in sorted({*before, *known}, key=lambda key: (key == "content", key)):
-        was, now = before.get(key), known.get(key)
-        if was == now:
-            continue
-        with_what = f"with {key}={was!r}, not {now!r}"
-        if key == "content":
-            changed = "data"
-            if _without_labels(was) == _without_labels(now):
-                changed = f"--patch-labels {known.get('patch_labels')}"
-            with_what = f"with other data: {changed} has changed since"
-        raise RecipeError(f"{what} {with_what}; give the same settings to go on, or choose another --output.")
-
-
-def _without_labels(content: Any) -> list[Any]:
-    """What a run's data was, without the file that says what is where in its pictures."""
-    parts = content if isinstance(content, list) else []
-    return [{name: value for name, value in part.items() if name != "regions"} for part in parts if isinstance(part, dict)]
-
-
-@contextmanager
-def _alone(work: Path) -> Iterator[None]:
-    """One process at a time builds a folder; the lock ends with the process, however that ends."""
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        lock = open(work / LOCK, "w")  # noqa: SIM115 (held until the end)
-    except OSError as error:
-        raise RecipeError(f"--output: {work} cannot be made: {error.strerror}.") from error
-    with lock:
-        try:
-            # this process's alone: what it starts does not hold it any longer
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RecipeError(f"--output: another process is building {work}.") from error
-        yield

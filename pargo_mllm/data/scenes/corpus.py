@@ -87,6 +87,10 @@ class Scenes:
             options[key] = int(value) if len(value) <= _MAX_DIGITS else shown(value)
         return cls.of(options)
 
+    def without_boxes(self) -> dict[str, Any]:
+        """All numbers but whether boxes are asked for, as JSON: what was made of scenes before they had any goes by these."""
+        return {name: value for name, value in asdict(self).items() if name != "boxes"}
+
     def __str__(self) -> str:
         changed = [f"{key}={value}" for key, value in asdict(self).items() if value != getattr(Scenes, key)]
         return f"{NAME}:{','.join(changed)}" if changed else NAME
@@ -141,8 +145,7 @@ class SceneCorpus(QuestionCorpus):
     def settings(self) -> dict[str, Any]:
         """See :class:`pargo_mllm.data.corpus.Corpus`."""
         # "what" says whether boxes are asked for
-        drawn = {name: value for name, value in asdict(self.scenes).items() if name != "boxes"}
-        return {"corpus": NAME, "what": self.what, "split": self.split, **drawn}
+        return {"corpus": NAME, "what": self.what, "split": self.split, **self.scenes.without_boxes()}
 
 
 @lru_cache(KEPT)

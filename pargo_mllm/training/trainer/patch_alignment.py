@@ -11,9 +11,8 @@ import torch
 import torch.distributed as dist
 from tqdm.auto import tqdm
 
-from pargo_mllm.alignment.contrast import contrastive_patch_loss
 from pargo_mllm.alignment.labels import token_labels
-from pargo_mllm.alignment.loss import directions, patch_loss, weight_at
+from pargo_mllm.alignment.loss import contrastive_patch_loss, cosine_patch_loss, directions, weight_at
 from pargo_mllm.alignment.reading import read_shares
 from pargo_mllm.alignment.words import mean_rows
 from pargo_mllm.data.corpus import shown
@@ -79,7 +78,7 @@ class PatchAlignment:
                 weights = weights.clone()
                 weights[:, -self.read :] = token_labels(coverage, read, self.threshold, self.hard)
             if not self.contrastive:
-                return patch_loss(tokens, weights, words[labels], self.scale * mean)
+                return cosine_patch_loss(tokens, weights, words[labels], self.scale * mean)
             # [images, tokens, words]; places that hold no label add nothing to the first word
             said = weights.new_zeros(*weights.shape[:2], len(words))
             said.scatter_add_(-1, labels[:, None].expand_as(weights), weights)

@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from pargo_mllm.alignment.contrast import contrastive_patch_loss
-from pargo_mllm.alignment.loss import directions, patch_loss, weight_at
+from pargo_mllm.alignment.loss import contrastive_patch_loss, cosine_patch_loss, directions, weight_at
 
 
 @pytest.fixture
@@ -33,12 +32,12 @@ def test_it_is_what_its_definition_says(drawn):
             target = sum(share * words[image, label] for label, share in enumerate(said))
             seen = tokens[image, token] - mean
             away.append(1 - float(seen @ target) / math.sqrt(float(seen @ seen) * float(target @ target)))
-    total, labelled = patch_loss(*drawn)
+    total, labelled = cosine_patch_loss(*drawn)
     assert int(labelled) == len(away) == 8
     assert float(total) == pytest.approx(sum(away), abs=1e-12)
 
 
-@pytest.mark.parametrize("loss", [patch_loss, contrastive_patch_loss])
+@pytest.mark.parametrize("loss", [cosine_patch_loss, contrastive_patch_loss])
 def test_its_gradient_is_that_of_finite_differences(drawn, loss):
     tokens, weights, words, mean = drawn
     tokens.requires_grad_(True)
@@ -57,7 +56,7 @@ def test_closed_forms(turned, loss):
     mean = torch.tensor([1.0, 2.0])
     word = directions(torch.tensor([[[5.0, 2.0]]]), mean)
     assert word.tolist() == [[[1.0, 0.0]]]
-    total, labelled = patch_loss((mean + torch.tensor(turned))[None, None], torch.ones(1, 1, 1), word, mean)
+    total, labelled = cosine_patch_loss((mean + torch.tensor(turned))[None, None], torch.ones(1, 1, 1), word, mean)
     assert (float(total), int(labelled)) == (pytest.approx(loss, abs=1e-6), 1)
 
 
@@ -73,7 +72,7 @@ def test_what_has_no_direction_gives_no_loss_and_finite_gradients(case):
     elif case == "a token that is the mean":
         tokens, words = mean[None, None].clone(), words[:, :1].expand(1, 2, 3)
     tokens.requires_grad_(True)
-    total, labelled = patch_loss(tokens, weights, words, mean)
+    total, labelled = cosine_patch_loss(tokens, weights, words, mean)
     total.backward()
     assert total.item() == int(labelled) == (case == "a token that is the mean")
     assert tokens.grad.isfinite().all()

@@ -11,7 +11,7 @@ import statistics
 import pytest
 import torch
 
-from pargo_mllm.alignment.contrast import contrastive_patch_loss
+from pargo_mllm.alignment.loss import contrastive_patch_loss
 from pargo_mllm.alignment.pursuit import matching_pursuit
 from pargo_mllm.alignment.vocabulary import Vocabulary, embedding_mean
 from pargo_mllm.alignment.words import forms, spelled

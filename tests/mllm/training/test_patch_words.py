@@ -13,7 +13,7 @@ from pargo_mllm.data.open_corpus import open_corpus
 from pargo_mllm.training.inputs import OpenedData, training_inputs
 from pargo_mllm.training.patch_words import patch_words
 from pargo_mllm.training.recipes import RecipeError, load_recipe
-from pargo_mllm.training.run import _same
+from pargo_mllm.training.run_folder import check_same
 from tests.mllm.made.labelled_pictures import labelled_examples
 from tests.mllm.made.photographs import write_photographs
 from tests.mllm.made.training_runs import cache_in, changed, losses, mini1, train
@@ -194,10 +194,10 @@ def test_labels_that_have_changed_are_named_when_a_run_goes_on():
     before = {"content": [{"corpus": "llava", "content": "1", "regions": "a"}], "patch_labels": "/regions.jsonl"}
     after = {**before, "content": [{**before["content"][0], "regions": "b"}]}
     with pytest.raises(RecipeError, match=r"with other data: --patch-labels /regions\.jsonl has changed since; give") as said:
-        _same(before, after, "--output: out was begun")
+        check_same(before, after, "--output: out was begun")
     assert "{" not in str(said.value)
     with pytest.raises(RecipeError, match="with other data: data has changed since"):
-        _same(before, {**before, "content": []}, "--output: out was begun")
+        check_same(before, {**before, "content": []}, "--output: out was begun")
 
 
 @pytest.mark.parametrize("changes", [{"patch_weight": "0.5"}, {"patch_ramp": "0.1"}, {"patch_labels": "regions.jsonl"}])

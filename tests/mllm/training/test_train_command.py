@@ -101,7 +101,7 @@ def test_goes_on_from_the_newest_checkpoint_that_is_whole(stages, data, tmp_path
 
 def test_checkpoints_hold_what_trains(stages, data, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr("pargo_mllm.training.run.write_manifest", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr("pargo_mllm.training.run_folder.write_manifest", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert train(*mini1(data, tmp_path / "out")) == 130
     trained = load_file(tmp_path / ".out.partial" / "checkpoints" / "checkpoint-12" / "trained.safetensors")
     last = weights(stages[0])
@@ -114,7 +114,7 @@ def test_stopped_between_training_and_the_finished_folder(stages, data, tmp_path
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("pargo_mllm.training.run.write_manifest", stop)
+        patched.setattr("pargo_mllm.training.run_folder.write_manifest", stop)
         assert train(*mini1(data, tmp_path / "out")) == 130
     assert not (tmp_path / "out").exists()
     assert train(*mini1(data, tmp_path / "out")) == 0

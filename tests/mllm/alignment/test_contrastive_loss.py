@@ -3,8 +3,7 @@
 import torch
 from torch.nn import functional
 
-from pargo_mllm.alignment.contrast import contrastive_patch_loss
-from pargo_mllm.alignment.loss import directions
+from pargo_mllm.alignment.loss import contrastive_patch_loss, directions
 
 
 def test_it_is_the_cross_entropy_of_cosines_over_the_temperature():
