@@ -186,9 +186,9 @@ class _Found:
             return
         coverage = self._covered(looked)
         labels = token_labels(coverage, shares.cpu())
-        before = _totals(self.scoring["centred"])
+        before = self.scoring["centred"].sums
         self.scoring["centred"].add(tokens, labels)
-        count, closeness, right = (now - then for now, then in zip(_totals(self.scoring["centred"]), before, strict=True))
+        count, closeness, right = (now - then for now, then in zip(self.scoring["centred"].sums, before, strict=True))
         self._note("alignment", closeness / count if count else None)
         self._note("accuracy", right / count if count else None)
         self.scoring["as_they_are"].add(tokens, labels)
@@ -292,16 +292,6 @@ def _or_none(entropy: Callable[[], float]) -> float | None:
         return entropy()
     except AlignmentError:
         return None
-
-
-def _totals(scoring: WordScoring) -> tuple[int, float, float]:
-    """Tokens with a label so far, and the sums of their cosines and of those that are right."""
-    try:
-        scores = scoring.scores()
-    except AlignmentError:
-        return 0, 0.0, 0.0
-    # a count: rounding would make a tie of two pictures a rise or a fall
-    return scores.tokens, scores.alignment * scores.tokens, round(scores.accuracy * scores.tokens)
 
 
 def _scores_told(scores: WordScores) -> dict[str, Any]:

@@ -70,6 +70,12 @@ class WordScoring:
         """Of the tokens that can be compared: features of another width, before a projector, cannot."""
         return self.words.shape[1]
 
+    @property
+    def sums(self) -> tuple[int, float, int]:
+        """Tokens with a label so far, the sum of their cosines to the closest of these, and how many are right: what a picture
+        adds is the difference."""
+        return self._tokens, self._closeness, self._right
+
     @torch.no_grad()
     def add(self, tokens: torch.Tensor, labels: torch.Tensor) -> None:
         """Take in tokens ``[..., T, C]`` and what each shows ``[..., T, labels]``, more than 0 for its labels

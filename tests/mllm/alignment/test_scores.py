@@ -113,3 +113,15 @@ def test_labels_of_what_is_no_number_are_none(hard):
     found = token_labels(coverage, torch.tensor([[math.nan, 1], [0, 1]]), hard=hard)
     assert found[0].isnan().any()
     assert found[1].tolist() == [0, 1]
+
+
+def test_what_each_picture_adds_is_counted_without_rounding():
+    """Pictures of two models are told to be equal, higher or lower by it."""
+    scoring, added = WordScoring(["a", "b", "c"], torch.eye(3)), []
+    words = torch.arange(7) % 3
+    for right in range(8):
+        before = scoring.sums
+        said = torch.where(torch.arange(7) < right, words, (words + 1) % 3)
+        scoring.add(torch.eye(3)[said], torch.eye(3)[words])
+        added.append(tuple(now - then for now, then in zip(scoring.sums, before, strict=True)))
+    assert added == [(7, right, right) for right in range(8)]

@@ -8,6 +8,7 @@ from pargo_mllm.data.feeding.conversations import ConversationEncoder
 from pargo_mllm.data.frames import FRAMES
 from pargo_mllm.data.open_corpus import open_corpus
 from pargo_mllm.evaluation.benchmarks import find
+from pargo_mllm.evaluation.benchmarks.refcoco import read
 from pargo_mllm.loading import save_model
 from tests.mllm.made.command_line import ended
 from tests.mllm.made.miniature_families import make_family
@@ -125,3 +126,15 @@ def test_damaged_files_are_refused_with_the_place(damage, says, tmp_path, capsys
         assert len(done.said.splitlines()) == 1
         assert says in done.said
         assert str(file) in done.said
+
+
+def test_files_of_splits_that_each_count_anew_are_read_together(tmp_path):
+    write_both_sides("refcoco", tmp_path, "mdetr")
+    for split in ("val", "testA"):
+        file = tmp_path / f"finetune_refcoco_{split}.json"
+        told = json.loads(file.read_text())
+        for number, (image, annotation) in enumerate(zip(told["images"], told["annotations"], strict=True)):
+            image["id"] = annotation["id"] = annotation["image_id"] = number
+        file.write_text(json.dumps(told))
+    items = read("refcoco", tmp_path)
+    assert len({item.id for item in items}) == len(items) == 12
