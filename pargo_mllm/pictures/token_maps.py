@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pargo_kernels.intervals import interval_mask, partial_bounds, window_bounds
+from pargo_kernels.intervals import interval_mask, partial_bounds
 from pargo_mllm.data.pictures import load_picture
 from pargo_mllm.projectors import ParGoProjector
-from pargo_mllm.projectors.rollout import rollout
+from pargo_mllm.projectors.rollout import reach, rollout
 
 # pixels along the longer side of what is shown, about
 SHOWN_SIDE = 448
@@ -55,20 +55,10 @@ class TokenMaps:
         return self._slices().argmax(axis=0)
 
     def reach(self) -> np.ndarray:
-        """The patches that can have influenced each partial token after each layer, bool ``[layers, n_p, n_v]``.
-
-        In the first layer nothing has been seen when the tokens look at each other, so a token knows its own slice; from
-        the second layer on it also learns what the tokens in its window (Eq. 2) knew.
+        """The patches that can have influenced each partial token after each layer, bool ``[layers, n_p, n_v]``
+        (:func:`pargo_mllm.projectors.rollout.reach`).
         """
-        slices = self._slices()
-        known, after = np.zeros_like(slices), []
-        for window in self.windows:
-            if self.among_partial is not None:
-                seen = interval_mask(window_bounds(self.num_partial, window, self.edge), self.num_partial).numpy()
-                known = known | (seen.astype(np.int64) @ known.astype(np.int64) > 0)
-            known = known | slices
-            after.append(known)
-        return np.stack(after)
+        return reach(torch.from_numpy(self._slices()), self.windows, self.edge, self.among_partial is not None).numpy()
 
     def knowledge(self) -> np.ndarray:
         """Where what a partial token knows comes from, ``[layers, n_p, n_v]``: shares of the patches, rows sum to 1.

@@ -1,8 +1,34 @@
-"""Where what tokens know comes from: attention carried through the layers."""
+"""Where what tokens know comes from: what they can know, and attention carried through the layers."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+
+from pargo_kernels.intervals import interval_mask, window_bounds
+
+
+def reach(slices: torch.Tensor, windows: Sequence[int], edge: str, cascaded: bool) -> torch.Tensor:
+    """The features that can have influenced each partial token after each layer, bool ``[layers, n_p, n_v]``.
+
+    In the first layer nothing has been seen when the tokens look at each other, so a token knows its own slice; from the
+    second layer on it also learns what the tokens in its window (Eq. 2) knew.
+
+    Args:
+        slices: bool ``[n_p, n_v]``, what each token sees (Eq. 1).
+        windows: of each layer.
+        edge: as in :func:`pargo_kernels.intervals.window_bounds`.
+        cascaded: whether partial tokens look at each other.
+    """
+    known, after = torch.zeros_like(slices), []
+    for window in windows:
+        if cascaded:
+            seen = interval_mask(window_bounds(len(slices), window, edge), len(slices)).to(slices.device)
+            known = known | (seen.float() @ known.float() > 0)
+        known = known | slices
+        after.append(known)
+    return torch.stack(after)
 
 
 def rollout(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from pargo_kernels.intervals import interval_mask, window_bounds
 from pargo_mllm.alignment.attribution.result import Attribution, shares_of
 from pargo_mllm.alignment.origins import token_origins
-from pargo_mllm.projectors import ParGoProjector
+from pargo_mllm.projectors import ParGoProjector, rollout
 from pargo_mllm.projectors.base import GridProjector, ProjectorPreTrainedModel
 
 
@@ -26,18 +25,12 @@ def slices(projector: ProjectorPreTrainedModel, features: torch.Tensor) -> Attri
 def reach(projector: ParGoProjector, features: torch.Tensor) -> Attribution:
     """What can have influenced each token after each layer (Eq. 1 and Eq. 2 together): everything else is zero for certain.
 
-    In the first layer nothing has been seen when the tokens look at each other, so that a partial token knows its own slice;
-    from the second layer on it also learns what the tokens in its window knew.
+    See :func:`pargo_mllm.projectors.rollout.reach`; a global token may know all from the first layer on.
     """
     config, partial = projector.config, projector.num_partial
-    seen = (token_origins(projector, len(features)).shares > 0).float()
-    known, after = torch.zeros_like(seen), []
-    for window in config.layer_windows:
-        if config.cascaded_partial_perception:
-            among = interval_mask(window_bounds(partial, window, config.edge), partial).float()
-            known[:partial] = torch.maximum(known[:partial], among @ known[:partial])
-        known = torch.maximum(known, seen).clamp(max=1.0)
-        after.append(known.clone())
-    by_layer = torch.stack([shares_of(layer) for layer in after])
+    seen = token_origins(projector, len(features)).shares > 0
+    known = rollout.reach(seen[:partial], config.layer_windows, config.edge, config.cascaded_partial_perception)
+    known = torch.cat((known, seen[partial:].expand(len(known), -1, -1)), dim=1).float()
+    by_layer = torch.stack([shares_of(layer) for layer in known])
     how = "slices and windows, closed over the layers; equal shares of what may be known"
-    return Attribution("reach", by_layer[-1], True, True, how, known, by_layer=by_layer)
+    return Attribution("reach", by_layer[-1], True, True, how, known[-1], by_layer=by_layer)
