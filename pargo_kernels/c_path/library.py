@@ -17,13 +17,13 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from pargo_kernels.c_path.call import CALL, DTYPES
+from pargo_kernels.c_path.call import CALL, DTYPES, Function
 from pargo_kernels.c_path.compiler import TIMEOUT, Compiler, Unavailable, compile_library, find, flags, processor
 
 SOURCES = Path(__file__).parent
@@ -38,7 +38,7 @@ class Library(NamedTuple):
     """A library that is loaded."""
 
     # by name: takes a packed call, releases the interpreter's lock, returns other than 0 where memory ran out
-    functions: dict[str, Callable[[bytes], int]]
+    functions: Mapping[str, Function]
     dtypes: frozenset[torch.dtype]
     compiler: Compiler
     # None where only this process has it
@@ -66,7 +66,7 @@ def library() -> Library:
     return _found
 
 
-def kernel(name: str, query: torch.Tensor) -> Callable[[bytes], int]:
+def kernel(name: str, query: torch.Tensor) -> Function:
     """The function ``name`` for tensors like ``query``.
 
     Raises:
