@@ -40,7 +40,7 @@ class Compiler(NamedTuple):
 
     @property
     def identity(self) -> str:
-        """Differs between compilers, and between versions of one: by the sizes and times of files, so that no process starts."""
+        """Differs between compilers, and between versions of one: by sizes and times of files, so that no process starts."""
         stamps = [(os.path.realpath(file), os.stat(file).st_size, os.stat(file).st_mtime_ns) for file in self.files]
         return repr((self.command, stamps))
 

@@ -61,6 +61,8 @@ def library() -> Library:
                     _found = obtain()
                 except Unavailable as reason:
                     _found = reason
+                except OSError as error:
+                    _found = Unavailable(f"its files cannot be read or written ({error}); set XDG_CACHE_HOME")
     if isinstance(_found, Unavailable):
         raise Unavailable(*_found.args)
     return _found
@@ -99,15 +101,15 @@ def why_not(dtype: torch.dtype) -> str | None:
     return f"{dtype} is not computed by what {library().compiler.command[0]} made; a newer compiler may know it"
 
 
-def obtain(sources: Path = SOURCES, timeout: float = TIMEOUT) -> Library:
-    """Load the library of ``sources`` from the cache, compiled first where it is not there.
+def obtain(sources: Path | None = None, timeout: float = TIMEOUT) -> Library:
+    """Load the library of ``sources`` (by default this package's) from the cache, compiled first where it is not there.
 
     Raises:
         Unavailable: without a compiler, or where it makes no library of this ABI within ``timeout`` seconds.
     """
     if os.name != "posix":
         raise Unavailable(f"it needs a POSIX system, and this is {os.name}; the torch path runs anywhere")
-    compiler = find()
+    compiler, sources = find(), sources or SOURCES
     files = sorted((*sources.glob("*.c"), *sources.glob("*.h")))
     code = [file for file in files if file.suffix == ".c"]
     if not code:
@@ -174,13 +176,13 @@ def _name(key: str, file: Path) -> str:
 
 @contextlib.contextmanager
 def _held(file: Path, timeout: float) -> Iterator[None]:
-    """One process at a time; but none waits much longer than a compilation takes: what follows is right without it."""
+    """One process at a time, but none waits longer than a compilation may take: what follows is right without it."""
     import fcntl
 
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         begin, wait = time.monotonic(), 0.01
-        while time.monotonic() - begin < timeout + 5:
+        while time.monotonic() - begin < timeout:
             try:
                 # this process's alone, unlike flock's: a child of a fork holds none of it
                 fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

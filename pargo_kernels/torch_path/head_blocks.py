@@ -8,7 +8,6 @@ small operation wait for each other hundreds of times a call.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import torch
@@ -45,31 +44,9 @@ def head_blocks(query: torch.Tensor, key: torch.Tensor) -> Iterator[HeadBlock]:
 
 
 def for_each_block(query: torch.Tensor, key: torch.Tensor, work: Callable[[HeadBlock], None]) -> None:
-    """Call ``work`` on every block; blocks must not write to the same places. On a CPU on as many threads as torch uses."""
-    blocks = list(head_blocks(query, key))
-    allowed = torch.get_num_threads()
-    threads = min(allowed, len(blocks)) if query.device.type == "cpu" else 1
-    if threads == 1:
-        for block in blocks:
-            work(block)
-        return
-    inference, remaining = torch.is_inference_mode_enabled(), iter(blocks)
-
-    def take_blocks() -> None:
-        # settings belong to a thread: a new one would use all cores, and record gradients
-        torch.set_num_threads(1)
-        with torch.inference_mode(inference), torch.no_grad():
-            for block in remaining:
-                work(block)
-
-    try:
-        with ThreadPoolExecutor(threads - 1) as pool:
-            others = [pool.submit(take_blocks) for _ in range(threads - 1)]
-            take_blocks()
-            for other in others:
-                other.result()
-    finally:
-        torch.set_num_threads(allowed)
+    """Call ``work`` on every block, one after another."""
+    for block in head_blocks(query, key):
+        work(block)
 
 
 def compute_dtype(tensor: torch.Tensor) -> torch.dtype:
