@@ -427,16 +427,3 @@ def test_no_sources_are_a_reason(tmp_path, cache, monkeypatch):
     monkeypatch.setenv("CC", sys.executable)
     with pytest.raises(Unavailable, match=r"its sources are not in .*; install pargo from its wheel, unpacked"):
         library.obtain(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("tensors", "words"),
-    (
-        ({"dtype": torch.float64}, "query is float64, which the C kernels do not compute. Use impl='torch'"),
-        ({"device": "meta"}, "query is on meta; the C kernels run on a CPU"),
-    ),
-)
-def test_what_c_does_not_compute_is_refused(tensors, words):
-    query = torch.empty(1, 1, 4, 8, **tensors)
-    with pytest.raises(ValueError, match=f"impl='c' cannot run: {words}"):
-        partial_global_attention(query, query, query, 4, impl="c")
