@@ -171,9 +171,6 @@ static void store_lse(const Plan *plan, int64_t index, int64_t kv_head, int64_t 
     }
 }
 
-/* 1 / total, 0 for a row that saw nothing */
-INLINE vec share(vec total) { return choose(total == 0.0f, all(0.0f), 1.0f / total); }
-
 /* A tile of short slices: cell c of row i in lane c * rows + i, `cells` the longest slice rounded up to a power of two */
 typedef struct {
     int rows, cells, count;

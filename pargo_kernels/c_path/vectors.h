@@ -76,6 +76,9 @@ INLINE vec log_of(vec x) {
     return choose(nothing, all(-INFINITY), choose(unchanged, x, y));
 }
 
+/* 1 / total, 0 for a row that saw nothing */
+INLINE vec share(vec total) { return choose(total == 0.0f, all(0.0f), 1.0f / total); }
+
 /* halves of blocks of 8, 4, 2, 1: the steps of a transposition, and of W sums at once */
 #if W == 16
 INLINE vec low8(vec a, vec b) { return SHUFFLE(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23); }
