@@ -18,8 +18,8 @@ FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-pthread")
 LIBRARIES = ("-lm",)
 # how a compiler is told to use every instruction of this processor
 NATIVE = {"x86_64": "-march=native", "amd64": "-march=native", "aarch64": "-mcpu=native", "arm64": "-mcpu=native"}
-# a compiler that takes longer hangs: the kernels take seconds
-TIMEOUT = 60.0
+# a compiler that takes longer hangs: the kernels take seconds, on a machine with as many processes as cores
+TIMEOUT = 120.0
 
 # lines of /proc/cpuinfo by which -march=native may decide
 PROCESSOR = {

@@ -3,6 +3,7 @@
 What is compiled here is a stub, but for what asks for the kernels themselves.
 """
 
+import contextlib
 import logging
 import os
 import shlex
@@ -62,7 +63,7 @@ def cache(tmp_path, monkeypatch):
 def logged(tmp_path, monkeypatch):
     """A compiler that leaves a line in this file for every compilation, and takes its time."""
     file, script = tmp_path / "compilations", tmp_path / "logged-cc"
-    write_script(script, f'case "$*" in *-shared*) echo >> {shlex.quote(str(file))}; sleep 0.3;; esac\nexec {COMPILER} "$@"')
+    write_script(script, f'case "$*" in *-shared*) echo >> {shlex.quote(str(file))}; sleep 0.1;; esac\nexec {COMPILER} "$@"')
     monkeypatch.setenv("CC", str(script))
     file.touch()
     return file
@@ -71,6 +72,15 @@ def logged(tmp_path, monkeypatch):
 def write_script(file, body):
     file.write_text(f"#!/bin/sh\n{body}\n")
     file.chmod(0o700)
+
+
+def running(command):
+    """Whether a process runs this command; one that has ended has none."""
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if file.read_bytes() == b"".join(word.encode() + b"\0" for word in command.split()):
+                return True
+    return False
 
 
 def compilations(file):
@@ -233,24 +243,20 @@ def test_processes_that_come_at_once_wait_for_one_that_compiles(stub, cache, log
     assert leftovers(cache) == []
 
 
-@needs_compiler
-def test_a_process_that_hangs_on_to_the_cache_holds_nobody_up(stub, cache):
+def test_a_process_that_hangs_on_to_the_cache_holds_nobody_up(tmp_path):
     fcntl = pytest.importorskip("fcntl")
-    library.obtain(stub)
-    (file,) = kept(cache)
-    file.unlink()
-    held, done = os.pipe(), os.pipe()
+    (is_held, says_held), (may_end, lets_end) = os.pipe(), os.pipe()
 
     def hold():
-        with open(cache / "lock", "r+") as lock:
+        with open(tmp_path / "lock", "w") as lock:
             fcntl.lockf(lock, fcntl.LOCK_EX)
-            os.write(held[1], b"x")
-            os.read(done[0], 1)
+            os.write(says_held, b"x")
+            os.read(may_end, 1)
 
     pid = in_child(hold)
-    os.read(held[0], 1)
-    assert library.obtain(stub, timeout=1).file == file
-    os.write(done[1], b"x")
+    os.read(is_held, 1)
+    with library._held(tmp_path / "lock", timeout=0.1):
+        os.write(lets_end, b"x")
     assert ended_well(pid)
 
 
@@ -366,6 +372,8 @@ def test_a_library_that_others_can_write_to_is_not_loaded(stub, cache, logged):
     assert compilations(logged) == 2
 
 
+# of this process's alone
+LONG = f"sleep 60.{os.getpid()}"
 BROKEN = {
     "fails": ("echo 'stub.c:1: error: no such machine' >&2; exit 3", r"failed with status 3 \(stub.c:1: error: no such mach"),
     "fails in silence": ("exit 1", "failed with status 1 .it said nothing."),
@@ -376,7 +384,7 @@ BROKEN = {
         f'exec {COMPILER} "$@" -DBYTES=8 -include /dev/null',
         "takes calls of 8 bytes and this version",
     ),
-    "hangs": ("sleep 60 & echo $! > $0.pid; wait", "did not end in 0.5 s"),
+    "hangs": (f"{LONG} & wait", "did not end in 1 s"),
 }
 
 
@@ -389,12 +397,12 @@ def test_a_broken_compiler_is_a_reason(stub, cache, tmp_path, monkeypatch, name)
     (stub / "stub.h").write_text(f"#ifndef BYTES\n#define BYTES {CALL.size}\n#endif\n")
     monkeypatch.setenv("CC", str(script))
     with pytest.raises(Unavailable, match=words):
-        library.obtain(stub, timeout=0.5 if name == "hangs" else 60)
+        library.obtain(stub, timeout=1 if name == "hangs" else compiler.TIMEOUT)
     assert (kept(cache), leftovers(cache)) == ([], [])
     if name == "hangs":
         # what it started ended with it
-        started, deadline = int(Path(f"{script}.pid").read_text()), time.monotonic() + 10
-        while Path(f"/proc/{started}").exists() and "Z" not in Path(f"/proc/{started}/stat").read_text().split()[2]:
+        deadline = time.monotonic() + 10
+        while running(LONG):
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
