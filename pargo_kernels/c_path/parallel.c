@@ -5,7 +5,9 @@
 #include "parallel.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "call.h"
@@ -40,7 +42,21 @@ typedef struct {
 
 static pid_t loaded_in;
 
-__attribute__((constructor)) static void remember_process(void) { loaded_in = getpid(); }
+/* Whether this process was forked from another that went on: that one's OpenMP may have had threads, which are not here. Linux
+   says so in the flags of a process, the ninth field of its stat, behind a name that ends with the last parenthesis. */
+static int forked(void) {
+    char stat[1024] = "";
+    FILE *file = fopen("/proc/self/stat", "r");
+    if (!file) return 0;
+    stat[fread(stat, 1, sizeof stat - 1, file)] = 0;
+    fclose(file);
+    char *behind_name = strrchr(stat, ')');
+    unsigned flags = 0;
+    if (behind_name) sscanf(behind_name, ") %*c %*d %*d %*d %*d %*d %u", &flags);
+    return (flags & 0x40) != 0;
+}
+
+__attribute__((constructor)) static void remember_process(void) { loaded_in = forked() ? 0 : getpid(); }
 
 /* A thread's own share first, the same in every call of these sizes: its core's cache may hold what the last call left there. Then
    what others have not begun. */
