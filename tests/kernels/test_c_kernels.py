@@ -1,0 +1,99 @@
+"""What is particular to the kernels in C: their cuts into chunks and segments, their bits, and other widths of vectors."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from pargo_kernels.c_path.library import why_not
+from tests.kernels.made.corners import NAMES, cascaded, partial_global, results
+from tests.kernels.made.layouts import STRIDES
+
+# past 2,048 keys a chunk ends, past 512 rows a segment; lengths that no vector, tile, chunk or segment divides
+CUT = {
+    "chunks of short slices": partial_global(700, 3, 2501, dim=16),
+    "chunks of long slices": partial_global(50, 3, 4201, dim=16),
+    "chunks without partial rows": partial_global(0, 3, 4201, dim=16),
+    "chunks of packed images": partial_global(
+        20, 18, 4200, dim=20, batch=3, cu_seqlens_k=torch.tensor([0, 20, 4177, 4200], dtype=torch.int32)
+    ),
+    "segments of a narrow band": cascaded(1303, 5, 30, dim=16),
+    "segments of a wide band": cascaded(1950, 0, 300, edge="truncate", dim=16),
+    "a last segment of one row": cascaded(1025, 0, 511, dim=16),
+}
+
+
+@pytest.fixture(scope="module")
+def c_path():
+    reason = why_not(torch.float32)
+    if reason is not None:
+        pytest.skip(reason)
+
+
+def check_equal(found, expected):
+    for name, x, y in zip(NAMES, found, expected, strict=True):
+        assert torch.equal(x, y), name
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_cuts_are_not_seen(c_path, name):
+    problem = CUT[name]
+    tensors = problem.tensors()
+    for result, x, y in zip(
+        NAMES, results(problem, tensors, impl="c"), results(problem, tensors, impl="reference"), strict=True
+    ):
+        torch.testing.assert_close(x, y, msg=lambda text, result=result: f"{result}: {text}")
+
+
+@pytest.mark.parametrize("name", ("chunks of short slices", "segments of a narrow band"))
+@pytest.mark.parametrize("strides", [strides for strides in STRIDES[1:] if strides != "expanded batch"])
+def test_bits_do_not_depend_on_the_layout(c_path, name, strides):
+    """Gradients of other layouts are gathered in a buffer, whole heads at a time; the order of every sum is the same."""
+    contiguous, moved = (CUT[name]._replace(strides=(kind,) * 4) for kind in ("contiguous", strides))
+    check_equal(results(moved, moved.tensors(), impl="c"), results(contiguous, contiguous.tensors(), impl="c"))
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16))
+def test_an_image_has_the_same_bits_alone_in_a_batch_and_packed(c_path, dtype):
+    batch = partial_global(300, 5, 2500, dim=16, heads=2, kv_heads=2, batch=2)._replace(dtype=dtype)
+    query, key, value, grad_out, grad_lse = batch.tensors()
+    together = results(batch, (query, key, value, grad_out, grad_lse), impl="c")
+    alone = [
+        results(batch, [t[image : image + 1] for t in (query, key, value, grad_out, grad_lse)], impl="c") for image in (0, 1)
+    ]
+    check_equal([torch.cat(parts) for parts in zip(*alone, strict=True)], together)
+
+    def pack(t):
+        return t.transpose(0, 1).flatten(1, 2).unsqueeze(0)
+
+    offsets = torch.tensor([0, 2500, 5000], dtype=torch.int32)
+    packed = batch._replace(num_keys=5000, arguments=batch.arguments | {"cu_seqlens_k": offsets})
+    found = results(packed, (query, pack(key), pack(value), grad_out, grad_lse), impl="c")
+    check_equal(found, (*together[:3], pack(together[3]), pack(together[4])))
+
+
+WIDTHS = """
+import torch
+from tests.kernels.made.corners import CORNERS, results
+for name, problem in CORNERS.items():
+    tensors = problem.tensors()
+    for found, exact in zip(results(problem, tensors, impl="c"), results(problem, tensors, impl="reference"), strict=True):
+        torch.testing.assert_close(found, exact, msg=lambda text: f"{name}: {text}")
+print("all right")
+"""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the options are those of x86 compilers")
+@pytest.mark.parametrize("options", ("-mno-avx512f", "-mno-avx", "-U__znver3__ -U__znver4__"))
+def test_other_widths_of_vectors_are_right(c_path, tmp_path, options):
+    """Of processors that are not this one: 8 lanes in one register, 8 lanes in two, 16 lanes that are not halved."""
+    environment = os.environ | {"CC": f"cc {options}", "XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", WIDTHS], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "all right" in done.stdout
+    assert "compiling" in done.stderr
