@@ -45,6 +45,7 @@ SHORTER = {
     # all rivals of the default suite are run by the benchmark's own tests
     "python bench/run.py": "--dry-run --out {out} --providers pargo split",
     "python bench/run.py --": "--dry-run --out {out}",
+    "python bench/run.py --suite cpu-band": "--dry-run --out {out} --providers pargo sliced",
     "python bench/micro.py": "--rounds 2 --shapes 10",
     "python bench/train.py": "",
     "python bench/evaluate.py": "--size minute --rounds 1 --questions 2 --out {out}/evaluate.json",

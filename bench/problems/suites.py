@@ -34,6 +34,8 @@ class Suite:
     providers: tuple[str, ...] | None = None
     # seconds spent on one direction of one case, when its calls are short enough to choose
     seconds: float = 3.0
+    # on a CPU: what torch.compile kept of earlier runs is not used, so that first calls are what a user's first calls are
+    cold: bool = False
 
 
 # the sizes from which the growth of time with n_v is fitted
@@ -63,7 +65,7 @@ SUITES = {
     for suite in (
         Suite(
             "quick",
-            "how much faster than the alternatives, on this machine, in two minutes?",
+            "how much faster than the alternatives, on this machine, in three minutes?",
             (
                 *_cases(
                     PartialGlobal(8, 12, 64, 576, 288),
@@ -79,14 +81,40 @@ SUITES = {
                 "sdpa-mask-flash",
                 "sdpa-mask-efficient",
                 "sdpa-mask-cudnn",
+                "pargo-torch",
                 "split",
                 "split-compiled",
+                "split-matmul-compiled",
                 "sliced",
+                "sliced-compiled",
                 "blocks",
                 "blocks-compiled",
+                "neighbours-compiled",
                 "flex",
             ),
             seconds=1.5,
+            cold=True,
+        ),
+        Suite(
+            "cpu-band",
+            "how much faster than the alternatives at every window, on a CPU?",
+            _cases(
+                *_bands(288, (1, 16, 48, 72, 96, 144, 192, 288), batch=8, num_heads=12),
+                *_bands(4608, (48, 192, 768, 1152, 2304, 4608), batch=1, num_heads=12),
+            ),
+            providers=(
+                "pargo",
+                "pargo-torch",
+                "sdpa-mask-flash",
+                "sdpa-full-flash",
+                "sliced",
+                "sliced-compiled",
+                "blocks",
+                "blocks-compiled",
+                "neighbours-compiled",
+                "flex",
+            ),
+            seconds=1.0,
         ),
         Suite(
             "full",
