@@ -1,6 +1,6 @@
 """How fast are the two attentions, against every other way to compute them, on this machine?
 
-    python bench/run.py                     three minutes, the suite "quick"
+    python bench/run.py                     some minutes, the suite "quick"
     python bench/run.py --suite cpu-band    every window of the cascade, on a CPU
     python bench/run.py --suite full        sweeps of visual tokens and windows
     python bench/run.py --base HEAD~5       this package's rows, beside those of an earlier commit's kernels

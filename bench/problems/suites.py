@@ -60,12 +60,23 @@ def _cases(*problems: AnyProblem) -> tuple[Case, ...]:
 _FLAGSHIP = (_PAPER_PGP, PartialGlobal(1, 16, 64, 65536, 32768))
 _GROWTH = Case(_sweep(SCALING_SIZES), ("pargo",))
 
+_WIDE_RIVALS = (
+    "pargo",
+    "pargo-torch",
+    "sdpa-mask-flash",
+    "sdpa-full-flash",
+    "sliced",
+    "sliced-compiled",
+    "flex-16x32",
+    "flex-32x32",
+)
+
 SUITES = {
     suite.name: suite
     for suite in (
         Suite(
             "quick",
-            "how much faster than the alternatives, on this machine, in three minutes?",
+            "how much faster than the alternatives, on this machine, in some minutes?",
             (
                 *_cases(
                     PartialGlobal(8, 12, 64, 576, 288),
@@ -91,6 +102,8 @@ SUITES = {
                 "blocks-compiled",
                 "neighbours-compiled",
                 "flex",
+                "flex-16x32",
+                "flex-32x32",
             ),
             seconds=1.5,
             cold=True,
@@ -98,22 +111,15 @@ SUITES = {
         Suite(
             "cpu-band",
             "how much faster than the alternatives at every window, on a CPU?",
-            _cases(
-                *_bands(288, (1, 16, 48, 72, 96, 144, 192, 288), batch=8, num_heads=12),
-                *_bands(4608, (48, 192, 768, 1152, 2304, 4608), batch=1, num_heads=12),
+            (
+                *_cases(
+                    *_bands(288, (1, 16, 48, 72, 96, 144, 192, 288), batch=8, num_heads=12),
+                    *_bands(4608, (48, 192, 768), batch=1, num_heads=12),
+                ),
+                # where a window is a quarter or more of so many tokens, gathered keys and stored scores are no rivals
+                *(Case((problem,), _WIDE_RIVALS) for problem in _bands(4608, (1152, 2304, 4608), batch=1, num_heads=12)),
             ),
-            providers=(
-                "pargo",
-                "pargo-torch",
-                "sdpa-mask-flash",
-                "sdpa-full-flash",
-                "sliced",
-                "sliced-compiled",
-                "blocks",
-                "blocks-compiled",
-                "neighbours-compiled",
-                "flex",
-            ),
+            providers=(*_WIDE_RIVALS, "blocks", "blocks-compiled", "neighbours-compiled"),
             seconds=1.0,
         ),
         Suite(
@@ -175,6 +181,13 @@ SUITES = {
             (Case((ProjectorStep(32, 576),)), Case((ProjectorStep(4, 9216),))),
             providers=(),
             seconds=10.0,
+        ),
+        Suite(
+            "cpu-projector",
+            "what does a training step of the whole projector gain, on a CPU?",
+            (Case((ProjectorStep(2, 576),)),),
+            providers=(),
+            seconds=20.0,
         ),
         Suite(
             "anyres",

@@ -10,7 +10,7 @@ import torch
 from bench.contest.provider import BACKENDS, Compiled, Place, Provider, sdpa
 from bench.problems.attention import Attention, Problem
 from bench.rivals.bounds import DenseBound
-from bench.rivals.flex import Flex, FlexFlash, FlexSmallRows
+from bench.rivals.flex import Flex, FlexFlash, FlexSmallBlocks, FlexSmallRows
 from bench.rivals.magi import Magi
 from bench.rivals.packages import FlashAttn, Natten, Varlen
 from bench.rivals.structured import Blocks, Neighbours, Sliced, Split
@@ -137,6 +137,8 @@ PROVIDERS: dict[str, Provider] = {
         Compiled(_NEIGHBOURS),
         Flex(),
         FlexSmallRows(),
+        FlexSmallBlocks(16, 32),
+        FlexSmallBlocks(32, 32),
         FlexFlash(),
         Magi(),
         Varlen(),

@@ -20,7 +20,7 @@ from bench.rivals.peers import PROVIDERS
 MAX_PANELS = 6
 MIN_POINTS = 3
 _WHOLE, _FORWARD = "forward+backward", "forward"
-_COLOURS = {name: plt.get_cmap("tab20")(index) for index, name in enumerate(PROVIDERS)}
+_COLOURS = {name: plt.get_cmap("tab20")(index % 20) for index, name in enumerate(PROVIDERS)}
 
 
 def draw(path: Path, out: Path) -> list[Path]:

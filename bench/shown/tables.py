@@ -1,8 +1,9 @@
-"""The tables of a CPU's results as the README has them, so that no figure is typed by hand.
+"""The tables of results as the README has them, so that no figure is typed by hand.
 
     python -m bench.shown.tables bench/results/amd-epyc/quick.csv
 
-prints, for each result file, what it was measured on, a line for each problem, and what else its rows say.
+prints, for each result file of bench/run.py, what it was measured on, a line for each problem (of a projector's step: for each
+way), and what else its rows say.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _HEADER = (
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("paths", type=Path, nargs="+", metavar="CSV", help="a result file of bench/run.py, from a CPU")
+    parser.add_argument("paths", type=Path, nargs="+", metavar="CSV", help="a result file of bench/run.py")
     print("\n\n".join(page(path) for path in parser.parse_args(argv).paths))
     return 0
 
@@ -43,7 +44,8 @@ def page(path: Path) -> str:
     for row in rows:
         groups.setdefault(row.group, []).append(row)
     notes = [f"{text}." for text in (*map(growth, groups.values()), machine.first_use) if text]
-    return "\n\n".join((head, table(rows), *([" ".join(notes)] if notes else [])))
+    shown = ways(rows) if first.op == "projector" else table(rows)
+    return "\n\n".join((head, shown, *([" ".join(notes)] if notes else [])))
 
 
 def table(rows: Iterable[Row]) -> str:
@@ -70,6 +72,23 @@ def table(rows: Iterable[Row]) -> str:
                 ", ".join(number(row.first_call_ms, 1e-3) for row in compared),
             ]
         )
+    return _markdown(lines)
+
+
+def ways(rows: Iterable[Row]) -> str:
+    """A line for each way of a projector's step."""
+    rows = [row for row in rows if row.median_ms]
+    forward = {(row.problem, row.provider): row for row in rows if row.direction == "forward"}
+    lines = [[f"{rows[0].dtype}, attention", "forward, ms", "forward + backward, ms", "× sdpa", "peak MB", "step"]]
+    for row in rows:
+        if row.direction == "forward+backward":
+            times = _time(forward.get((row.problem, row.provider))), _time(row)
+            figures = number(row.speedup_over_dense), number(row.peak_bytes, 1e-6)
+            lines.append([row.provider, *times, *figures, row.problem])
+    return _markdown(lines)
+
+
+def _markdown(lines: list[list[str]]) -> str:
     header, *body = filled(lines)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *body))
 
