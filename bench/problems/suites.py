@@ -67,8 +67,8 @@ _WIDE_RIVALS = (
     "sdpa-full-flash",
     "sliced",
     "sliced-compiled",
+    "flex-8x16",
     "flex-16x32",
-    "flex-32x32",
 )
 
 SUITES = {
@@ -102,8 +102,8 @@ SUITES = {
                 "blocks-compiled",
                 "neighbours-compiled",
                 "flex",
+                "flex-8x16",
                 "flex-16x32",
-                "flex-32x32",
             ),
             seconds=1.5,
             cold=True,

@@ -84,7 +84,10 @@ class FlexSmallRows(Flex):
 
 
 class FlexSmallBlocks(Flex):
-    """The fair form on a CPU, whose code has no tiles of its own: it computes the blocks of the mask as they are."""
+    """The fair form on a CPU, whose code has no tiles of its own: it computes the blocks of the mask as they are.
+
+    Of 8 to 128 rows by 16 to 128 keys, 8 by 16 were the fastest for slices and narrow bands, 16 by 32 for wider ones.
+    """
 
     def __init__(self, rows: int, keys: int):
         self.rows, self.keys = rows, keys
