@@ -49,7 +49,7 @@ SHORTER = {
     "python bench/run.py --suite cpu-band": "--dry-run --out {out} --providers pargo sliced",
     "python bench/micro.py": "--rounds 2 --shapes 10",
     "python bench/train.py": "",
-    "python -m bench.shown.tables": "bench/results/amd-epyc/quick.csv",
+    "python -m bench.shown.tables": "",
     "python bench/evaluate.py": "--size minute --rounds 1 --questions 2 --out {out}/evaluate.json",
     "python bench/validate.py": "--samples 50 --decoded 20 --rounds 1 --out {out}/validate.json",
     "python3 bench/gate.py": "--list",
