@@ -1,6 +1,7 @@
 """How fast are the two attentions, against every other way to compute them, on this machine?
 
-    python bench/run.py                     two minutes, the suite "quick"
+    python bench/run.py                     some minutes, the suite "quick"
+    python bench/run.py --suite cpu-band    every window of the cascade, on a CPU
     python bench/run.py --suite full        sweeps of visual tokens and windows
     python bench/run.py --base HEAD~5       this package's rows, beside those of an earlier commit's kernels
     python bench/run.py --list              what can be measured
@@ -14,8 +15,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 if __package__ in (None, ""):
@@ -33,6 +37,7 @@ from tqdm import tqdm
 from bench.compare import compare
 from bench.contest.clocks import clocks
 from bench.contest.engine import DTYPES, Setting
+from bench.contest.first_use import first_use
 from bench.contest.provider import Place, Provider
 from bench.contest.records import ROOT, Environment, ResultFile, Row, environment, slug
 from bench.contest.timing import caveats, copy_bandwidth, matmul_rate, meter_for
@@ -82,10 +87,20 @@ def main(argv: list[str] | None = None) -> int:
     )
     # after the copy and the product: an idle device would show the clocks of one at rest
     machine = environment(device)
+    if not place.on_cuda and not args.dry_run:
+        first = first_use()
+        if isinstance(first, str):
+            print(f"no C kernels here: {first}")
+        else:
+            machine = replace(machine, compile_s=first.compiling, cached_s=first.cached)
     out = args.out or ROOT / "runs" / "bench" / slug(machine.device)
     print(headline(machine, setting, providers), flush=True)
 
-    with ResultFile(out / f"{suite.name}.csv", machine) as results, tqdm(cases, unit="case", disable=None) as progress:
+    with (
+        cold_compiler(suite.cold and not place.on_cuda and not args.dry_run),
+        ResultFile(out / f"{suite.name}.csv", machine) as results,
+        tqdm(cases, unit="case", disable=None) as progress,
+    ):
         for group, case in enumerate(progress):
             rows = measure(case, group, providers, setting, progress.set_postfix_str, results.add)
             tqdm.write(report.summary(rows))
@@ -95,6 +110,25 @@ def main(argv: list[str] | None = None) -> int:
     drawn = plots.draw(results.path, out)
     print(f"\n{time.perf_counter() - begin:.0f} s; {results.path}", *(path.name for path in drawn), sep="\n  ")
     return 0
+
+
+@contextmanager
+def cold_compiler(wanted: bool) -> Iterator[None]:
+    """torch.compile finds nothing of earlier runs; what its first use in a process costs is paid before."""
+    if not wanted:
+        yield
+        return
+    before = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+        try:
+            torch.compile(lambda x: x.sin() + 1)(torch.ones(64))
+            yield
+        finally:
+            if before is None:
+                del os.environ["TORCHINDUCTOR_CACHE_DIR"]
+            else:
+                os.environ["TORCHINDUCTOR_CACHE_DIR"] = before
 
 
 def measure(

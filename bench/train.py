@@ -185,9 +185,8 @@ def choices(place: Place, args: argparse.Namespace) -> str:
     for way in (*WAYS, PATCHED):
         reason = way.why_not_here(place)
         lines.append(f"  {way}" + (f" [not here: {reason}]" if reason else ""))
-    for problem in chosen_problems(args):
-        lines += ["", f"{problem}; with padded rows in bf16 about", memory_estimate(problem).describe()]
-    return "\n".join(lines)
+    # a run says what memory it expects to take: following a whole model on paper takes seconds
+    return "\n".join([*lines, "problems:", *(f"  {problem}" for problem in chosen_problems(args))])
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from bench.contest.records import read_rows
 from bench.counts.schedule import scheduled_work
 from bench.counts.traffic import least_work
 from bench.problems.attention import Cascaded, PartialGlobal
+from bench.shown.tables import page, ways
 from pargo_cli.main import build_parser
 from pargo_mllm.training.recipes import load_recipe
 
@@ -45,8 +46,10 @@ SHORTER = {
     # all rivals of the default suite are run by the benchmark's own tests
     "python bench/run.py": "--dry-run --out {out} --providers pargo split",
     "python bench/run.py --": "--dry-run --out {out}",
+    "python bench/run.py --suite cpu-band": "--dry-run --out {out} --providers pargo sliced",
     "python bench/micro.py": "--rounds 2 --shapes 10",
     "python bench/train.py": "",
+    "python -m bench.shown.tables": "",
     "python bench/evaluate.py": "--size minute --rounds 1 --questions 2 --out {out}/evaluate.json",
     "python bench/validate.py": "--samples 50 --decoded 20 --rounds 1 --out {out}/validate.json",
     "python3 bench/gate.py": "--list",
@@ -158,22 +161,19 @@ def time_of(row):
     return f"{shown(row.median_ms)} ({shown(row.q20_ms)}–{shown(row.q80_ms)})"
 
 
-def test_benchmark_table_is_what_was_measured():
-    rows = read_rows(ROOT / "bench/results/amd-epyc/quick.csv")
-    measured = {}
-    for row in rows:
-        # the first group that holds a problem compares all providers on it
-        if row.direction == "forward+backward" and row.status == "ok":
-            measured.setdefault((row.problem, row.provider), row)
-    for problem, ours, compiled, dense, speedup, rival in table_rows(ROOT / "README.md", "| fp32, forward + backward"):
-        assert ours == time_of(measured[problem, "pargo"])
-        assert compiled == time_of(measured[problem, "pargo-compiled"])
-        assert dense == time_of(measured[problem, "sdpa-mask-flash"])
-        assert speedup == shown(measured[problem, "pargo"].speedup_over_dense)
-        # the strongest of all that are not ours
-        others = [row for (name, provider), row in measured.items() if name == problem and not provider.startswith("pargo")]
-        strongest = min(others, key=lambda row: row.median_ms).provider
-        assert rival == f"{strongest}: {time_of(measured[problem, strongest])}"
+CPU_RESULTS = [
+    path for name in ("quick", "cpu-band", "cpu-projector") for path in sorted(ROOT.glob(f"bench/results/*/{name}.csv"))
+]
+
+
+@pytest.mark.parametrize("path", CPU_RESULTS, ids=ids(CPU_RESULTS))
+def test_a_cpus_tables_are_what_was_measured(path):
+    assert page(path) in (ROOT / "README.md").read_text(), f"python -m bench.shown.tables {path}"
+
+
+def test_the_projectors_table_is_what_was_measured():
+    rows = read_rows(ROOT / "bench/results/nvidia-h100-80gb-hbm3/gate-projector.csv")
+    assert ways(rows) in (ROOT / "README.md").read_text()
 
 
 def test_gpu_table_is_what_was_measured():

@@ -43,13 +43,23 @@ class Environment:
     dirty: bool
     # of the GPU when the run began
     clocks: str = UNKNOWN
+    # seconds of a process's first call by the C kernels: with an empty cache, and with theirs
+    compile_s: float | None = None
+    cached_s: float | None = None
+
+    @property
+    def first_use(self) -> str:
+        """The seconds of the first calls in words; "" where there are none."""
+        if self.compile_s is None or self.cached_s is None:
+            return ""
+        return f"C kernels compiled in {self.compile_s:.1f} s, had from their cache in {1e3 * self.cached_s:.0f} ms"
 
     def __str__(self) -> str:
-        return (
-            f"{self.device}, {self.threads} threads; commit {self.commit[:12]}{' with changes' if self.dirty else ''}; "
-            f"torch {self.torch}, triton {self.triton}, python {self.python}"
-            f"{'' if self.clocks == UNKNOWN else f'; {self.clocks}'}"
-        )
+        threads = f"{self.threads} threads, OMP_WAIT_POLICY {self.omp_wait_policy}"
+        versions = f"torch {self.torch}, triton {self.triton}, python {self.python}"
+        commit = f"commit {self.commit[:12]}{' with changes' if self.dirty else ''}"
+        more = [self.clocks] * (self.clocks != UNKNOWN) + [self.first_use] * bool(self.first_use)
+        return "; ".join((f"{self.device}, {threads}", commit, versions, *more))
 
 
 @dataclass
@@ -106,6 +116,24 @@ class Row:
     # what only this kind of problem has, one column of JSON
     details: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def copy_share(self) -> float | None:
+        """The rate at which the minimum was moved, as a share of the copy's."""
+        if self.minimum_bytes_per_s is None or not self.copy_bytes_per_s:
+            return None
+        return self.minimum_bytes_per_s / self.copy_bytes_per_s
+
+    @property
+    def bound(self) -> tuple[float, str] | None:
+        """What the machine allows at best: milliseconds, and whether its "memory" or its "arithmetic" sets them.
+
+        The least traffic at the rate of the copy, or the least work at that of the matrix product, whichever takes longer.
+        """
+        if not (self.minimum_bytes and self.copy_bytes_per_s and self.minimum_flops and self.matmul_flops_per_s):
+            return None
+        times = (1e3 * self.minimum_bytes / self.copy_bytes_per_s, "memory")
+        return max(times, (1e3 * self.minimum_flops / self.matmul_flops_per_s, "arithmetic"))
+
 
 COLUMNS = tuple(one.name for one in (*fields(Row), *fields(Environment)))
 
@@ -145,10 +173,13 @@ class ResultFile:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a result file; empty fields, and columns that a file of an earlier version lacks, are None."""
-    with open(path, newline="") as file:
-        lines = list(csv.DictReader(file))
-    return [Row(**{one.name: _parse(one.type, line.get(one.name, "")) for one in fields(Row)}) for line in lines]
+    """The rows of a result file; empty fields are None, and columns that a file of an earlier version lacks are as new."""
+    return [_read(Row, line) for line in _lines(path)]
+
+
+def read_environment(path: Path) -> Environment:
+    """What a result file, of at least one row, was measured on."""
+    return _read(Environment, _lines(path)[0])
 
 
 def environment(device: torch.device) -> Environment:
@@ -174,7 +205,22 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-_FROM_TEXT: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str, "dict[str, Any]": json.loads}
+_FROM_TEXT: dict[str, Callable[[str], Any]] = {
+    "int": int,
+    "float": float,
+    "str": str,
+    "bool": "True".__eq__,
+    "dict[str, Any]": json.loads,
+}
+
+
+def _lines(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _read(kind: type, line: dict[str, str]) -> Any:
+    return kind(**{one.name: _parse(one.type, line[one.name]) for one in fields(kind) if one.name in line})
 
 
 def _parse(kind, text: str):

@@ -34,6 +34,8 @@ class Suite:
     providers: tuple[str, ...] | None = None
     # seconds spent on one direction of one case, when its calls are short enough to choose
     seconds: float = 3.0
+    # on a CPU: what torch.compile kept of earlier runs is not used, so that first calls are what a user's first calls are
+    cold: bool = False
 
 
 # the sizes from which the growth of time with n_v is fitted
@@ -58,12 +60,23 @@ def _cases(*problems: AnyProblem) -> tuple[Case, ...]:
 _FLAGSHIP = (_PAPER_PGP, PartialGlobal(1, 16, 64, 65536, 32768))
 _GROWTH = Case(_sweep(SCALING_SIZES), ("pargo",))
 
+_WIDE_RIVALS = (
+    "pargo",
+    "pargo-torch",
+    "sdpa-mask-flash",
+    "sdpa-full-flash",
+    "sliced",
+    "sliced-compiled",
+    "flex-8x16",
+    "flex-16x32",
+)
+
 SUITES = {
     suite.name: suite
     for suite in (
         Suite(
             "quick",
-            "how much faster than the alternatives, on this machine, in two minutes?",
+            "how much faster than the alternatives, on this machine, in some minutes?",
             (
                 *_cases(
                     PartialGlobal(8, 12, 64, 576, 288),
@@ -79,14 +92,35 @@ SUITES = {
                 "sdpa-mask-flash",
                 "sdpa-mask-efficient",
                 "sdpa-mask-cudnn",
+                "pargo-torch",
                 "split",
                 "split-compiled",
+                "split-matmul-compiled",
                 "sliced",
+                "sliced-compiled",
                 "blocks",
                 "blocks-compiled",
+                "neighbours-compiled",
                 "flex",
+                "flex-8x16",
+                "flex-16x32",
             ),
             seconds=1.5,
+            cold=True,
+        ),
+        Suite(
+            "cpu-band",
+            "how much faster than the alternatives at every window, on a CPU?",
+            (
+                *_cases(
+                    *_bands(288, (1, 16, 48, 72, 96, 144, 192, 288), batch=8, num_heads=12),
+                    *_bands(4608, (48, 192, 768), batch=1, num_heads=12),
+                ),
+                # where a window is a quarter or more of so many tokens, gathered keys and stored scores are no rivals
+                *(Case((problem,), _WIDE_RIVALS) for problem in _bands(4608, (1152, 2304, 4608), batch=1, num_heads=12)),
+            ),
+            providers=(*_WIDE_RIVALS, "blocks", "blocks-compiled", "neighbours-compiled"),
+            seconds=1.0,
         ),
         Suite(
             "full",
@@ -147,6 +181,13 @@ SUITES = {
             (Case((ProjectorStep(32, 576),)), Case((ProjectorStep(4, 9216),))),
             providers=(),
             seconds=10.0,
+        ),
+        Suite(
+            "cpu-projector",
+            "what does a training step of the whole projector gain, on a CPU?",
+            (Case((ProjectorStep(2, 576),)),),
+            providers=(),
+            seconds=20.0,
         ),
         Suite(
             "anyres",

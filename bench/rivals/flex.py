@@ -37,6 +37,10 @@ class Flex(Provider):
         """Rows of a block of the mask."""
         return BLOCK_ROWS
 
+    def block_keys(self) -> int:
+        """Keys of a block of the mask."""
+        return BLOCK_KEYS
+
     def build(self, problem: Problem, place: Place) -> Attention:
         from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
@@ -49,7 +53,7 @@ class Flex(Provider):
             problem.num_query,
             problem.num_keys,
             device=place.device,
-            BLOCK_SIZE=(self.block_rows(), BLOCK_KEYS),
+            BLOCK_SIZE=(self.block_rows(), self.block_keys()),
         )
         kernel, compiler = (self.kernel_options, self.compile_options) if place.on_cuda else (None, None)
         # on a CPU a compilation for all sizes runs as fast as one for each
@@ -57,11 +61,11 @@ class Flex(Provider):
         return lambda query, key, value: attend(query, key, value, block_mask=mask, kernel_options=kernel)
 
     def cells(self, problem: Problem) -> int:
-        rows = self.block_rows()
-        return visible_blocks(problem, rows, BLOCK_KEYS) * rows * BLOCK_KEYS
+        rows, keys = self.block_rows(), self.block_keys()
+        return visible_blocks(problem, rows, keys) * rows * keys
 
     def mask_bytes(self, problem: Problem, place: Place) -> int:
-        return BYTES_PER_BLOCK * -(-problem.num_query // self.block_rows()) * -(-problem.num_keys // BLOCK_KEYS)
+        return BYTES_PER_BLOCK * -(-problem.num_query // self.block_rows()) * -(-problem.num_keys // self.block_keys())
 
 
 class FlexSmallRows(Flex):
@@ -77,6 +81,26 @@ class FlexSmallRows(Flex):
 
     def block_rows(self) -> int:
         return SMALLEST_ROWS
+
+
+class FlexSmallBlocks(Flex):
+    """The fair form on a CPU, whose code has no tiles of its own: it computes the blocks of the mask as they are.
+
+    Of 8 to 128 rows by 16 to 128 keys, 8 by 16 were the fastest for slices and narrow bands, 16 by 32 for wider ones.
+    """
+
+    def __init__(self, rows: int, keys: int):
+        self.rows, self.keys = rows, keys
+        self.name, self.about = f"flex-{rows}x{keys}", f"flex with blocks of {rows} rows and {keys} keys, on a CPU"
+
+    def why_not_here(self, place: Place) -> str | None:
+        return "its blocks are a CPU's; flex-rows16 is the small form on CUDA" if place.on_cuda else None
+
+    def block_rows(self) -> int:
+        return self.rows
+
+    def block_keys(self) -> int:
+        return self.keys
 
 
 class FlexFlash(Flex):

@@ -10,10 +10,10 @@ import torch
 from bench.contest.provider import BACKENDS, Compiled, Place, Provider, sdpa
 from bench.problems.attention import Attention, Problem
 from bench.rivals.bounds import DenseBound
-from bench.rivals.flex import Flex, FlexFlash, FlexSmallRows
+from bench.rivals.flex import Flex, FlexFlash, FlexSmallBlocks, FlexSmallRows
 from bench.rivals.magi import Magi
 from bench.rivals.packages import FlashAttn, Natten, Varlen
-from bench.rivals.structured import Blocks, Sliced, Split
+from bench.rivals.structured import Blocks, Neighbours, Sliced, Split
 from pargo_kernels.dispatch import interpreting, resolve_impl
 from pargo_kernels.intervals import interval_mask
 
@@ -28,18 +28,33 @@ class Pargo(Provider):
         if self.impl == "triton" and not place.on_cuda and not interpreting():
             return "the kernels need a CUDA device"
         # rows of their own only where they differ from "pargo"
-        return "is what pargo runs here" if self.impl == ("triton" if place.on_cuda else "torch") else None
+        return "is what pargo runs here" if self.impl == chosen_path(place) else None
 
     def build(self, problem: Problem, place: Place) -> Attention:
         return problem.attention(self.impl)
 
     def scheduled_bytes(self, problem: Problem, direction: str, place: Place) -> int | None:
-        if resolve_impl(self.impl, torch.empty(0, dtype=place.dtype, device=place.device)) != "triton" or not place.half:
+        if resolve_impl(self.impl, _like(place)) != "triton" or not place.half:
             return None
         from bench.counts.schedule import scheduled_work
         from pargo_kernels.triton_path.launch_table import architecture
 
         return scheduled_work(problem, direction, place.dtype, architecture(place.device)).bytes
+
+
+def chosen_path(place: Place) -> str:
+    """The path that impl="auto" takes at a place. On a CPU the C kernels may be compiled to find out."""
+    found = resolve_impl("auto", _like(place))
+    if found != "cpu":
+        return found
+    # kernels of an earlier commit (--base) know no such choice
+    from pargo_kernels.dispatch import cpu_impl
+
+    return cpu_impl(_like(place))
+
+
+def _like(place: Place) -> torch.Tensor:
+    return torch.empty(0, dtype=place.dtype, device=place.device)
 
 
 class MaskedSDPA(Provider):
@@ -96,14 +111,16 @@ class FullSDPA(Provider):
 _PARGO = Pargo("pargo", "auto", "this package, impl='auto'")
 _SPLIT = Split("split", False, "multiply-and-sum for the partial rows, maskless SDPA for the global rows")
 _SPLIT_MATMUL = Split("split-matmul", True, "the same, the global rows as two matrix products")
+_SLICED = Sliced()
 _BLOCKS = Blocks()
+_NEIGHBOURS = Neighbours()
 
 PROVIDERS: dict[str, Provider] = {
     provider.name: provider
     for provider in (
         _PARGO,
         Pargo("pargo-triton", "triton", "this package's Triton kernels"),
-        Pargo("pargo-torch", "torch", "this package's structured torch path"),
+        Pargo("pargo-torch", "torch", "this package's torch path"),
         Compiled(_PARGO),
         *(MaskedSDPA(backend) for backend in BACKENDS),
         FullSDPA("flash"),
@@ -112,11 +129,16 @@ PROVIDERS: dict[str, Provider] = {
         _SPLIT,
         Compiled(_SPLIT),
         Compiled(_SPLIT_MATMUL),
-        Sliced(),
+        _SLICED,
+        Compiled(_SLICED),
         _BLOCKS,
         Compiled(_BLOCKS),
+        _NEIGHBOURS,
+        Compiled(_NEIGHBOURS),
         Flex(),
         FlexSmallRows(),
+        FlexSmallBlocks(8, 16),
+        FlexSmallBlocks(16, 32),
         FlexFlash(),
         Magi(),
         Varlen(),

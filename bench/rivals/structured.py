@@ -17,6 +17,8 @@ LONG_SLICE = 8
 # autograd allocates a full-size gradient for each slice of a tensor: many slices make the backward quadratic
 MAX_SLICES = 64
 MIN_BLOCK = 32
+# of Neighbours, whose blocks are half as long as the window
+MIN_NEIGHBOUR = 16
 
 
 class Split(Provider):
@@ -64,17 +66,11 @@ class Sliced(Provider):
     about = "a loop of scaled_dot_product_attention over blocks of rows and the keys of their band"
     ops = ("cpp",)
 
-    def why_not(self, problem: Problem, place: Place, backward: bool) -> str | None:
-        blocks = len(blocks_of_rows(problem))
-        if backward and blocks > MAX_SLICES:
-            return f"autograd through {blocks} overlapping slices is quadratic in their number; blocks stands for it"
-        return None
-
     def build(self, problem: Problem, place: Place) -> Attention:
         bounds = problem.bounds().to(place.device)
         blocks = [
             (slice(first, last), slice(begin, end), interval_mask(bounds[first:last] - begin, end - begin))
-            for first, last, begin, end in blocks_of_rows(problem)
+            for first, last, begin, end in blocks_of_rows(problem, MAX_SLICES)
         ]
 
         def sliced(query, key, value):
@@ -87,7 +83,7 @@ class Sliced(Provider):
         return sliced
 
     def cells(self, problem: Problem) -> int:
-        return sum((last - first) * (end - begin) for first, last, begin, end in blocks_of_rows(problem))
+        return sum((last - first) * (end - begin) for first, last, begin, end in blocks_of_rows(problem, MAX_SLICES))
 
 
 class Blocks(Provider):
@@ -126,11 +122,62 @@ class Blocks(Provider):
         return self.cells(problem) * (1 + 2 * problem.batch * problem.num_heads * place.dtype.itemsize)
 
 
+class Neighbours(Provider):
+    """Blocks of half a window, and the few blocks beside each as views side by side: no gather, and a backward without one."""
+
+    name = "neighbours"
+    about = "blocks of half a window of rows, the blocks of keys around them cut as views, one batched masked attention"
+    ops = ("cpp",)
+
+    def build(self, problem: Problem, place: Place) -> Attention:
+        bounds, scale, num_rows = problem.bounds(), problem.head_dim**-0.5, problem.num_query
+        size, count, before, behind = around(problem)
+        beside, padding = before + 1 + behind, count * size - num_rows
+        position = (torch.arange(count)[:, None] - before) * size + torch.arange(beside * size)
+        row = torch.arange(count * size).clamp(max=num_rows - 1).view(count, size, 1)
+        shown = (position[:, None] >= bounds[row, 0]) & (position[:, None] < bounds[row, 1])
+        hidden = ~shown.to(place.device)
+
+        def side_by_side(keys):
+            blocks = F.pad(keys, (0, 0, before * size, behind * size + padding)).unflatten(2, (-1, size))
+            return torch.cat([blocks[:, :, first : first + count] for first in range(beside)], dim=3)
+
+        def neighbours(query, key, value):
+            rows = F.pad(query * scale, (0, 0, 0, padding)).unflatten(2, (count, size))
+            scores = rows @ side_by_side(key).transpose(-1, -2)
+            weights = scores.masked_fill(hidden, float("-inf")).softmax(-1)
+            return (weights @ side_by_side(value)).flatten(2, 3)[:, :, :num_rows]
+
+        return neighbours
+
+    def cells(self, problem: Problem) -> int:
+        size, count, before, behind = around(problem)
+        return count * size * (before + 1 + behind) * size
+
+    def mask_bytes(self, problem: Problem, place: Place) -> int:
+        # scores and weights are stored
+        return self.cells(problem) * (1 + 2 * problem.batch * problem.num_heads * place.dtype.itemsize)
+
+
 @functools.cache
-def blocks_of_rows(problem: Problem) -> list[tuple[int, int, int, int]]:
-    """``(first, last, begin, end)``: blocks of rows as long as the window, and the keys that any of their rows sees."""
+def around(problem: Problem) -> tuple[int, int, int, int]:
+    """``(size, count, before, behind)``: blocks of rows, and how many blocks before and behind its own any of them sees."""
+    bounds, tokens = problem.bounds(), problem.num_query
+    size = min(tokens, max(MIN_NEIGHBOUR, -(-(problem.window or 0) // 2)))
+    own = torch.arange(tokens) // size
+    before = int((own - bounds[:, 0] // size).max())
+    behind = int(((bounds[:, 1] - 1) // size - own).max())
+    return size, -(-tokens // size), before, behind
+
+
+@functools.cache
+def blocks_of_rows(problem: Problem, most: int | None = None) -> list[tuple[int, int, int, int]]:
+    """``(first, last, begin, end)``: blocks of rows as long as the window, and the keys that any of their rows sees.
+
+    Longer blocks where there would be more than ``most``.
+    """
     bounds = problem.bounds()
-    rows = min(len(bounds), max(MIN_BLOCK, problem.window or 0))
+    rows = min(len(bounds), max(MIN_BLOCK, problem.window or 0, -(-len(bounds) // most) if most else 0))
     return [
         (first, last, int(bounds[first:last, 0].min()), int(bounds[first:last, 1].max()))
         for first, last in ((first, min(first + rows, len(bounds))) for first in range(0, len(bounds), rows))

@@ -20,7 +20,7 @@ from bench.rivals.peers import PROVIDERS
 MAX_PANELS = 6
 MIN_POINTS = 3
 _WHOLE, _FORWARD = "forward+backward", "forward"
-_COLOURS = {name: plt.get_cmap("tab20")(index) for index, name in enumerate(PROVIDERS)}
+_COLOURS = {name: plt.get_cmap("tab20")(index % 20) for index, name in enumerate(PROVIDERS)}
 
 
 def draw(path: Path, out: Path) -> list[Path]:
@@ -152,9 +152,9 @@ def _panel_of_points(axis, rows: list[Row]) -> None:
                 markerfacecolor=colour if filled else "white", markersize=7 if row.provider.startswith("pargo") else 5,
             )  # fmt: skip
             axis.annotate(f"  {middle:.0f}" if middle >= 100 else f"  {middle:.3g}", (high, place), va="center", fontsize=7)
-        floor = _floor(found[0]) if found else None
-        if floor:
-            axis.axvline(floor, color="black", linestyle="--" if filled else ":", linewidth=1)
+        bound = found[0].bound if found else None
+        if bound:
+            axis.axvline(bound[0], color="black", linestyle="--" if filled else ":", linewidth=1)
     axis.set_xscale("log")
     axis.margins(x=0.15)
     axis.set_yticks(range(len(order)), order, fontsize=8)
@@ -174,7 +174,7 @@ def _panel_of_curves(axis, rows: list[Row], value: Callable[[Row], float | None]
             low, high = ([getattr(row, end) for _, row in points] for end in ("q20_ms", "q80_ms"))
             axis.fill_between(sizes, low, high, color=_colour(name), alpha=0.2, linewidth=0)
     if with_floor:
-        floors = sorted({_x(row): _floor(row) for row in rows}.items())
+        floors = sorted({_x(row): row.bound[0] if row.bound else None for row in rows}.items())
         axis.plot(*zip(*floors, strict=True), "k--", linewidth=1, label="floor: least traffic or work")
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
@@ -196,13 +196,6 @@ def _time(row: Row) -> float | None:
 
 def _peak(row: Row) -> float | None:
     return row.peak_bytes / 1e6 if row.peak_bytes else None
-
-
-def _floor(row: Row) -> float | None:
-    """Milliseconds that the least traffic takes at the run's copy bandwidth, or the least work at its matrix product rate."""
-    if not (row.minimum_bytes and row.copy_bytes_per_s and row.minimum_flops and row.matmul_flops_per_s):
-        return None
-    return 1e3 * max(row.minimum_bytes / row.copy_bytes_per_s, row.minimum_flops / row.matmul_flops_per_s)
 
 
 def _x(row: Row) -> int:

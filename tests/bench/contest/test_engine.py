@@ -94,14 +94,14 @@ def graphs(setting, monkeypatch):
 
 def test_graphs_are_timed_before_eager_calls(graphs):
     kept = []
-    measure_attention(Case((TINY,)), 0, [PROVIDERS["pargo-torch"]], graphs(writes=True), keep=kept.append)
+    measure_attention(Case((TINY,)), 0, [PROVIDERS["pargo"]], graphs(writes=True), keep=kept.append)
     timed = [(row.direction, row.launch) for row in kept if row.median_ms]
     assert timed.index(("forward", "graph")) < timed.index(("forward", "eager"))
     assert timed.index(("forward+backward", "graph")) < timed.index(("forward+backward", "eager"))
 
 
 def test_a_graph_that_does_not_write_its_results_is_found_out(graphs):
-    rows = measure_attention(Case((TINY,)), 0, [PROVIDERS["pargo-torch"]], graphs(writes=False))
+    rows = measure_attention(Case((TINY,)), 0, [PROVIDERS["pargo"]], graphs(writes=False))
     found = {(row.launch, row.direction): (row.status, row.median_ms is None) for row in rows}
     assert found["graph", "forward"] == found["graph", "forward+backward"] == ("wrong", True)
     assert found["eager", "forward"] == found["eager", "forward+backward"] == ("ok", False)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench.contest.records import COLUMNS, ResultFile, environment, read_rows
+from bench.contest.records import COLUMNS, ResultFile, environment, read_environment, read_rows
 from tests.bench.made.places import ROOT
 from tests.bench.made.rows import MACHINE, ROW
 
@@ -26,13 +26,15 @@ def test_rows_survive_the_file(tmp_path):
         replace(ROW, status="failed", reason='a "quoted", comma\nand line', configuration={"window": 3, "edge": None}),
     ]
     path = tmp_path / "s.csv"
-    with ResultFile(path, MACHINE) as results:
+    machine = replace(MACHINE, compile_s=3.25, cached_s=0.004, dirty=False)
+    with ResultFile(path, machine) as results:
         for one in rows:
             results.add(one)
             # on disk at once, in a file that says it is not complete
             assert read_rows(results.partial)[-1] == one
             assert not path.exists()
     assert read_rows(path) == rows
+    assert read_environment(path) == machine
     assert set(COLUMNS) >= PROMISED
     with open(path, newline="") as file:
         assert {line["device"] for line in csv.DictReader(file)} == {"a, machine"}
@@ -44,12 +46,14 @@ def test_files_of_earlier_versions_are_read(tmp_path):
         results.add(replace(ROW, median_ms=1.25))
     with open(path, newline="") as file:
         lines = list(csv.DictReader(file))
-    earlier = [name for name in COLUMNS if name not in ("copy_after_bytes_per_s", "clocks_after", "clocks")]
+    later = ("copy_after_bytes_per_s", "clocks_after", "clocks", "compile_s", "cached_s")
+    earlier = [name for name in COLUMNS if name not in later]
     with open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, earlier, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(lines)
     assert read_rows(path) == [replace(ROW, median_ms=1.25)]
+    assert read_environment(path) == MACHINE
 
 
 def test_a_killed_run_keeps_its_rows_and_the_earlier_run(tmp_path):

@@ -28,7 +28,8 @@ PROBLEMS = (
     Cascaded(2, 2, 16, 97, 97),
     Cascaded(2, 2, 16, 97, 97, "truncate"),
 )
-EAGER = [name for name in PROVIDERS if not name.endswith("-compiled") and name not in ("flex", "flex-rows16", "natten")]
+SLOW_TO_BUILD = ("flex", "flex-rows16", "flex-8x16", "flex-16x32", "natten")
+EAGER = [name for name in PROVIDERS if not name.endswith("-compiled") and name not in SLOW_TO_BUILD]
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=str)
@@ -36,7 +37,7 @@ def test_eager_providers_are_exact(setting, problem):
     rows = measure_attention(Case((problem,)), 0, [PROVIDERS[name] for name in EAGER], setting)
     ran = {row.provider for row in rows if row.status == OK}
     assert {"pargo", "sdpa-mask-flash"} < ran
-    assert ran & ({"split"} if problem.op == "pgp" else {"sliced", "blocks"})
+    assert ran >= ({"split"} if problem.op == "pgp" else {"sliced", "blocks", "neighbours"})
     for row in rows:
         assert row.status in (OK, INAPPLICABLE, UNAVAILABLE), f"{row.provider}: {row.reason}"
         assert row.reason or row.status == OK

@@ -11,7 +11,7 @@ from bench.contest.records import INAPPLICABLE, OK
 from bench.contest.verify import disagreement, expect
 from bench.problems.attention import Cascaded, PartialGlobal
 from bench.problems.suites import Case
-from bench.rivals.flex import BLOCK_KEYS, Flex, FlexSmallRows, mask_mod, visible_blocks
+from bench.rivals.flex import BLOCK_KEYS, Flex, FlexSmallBlocks, FlexSmallRows, mask_mod, visible_blocks
 from bench.rivals.magi import BAND, CAUSAL, FULL, INVERSE_CAUSAL, slices_of
 from bench.rivals.peers import PROVIDERS
 from bench.workloads.attention import make_inputs, measure_attention
@@ -68,19 +68,17 @@ def test_torch_recognises_the_mask_of_flex_as_an_interval():
     assert intervals(lambda lo, hi, row, key: (key - lo[row]) * (key - hi[row]) < 0) is None
 
 
-@pytest.mark.parametrize("rows", [16, 128])
+@pytest.mark.parametrize("provider", [FlexSmallRows(), FlexSmallBlocks(8, 16), Flex()], ids=lambda provider: provider.name)
 @pytest.mark.parametrize("problem", (*PROBLEMS, PartialGlobal(1, 1, 16, 576, 288), Cascaded(1, 1, 16, 500, 48)), ids=str)
-def test_flex_is_charged_for_the_blocks_that_it_computes(problem, rows):
+def test_flex_is_charged_for_the_blocks_that_it_computes(problem, provider):
     from torch.nn.attention.flex_attention import create_block_mask
 
+    rows, keys = {"flex-rows16": (16, 128), "flex-8x16": (8, 16), "flex": (128, 128)}[provider.name]
     sizes = (problem.num_query, problem.num_keys)
-    mask = create_block_mask(
-        mask_mod(problem, torch.device("cpu")), None, None, *sizes, device="cpu", BLOCK_SIZE=(rows, BLOCK_KEYS)
-    )
+    mask = create_block_mask(mask_mod(problem, torch.device("cpu")), None, None, *sizes, device="cpu", BLOCK_SIZE=(rows, keys))
     computed = int(mask.kv_num_blocks.sum() + mask.full_kv_num_blocks.sum())
-    assert visible_blocks(problem, rows, BLOCK_KEYS) == computed
-    provider = FlexSmallRows() if rows == 16 else Flex()
-    assert provider.cells(problem) == computed * rows * BLOCK_KEYS
+    assert visible_blocks(problem, rows, keys) == computed
+    assert provider.cells(problem) == computed * rows * keys
 
 
 @pytest.mark.parametrize(
