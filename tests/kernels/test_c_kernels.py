@@ -70,6 +70,7 @@ def test_an_image_has_the_same_bits_alone_in_a_batch_and_packed(c_path, dtype):
 
     offsets = torch.tensor([0, 2500, 5000], dtype=torch.int32)
     packed = batch._replace(num_keys=5000, arguments=batch.arguments | {"cu_seqlens_k": offsets})
+    query, key, value, grad_out, grad_lse = tensors
     found = results(packed, (query, pack(key), pack(value), grad_out, grad_lse), impl="c")
     check_equal(found, (*together[:3], pack(together[3]), pack(together[4])))
 
