@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
-
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from pargo_kernels.intervals import EDGES
@@ -24,14 +23,15 @@ MAX_HEAD_DIM = 256
 def passed(query, key, value, *settings) -> tuple | None:
     """None if such a call has passed the checks before, else what :func:`remember` takes when it has.
 
-    ``settings`` are hashable, numbers already plain ones. Traced and fake tensors, whose sizes may be symbols, are looked at every time.
+    ``settings`` are hashable, their numbers plain ints and floats. Traced and fake tensors, whose sizes may be symbols, are
+    looked at every time.
     """
     if type(query) not in _PLAIN or type(key) not in _PLAIN or type(value) not in _PLAIN or torch.compiler.is_compiling():
         return ()
     try:
         kind = (
-            query.shape, key.shape, value.shape, query.dtype, key.dtype, value.dtype, query.device, key.device, value.device,
-            query.layout, key.layout, value.layout,
+            query.shape, key.shape, value.shape, query.dtype, key.dtype, value.dtype,
+            query.device, key.device, value.device, query.layout, key.layout, value.layout,
             # 1, 1.0 and True are equal and not alike
             *settings, *map(type, settings),
         )  # fmt: skip

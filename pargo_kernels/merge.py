@@ -66,8 +66,8 @@ def _check(out_a, lse_a, out_b, lse_b) -> None:
         raise TypeError(f"out_a is {out_a.dtype}; use float16, bfloat16, float32 or float64: cast out_a and out_b.")
     if lse_a.dtype not in ((torch.float64,) if out_a.dtype == torch.float64 else (torch.float32, torch.float64)):
         raise TypeError(
-            f"lse_a is {lse_a.dtype} beside outputs in {out_a.dtype}; it must be float32, or float64 beside outputs in float64, "
-            "as the ops return it: fewer digits would weigh the parts wrongly. Cast lse_a and lse_b."
+            f"lse_a is {lse_a.dtype} beside outputs in {out_a.dtype}; it must be float32, or float64 beside outputs in "
+            "float64, as the ops return it: fewer digits would weigh the parts wrongly. Cast lse_a and lse_b."
         )
     if out_a.dim() != 4:
         raise ValueError(f"out_a has shape {list(out_a.shape)}; it must have 4 dimensions [batch, heads, tokens, head_dim].")

@@ -44,7 +44,8 @@ def partial_global_attention(
     Args:
         query: ``[B, H, n_p + n_g, D]``, partial rows first. fp16, bf16, fp32 (fp64 on the torch path), any strides.
         key, value: ``[B, H_kv, n_v, D]`` with ``H % H_kv == 0`` and ``D <= 256``; or ``[1, H_kv, total, D]`` when packed.
-        num_partial: ``n_p``, the number of partial rows, ``0 ... n_p + n_g``; at most ``n_v``. An int, or what has ``__index__`` (no tensor).
+        num_partial: ``n_p``, the number of partial rows, ``0 ... n_p + n_g``; at most ``n_v``. An int, or what has
+            ``__index__`` (no tensor).
         scale: factor of the scores before the softmax, any real number that is finite in fp32 (0 and negative ones too; no
             tensor); ``D ** -0.5`` by default.
         cu_seqlens_k: int32 ``[B + 1]`` on the query's device: image ``b`` owns keys

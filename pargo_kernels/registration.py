@@ -5,9 +5,9 @@ implementation modules (``torch_path``, ``triton_path``) offer ``forward(*tensor
 ``backward(grad_out, grad_lse, *tensors, out, lse, *settings)`` and are imported at their first use, so that the package
 works without triton.
 
-``Library.define`` with kernels of our own for autograd rather than ``custom_op`` or ``register_autograd``: half the overhead, and
-torch.func and torch.compile reach the same gradients. There are first derivatives in reverse mode and no others: whatever else is
-asked for, in whatever way, raises instead of giving zeros.
+``Library.define`` with kernels of our own for autograd rather than ``custom_op`` or ``register_autograd``: half the overhead,
+and torch.func and torch.compile reach the same gradients. There are first derivatives in reverse mode and no others: whatever
+else is asked for, in whatever way, raises instead of giving zeros.
 """
 
 from __future__ import annotations
@@ -105,10 +105,10 @@ def call(ops: Ops, tensors: tuple, settings: tuple) -> tuple[torch.Tensor, torch
 def reverse_mode_only(name: str) -> str:
     """What is said where a derivative is asked for that there is none of."""
     return (
-        f"{name} has first derivatives in reverse mode only: its gradients have no gradients (so no hessian, no vhp, no backward "
-        "through create_graph=True), and there is no forward-mode derivative (jvp, jacfwd, dual tensors). Use "
-        "impl='reference', plain torch with a dense mask in fp64, which can be differentiated in every way; first derivatives are "
-        "had by backward, torch.func.grad, vjp and jacrev."
+        f"{name} has first derivatives in reverse mode only: its gradients have no gradients (so no hessian, no vhp, no "
+        "backward through create_graph=True), and there is no forward-mode derivative (jvp, jacfwd, dual tensors). Use "
+        "impl='reference', plain torch with a dense mask in fp64, which can be differentiated in every way; first derivatives "
+        "are had by backward, torch.func.grad, vjp and jacrev."
     )
 
 
@@ -117,15 +117,18 @@ class Once(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, name, compute, *args):
+        """What ``compute`` returns; ``name`` is what the error names."""
         ctx.name = name
         return compute(*args)
 
     @staticmethod
     def backward(ctx, *_):
+        """Refused."""
         raise RuntimeError(reverse_mode_only(ctx.name))
 
     @staticmethod
     def jvp(ctx, *_):
+        """Refused."""
         raise RuntimeError(reverse_mode_only(ctx.name))
 
 

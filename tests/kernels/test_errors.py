@@ -84,7 +84,11 @@ BOTH = {
     "scale as text": (lambda op: op(scale="1"), ValueError, "scale='1'; it must be a finite number"),
     "scale past float32": (lambda op: op(scale=1e39), ValueError, "scale=1e+39 must be a finite number, in float32 too"),
     "scale past float64": (lambda op: op(scale=10**400), ValueError, "scale=a number past the range of float64"),
-    "complex": (lambda op: op(query=q(dtype=torch.cfloat), key=q(dtype=torch.cfloat)), TypeError, "query is torch.complex64; use"),
+    "complex": (
+        lambda op: op(query=q(dtype=torch.cfloat), key=q(dtype=torch.cfloat)),
+        TypeError,
+        "query is torch.complex64; use",
+    ),
     "fp8": (
         lambda op: op(query=q().to(torch.float8_e4m3fn), key=q().to(torch.float8_e4m3fn)),
         TypeError,
@@ -115,14 +119,18 @@ PARTIAL_GLOBAL = {
     "negative partial rows": (lambda: pgp(num_partial=-1), ValueError, "num_partial=-1 must lie in 0...10"),
     "partial rows as a float": (lambda: pgp(num_partial=6.0), TypeError, "num_partial=6.0 is a float; it must be an int"),
     "partial rows as a bool": (lambda: pgp(num_partial=True), TypeError, "num_partial=True is a bool"),
-    "partial rows as a tensor": (lambda: pgp(num_partial=torch.tensor(6)), TypeError, "num_partial is a tensor; it must be an int"),
+    "partial rows as a tensor": (
+        lambda: pgp(num_partial=torch.tensor(6)),
+        TypeError,
+        "num_partial is a tensor; it must be an int",
+    ),
     "partial rows of numpy's floats": (lambda: pgp(num_partial=np.float32(6)), TypeError, "is a float32; it must be an int"),
     "partial rows past 64 bits": (lambda: pgp(num_partial=10**400), ValueError, "num_partial is an integer of 1329 bits"),
     "partial rows past what can be printed": (lambda: pgp(num_partial=10**5000), ValueError, "num_partial is an integer of"),
     "tokens before heads, one count": (
         lambda: pgp(query=q(heads=24, tokens=4), key=q(heads=24, tokens=4), num_partial=12),
         ValueError,
-        "num_partial=12 must lie in 0...4 (the rows of query; the rows after it are global rows). If query [2, 24, 4, 8] is",
+        "(the rows of query; the rows after it are global rows). If query [2, 24, 4, 8] is [batch, tokens, heads",
     ),
     "fewer keys than partial rows": (
         lambda: pgp(key=q(tokens=5)),
@@ -180,7 +188,7 @@ CASCADED = {
     "tokens before heads": (
         lambda: cpp(query=q(heads=48, tokens=4), window=12),
         ValueError,
-        "window=12 must lie in 1...4 (num_partial; intervals.cascade_windows gives the paper's windows). If query [2, 48, 4, 8] is",
+        "gives the paper's windows). If query [2, 48, 4, 8] is [batch, tokens, heads, head_dim], pass query.transpose",
     ),
     "edge": (lambda: cpp(edge="wrap"), ValueError, "edge='wrap' is unknown: use 'clamp'"),
 }

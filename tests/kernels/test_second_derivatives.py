@@ -1,7 +1,7 @@
 """Derivatives that the ops do not have are refused, however they are asked for.
 
-Each way of asking is first tried with ``impl="reference"``, plain differentiable torch, which must give a value other than zero:
-so the way does ask for what the ops have not.
+Each way of asking is first tried with ``impl="reference"``, plain differentiable torch, which must give a value other than
+zero: so the way does ask for what the ops have not.
 """
 
 import pytest
@@ -149,7 +149,7 @@ def by_dual_tensors_in_a_backward(f, tensors):
 
 
 def by_backward_of_func_grad(f, tensors):
-    query, *others = inputs(True)
+    query = inputs(True)[0]
     func.grad(of_query(linear(f), tensors))(query).square().sum().backward()
     return query.grad
 
@@ -255,7 +255,7 @@ def test_an_error_on_every_backend(backend):
         (first,) = grad(op(backend.impl)(query, key, value).sum(), query, create_graph=True)
         with pytest.raises(RuntimeError, match=OURS):
             first.sum().backward()
-        with pytest.raises(RuntimeError, match="no forward-mode derivative.*impl='reference'"):
+        with pytest.raises(RuntimeError, match=r"no forward-mode derivative.*impl='reference'"):
             func.jvp(lambda q, op=op: op(backend.impl)(q, key, value), (query.detach(),), (query.detach(),))
 
 
