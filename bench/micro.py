@@ -2,15 +2,18 @@
 
     python bench/micro.py
 
-Calls go all the way to the launch, through a driver that starts nothing. Beside each stands its floor: the same registration
-with a body that only allocates the results; what is above it is this package's own work. Rounds take turns.
+Calls go all the way to the launch, through a driver that starts nothing; those of the C kernels compute a few cells. Beside
+each stands its floor: the same registration with a body that only allocates the results; what is above it is this package's
+own work. Rounds take turns.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -25,6 +28,8 @@ import torch
 from bench.contest.timing import Key, quantiles
 from bench.stub_driver import stub_driver
 from pargo_kernels import registration
+from pargo_kernels.c_path.compiler import Unavailable
+from pargo_kernels.c_path.library import obtain, why_not
 from pargo_kernels.ops import cascaded_partial_attention, partial_global_attention
 
 ROUNDS, CALLS = 200, 20
@@ -60,8 +65,9 @@ def calls(ops: tuple[registration.Ops, registration.Ops], grad: bool) -> dict[st
     """By name: a call with the paper's numbers of tokens, and its floor."""
     # few and narrow heads: a large tensor on a CPU costs system calls, which none on a GPU does
     query, key, value = (torch.randn(1, 2, n, 16, dtype=torch.bfloat16, requires_grad=grad) for n in (304, 576, 576))
-    grad_out = torch.randn_like(query)
     pgp, cpp = ops
+    # a computation of well under a microsecond
+    small = torch.randn(1, 1, 4, 8, requires_grad=grad)
     forward = {
         "PGP": (
             lambda: partial_global_attention(query, key, value, 288, impl="triton"),
@@ -71,17 +77,38 @@ def calls(ops: tuple[registration.Ops, registration.Ops], grad: bool) -> dict[st
             lambda: cascaded_partial_attention(query, query, query, 48, impl="triton"),
             lambda: registration.call(cpp, (query, query, query), (48, 304, "clamp", 0.125, "triton"))[0],
         ),
+        "PGP in C": (
+            lambda: partial_global_attention(small, small, small, 3, impl="c"),
+            lambda: registration.call(pgp, (small, small, small, None), (3, 0.125, "c"))[0],
+        ),
+        "CPP in C": (
+            lambda: cascaded_partial_attention(small, small, small, 3, impl="c"),
+            lambda: registration.call(cpp, (small, small, small), (3, 4, "clamp", 0.125, "c"))[0],
+        ),
     }
+    if why_not(torch.float32) is not None:
+        forward = {name: pair for name, pair in forward.items() if not name.endswith("in C")}
     if not grad:
         return {f"{name} forward": pair for name, pair in forward.items()}
 
     def backward(call, leaves):
-        return lambda: torch.autograd.grad(call(), leaves, grad_out)
+        grad = torch.randn_like(leaves[0])
+        return lambda: torch.autograd.grad(call(), leaves, grad)
 
-    leaves = {"PGP": (query, key, value), "CPP": (query,)}
+    leaves = {"PGP": (query, key, value), "CPP": (query,), "PGP in C": (small,), "CPP in C": (small,)}
     return {f"{name} forward, grad": pair for name, pair in forward.items()} | {
         f"{name} forward+backward": tuple(backward(call, leaves[name]) for call in pair) for name, pair in forward.items()
     }
+
+
+def time_compilation() -> str:
+    """How long the C kernels take to compile, into a cache that is empty."""
+    with tempfile.TemporaryDirectory() as cache, mock.patch.dict(os.environ, {"XDG_CACHE_HOME": cache}):
+        try:
+            compiled = obtain()
+        except Unavailable as reason:
+            return f"C kernels: none, {reason}"
+    return f"C kernels: compiled in {compiled.seconds:.1f} s by {compiled.compiler.version()}"
 
 
 def race(steps: dict[Key, Callable], rounds: int) -> dict[Key, list[float]]:
@@ -188,6 +215,7 @@ def main(argv: list[str] | None = None) -> int:
             parser.error(f"--{name} {getattr(args, name)} must be at least 1")
     torch.set_num_threads(1)
     print(measure_calls(args.rounds))
+    print(f"\n{time_compilation()}")
     first, further = count_kernels(args.shapes)
     print(f"\nkernels compiled for {args.shapes} random shapes of one model: {first.total()}")
     print(f"and for as many again: {further.total()}")

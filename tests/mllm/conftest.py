@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from transformers import LlamaConfig, SiglipImageProcessorPil, SiglipVisionConfig
 
+from pargo_kernels.c_path.library import why_not
 from pargo_mllm import ParGoConfig, ParGoForConditionalGeneration, ParGoProcessor, ParGoProjectorConfig, build_projector
 from pargo_mllm.language.tokenizer import word_tokenizer
 from tests.mllm.made.sizes import PATCH, SIDE, WIDTH
@@ -22,6 +23,12 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernels():
+    """They are had before a test moves the cache, where they would be compiled again."""
+    why_not(torch.float32)
 
 
 @pytest.fixture(scope="session")

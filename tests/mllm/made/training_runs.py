@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from pargo_mllm.cli import main
+from tests.mllm.made.caches import own_cache
 
 SHORT = ["--steps", "12", "--save-steps", "4", "--batch-size", "4", "--views", "12", "--bf16", "false", "--report-to", "none"]
 # Adam's steps are nearly proportional to the gradient: rounding stays as small as it is
@@ -20,7 +21,7 @@ GENTLE = ["--learning-rate", "0.5", "--projector-learning-rate", "0.5", "--adam-
 def cache_in(folder):
     """Stage 0 is kept there, and trained once for all tests of the block."""
     before = os.environ.get("XDG_CACHE_HOME")
-    os.environ["XDG_CACHE_HOME"] = str(folder)
+    os.environ["XDG_CACHE_HOME"] = own_cache(folder)
     try:
         yield
     finally:

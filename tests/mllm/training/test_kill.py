@@ -13,6 +13,7 @@ import time
 import pytest
 
 from pargo_mllm.files import what_is_wrong
+from tests.mllm.made.caches import own_cache
 from tests.mllm.made.fork_server import ForkServer
 from tests.mllm.made.photographs import write_photographs
 from tests.mllm.made.training_runs import losses, mini1, mini2
@@ -23,7 +24,7 @@ MOMENTS = ("start", "step", "checkpoint", "end")
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with ForkServer({"XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache"))}) as server:
+    with ForkServer({"XDG_CACHE_HOME": own_cache(tmp_path_factory.mktemp("cache"))}) as server:
         yield server
 
 
