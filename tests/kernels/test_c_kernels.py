@@ -58,11 +58,9 @@ def test_bits_do_not_depend_on_the_layout(c_path, name, strides):
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16))
 def test_an_image_has_the_same_bits_alone_in_a_batch_and_packed(c_path, dtype):
     batch = partial_global(300, 5, 2500, dim=16, heads=2, kv_heads=2, batch=2)._replace(dtype=dtype)
-    query, key, value, grad_out, grad_lse = batch.tensors()
-    together = results(batch, (query, key, value, grad_out, grad_lse), impl="c")
-    alone = [
-        results(batch, [t[image : image + 1] for t in (query, key, value, grad_out, grad_lse)], impl="c") for image in (0, 1)
-    ]
+    tensors = batch.tensors()
+    together = results(batch, tensors, impl="c")
+    alone = [results(batch, [t[image : image + 1] for t in tensors], impl="c") for image in (0, 1)]
     check_equal([torch.cat(parts) for parts in zip(*alone, strict=True)], together)
 
     def pack(t):
