@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from tests.mutation.mutant import Mutant, Place, named
 
@@ -128,9 +129,7 @@ def _statement(source: str, found: list[Token], i: int) -> Iterator[Place]:
         if nested == 0 and (text == "=" or text in ASSIGNING):
             # name = …, name[…] = …, name->field = …: two words side by side declare
             words = [t.kind == "word" for t in found[i:j]]
-            declares = any(a and b for a, b in zip(words, words[1:], strict=False)) or any(
-                t.text == "*" for t in found[i:j] if t.kind == "sign"
-            )
+            declares = any(a and b for a, b in pairwise(words)) or any(t.text == "*" for t in found[i:j] if t.kind == "sign")
             assigns = assigns or not declares
             if declares:
                 return

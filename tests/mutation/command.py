@@ -8,11 +8,12 @@ import os
 import random
 import sys
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 
 from tests.mutation.mutant import Mutant
-from tests.mutation.running import BROKEN, HUNG, KILLED, SURVIVED, Outcome, digest, mutants_of, run_mutants
+from tests.mutation.running import HUNG, KILLED, SURVIVED, Outcome, digest, mutants_of, run_mutants
 from tests.mutation.targets import TARGETS, Target
 
 ROOT = Path(__file__).parents[2]
@@ -103,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
     given = arguments(argv)
     results = Results(ROOT / RESULTS, given.fresh)
     equivalents = Equivalents(EQUIVALENTS)
-    end = None if given.minutes is None else _now() + 60 * given.minutes
+    end = None if given.minutes is None else time.monotonic() + 60 * given.minutes
     score: dict[str, dict] = {}
     complete = True
     for name in given.target or TARGETS:
@@ -142,25 +143,19 @@ def run_target(
     waiting = [mutant for mutant, outcome in zip(chosen, before, strict=True) if outcome is None]
     for outcome in outcomes:
         _print_survivor(outcome)
-    if end is not None and _now() > end:
+    if end is not None and time.monotonic() > end:
         return outcomes
     with tempfile.TemporaryDirectory(prefix="mutation-") as scratch:
-        for outcome in run_mutants(ROOT, Path(scratch), target, waiting, jobs, None):
+        for outcome in run_mutants(ROOT, Path(scratch), target, waiting, jobs):
             results.add(of, outcome)
             outcomes.append(outcome)
             _print_survivor(outcome)
             found = Counter(o.result for o in outcomes)
             line = f"{name} {len(outcomes)}/{len(chosen)}: " + ", ".join(f"{n} {result}" for result, n in sorted(found.items()))
             print(line, end="\r" if sys.stderr.isatty() else "\n", flush=True, file=sys.stderr)
-            if end is not None and _now() > end:
+            if end is not None and time.monotonic() > end:
                 break
     return outcomes
-
-
-def _now() -> float:
-    import time
-
-    return time.monotonic()
 
 
 def _print_survivor(outcome: Outcome) -> None:
@@ -181,7 +176,7 @@ def _count(mutants: list[Mutant], equivalent: set[str], outcomes: list[Outcome])
         "killed": found[KILLED] + found[HUNG],
         "of these hung": found[HUNG],
         "survived": found[SURVIVED],
-        "do not compile": found[BROKEN],
+        "do not count here": len(outcomes) - counted,
         "score": round((found[KILLED] + found[HUNG]) / counted, 4) if counted else None,
         "survivors": sorted(outcome.mutant.name for outcome in outcomes if outcome.result == SURVIVED),
     }

@@ -10,11 +10,11 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.mutation import c_source, python_source
+from tests.mutation import c_code, c_source, python_source
 from tests.mutation.mutant import Mutant
 from tests.mutation.targets import Target
 
@@ -22,12 +22,15 @@ from tests.mutation.targets import Target
 COPIED = ("pyproject.toml", "pargo_kernels", "tests/__init__.py", "tests/conftest.py", "tests/kernels", "tests/mutation")
 # a mutant that is stamped so is newer than whatever was compiled before
 FIRST_STAMP = 2_000_000_000
-KILLED, HUNG, SURVIVED, BROKEN = "killed", "hung", "survived", "does not compile"
-NOTHING_RAN = (4, 5)
+KILLED, HUNG, SURVIVED = "killed", "hung", "survived"
+# pytest's, where its arguments name no test: killed is what a test has seen
+NOTHING_RAN = 5
+# seconds that tests on a mutant may take, beside five times their seconds without: a busy machine must not kill
+PATIENCE = 20.0
 
 
 class Outcome(NamedTuple):
-    """What became of a mutant."""
+    """What became of a mutant: killed, hung, survived, or a reason why it does not count."""
 
     mutant: Mutant
     result: str
@@ -68,6 +71,8 @@ class Worker:
                 shutil.copy2(source, place)
         environment = os.environ | target.environment
         environment |= {"PYTHONPATH": str(folder), "XDG_CACHE_HOME": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+        # plug-ins of pytest that no test of the kernels uses take longer to come than the tests
+        environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         self.log, self.stamp = folder / "log", FIRST_STAMP
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.mutation.worker", *target.preload],
@@ -86,14 +91,12 @@ class Worker:
         return answer["status"], answer["seconds"]
 
     def close(self) -> None:
-        """End the process: by its input's end, at once where it is in the middle of tests."""
-        self.process.kill()
+        """End the process, and the tests that it is in the middle of."""
+        self.process.terminate()
         self.process.communicate()
 
 
-def run_mutants(
-    root: Path, scratch: Path, target: Target, mutants: list[Mutant], jobs: int, compiles: Callable[[Path, Mutant], bool] | None
-) -> Iterator[Outcome]:
+def run_mutants(root: Path, scratch: Path, target: Target, mutants: list[Mutant], jobs: int) -> Iterator[Outcome]:
     """Outcomes as they come.
 
     Raises:
@@ -101,14 +104,12 @@ def run_mutants(
     """
     if not mutants:
         return
-    folders = [scratch / str(number) for number in range(min(jobs, len(mutants)))]
-    workers = [Worker(root, folder, target) for folder in folders]
+    workers = [Worker(root, scratch / str(number), target) for number in range(min(jobs, len(mutants)))]
     try:
         status, seconds = workers[0].run(target.files[0], None, 600)
         if status != 0:
             raise RuntimeError(f"without a mutant the tests end with status {status}:\n{workers[0].log.read_text()[-4000:]}")
-        # on a busy machine tests take longer at one time than at another
-        allowed = 20 + 5 * seconds
+        allowed = PATIENCE + 5 * seconds
         waiting: queue.SimpleQueue[Mutant] = queue.SimpleQueue()
         done: queue.SimpleQueue[Outcome | BaseException | None] = queue.SimpleQueue()
         for mutant in mutants:
@@ -120,15 +121,14 @@ def run_mutants(
                     try:
                         mutant = waiting.get_nowait()
                     except queue.Empty:
-                        break
-                    done.put(_outcome(root, worker, mutant, allowed, compiles))
-                done.put(None)
+                        done.put(None)
+                        return
+                    done.put(judge(root, worker, mutant, allowed))
             except BaseException as error:
                 done.put(error)
 
-        threads = [threading.Thread(target=work, args=(worker,), daemon=True) for worker in workers]
-        for thread in threads:
-            thread.start()
+        for worker in workers:
+            threading.Thread(target=work, args=(worker,), daemon=True).start()
         for _ in workers:
             while (outcome := done.get()) is not None:
                 if isinstance(outcome, BaseException):
@@ -139,11 +139,18 @@ def run_mutants(
             worker.close()
 
 
-def _outcome(root: Path, worker: Worker, mutant: Mutant, allowed: float, compiles) -> Outcome:
-    text = mutant.apply((root / mutant.file).read_text())
-    if compiles is not None and not compiles(worker.folder, mutant):
-        return Outcome(mutant, BROKEN, 0.0)
+def judge(root: Path, worker: Worker, mutant: Mutant, allowed: float) -> Outcome:
+    """Run the tests on a mutant, for at most ``allowed`` seconds."""
+    text, compiled = mutant.apply((root / mutant.file).read_text()), not mutant.file.endswith(".py")
+    reason = c_code.what_is_wrong(root, mutant.file, text) if compiled else None
+    if reason is not None:
+        return Outcome(mutant, reason, 0.0)
     status, seconds = worker.run(mutant.file, text, allowed)
+    if status == NOTHING_RAN:
+        raise RuntimeError(f"{mutant.name}: no test ran:\n{worker.log.read_text()[-4000:]}")
     if status is None:
         return Outcome(mutant, HUNG, seconds)
-    return Outcome(mutant, SURVIVED if status == 0 else KILLED, seconds)
+    if status != 0:
+        return Outcome(mutant, KILLED, seconds)
+    same = compiled and c_code.same_machine_code(root, mutant.file, text)
+    return Outcome(mutant, "the same machine code" if same else SURVIVED, seconds)

@@ -22,35 +22,40 @@ def run_tests(arguments: list[str], seconds: float, log: str) -> int | None:
     """pytest's exit status (128 and more: killed by a signal), or None where it took too long."""
     child = os.fork()
     if child == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.setpgid(0, 0)
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(output, 1)
         os.dup2(output, 2)
         os._exit(_pytest(arguments))
     end = time.monotonic() + seconds
-    while True:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            code = os.waitstatus_to_exitcode(status)
-            return code if code >= 0 else 128 - code
-        if time.monotonic() > end:
+    try:
+        while time.monotonic() < end:
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                code, child = os.waitstatus_to_exitcode(status), 0
+                return code if code >= 0 else 128 - code
+            time.sleep(POLL)
+        return None
+    finally:
+        if child:
             # the tests' own processes too; in the moment before it has a group of its own it has none
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child, signal.SIGKILL)
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            return None
-        time.sleep(POLL)
 
 
 def _pytest(arguments: list[str]) -> int:
     # a fork ends here whatever happens: it must never go back into the loop
     try:
-        import hypothesis
         import pytest
 
-        hypothesis.settings.register_profile("mutation", database=None, derandomize=True)
-        hypothesis.settings.load_profile("mutation")
+        if "hypothesis" in sys.modules:
+            import hypothesis
+
+            hypothesis.settings.register_profile("mutation", database=None, derandomize=True)
+            hypothesis.settings.load_profile("mutation")
         status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *arguments]))
         sys.stdout.flush()
         return status
@@ -59,7 +64,8 @@ def _pytest(arguments: list[str]) -> int:
 
 
 def main(preload: list[str]) -> None:
-    """Serve until the input ends."""
+    """Serve until the input ends, or the process is asked to end: tests that run end with it."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     for name in preload:
         importlib.import_module(name)
     # the answers keep this pipe; whatever else is printed goes to stderr
