@@ -31,6 +31,12 @@ def test_partial_bounds_are_the_floors_of_eq_1(layout):
     assert lengths.max() - lengths.min() <= (num_keys % num_partial != 0)
 
 
+def test_without_partial_rows_there_are_no_slices():
+    slices = intervals.partial_bounds(0, 5)
+    assert slices.shape == (0, 2)
+    assert slices.dtype == torch.int64
+
+
 @given(partial_layouts())
 def test_partial_owner_is_the_row_whose_slice_holds_the_key(layout):
     num_partial, num_keys = layout

@@ -52,11 +52,7 @@ TARGETS = {
     "chunks": _interpreted(
         "chunks.py", f"{KERNELS}/test_chunks.py", *_corners("triton-interpreted", *SMALL, "long unequal slices")
     ),
-    "band": _interpreted(
-        "band.py",
-        *_corners("triton-interpreted", "one token", "only global tokens", "global tokens among themselves"),
-        *_corners("triton-interpreted", "each token sees itself", "a truncated full window"),
-    ),
+    "band": _interpreted("band.py", f"{KERNELS}/test_band.py"),
     "tiles": _interpreted(
         "tiles.py",
         f"{KERNELS}/test_blind_rows.py",
