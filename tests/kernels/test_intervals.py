@@ -77,6 +77,11 @@ def test_window_rows_invert_window_bounds(layout):
     assert torch.equal(rows, mask.T)
 
 
+def test_windows_are_clamped_where_nothing_is_said():
+    assert torch.equal(intervals.window_bounds(9, 4), intervals.window_bounds(9, 4, "clamp"))
+    assert torch.equal(intervals.window_rows(9, 4), intervals.window_rows(9, 4, "clamp"))
+
+
 def test_clamped_windows_match_the_panels_of_the_papers_figure():
     one_to_one, one_to_two, one_to_all = (
         intervals.interval_mask(intervals.window_bounds(4, w), 4).int().tolist() for w in (1, 2, 4)
@@ -99,6 +104,7 @@ def test_cascade_windows_of_the_paper():
         (lambda: intervals.partial_bounds(-1, 4), ("num_partial=-1", "at least 0")),
         (lambda: intervals.window_bounds(4, 0), ("window=0", "1...4")),
         (lambda: intervals.window_bounds(4, 5), ("window=5", "1...4")),
+        (lambda: intervals.window_rows(4, 5), ("window=5", "1...4")),
         (lambda: intervals.window_bounds(4, 2, "wrap"), ("edge='wrap'", "'clamp'", "'truncate'")),
         (lambda: intervals.cascade_windows(0, 6), ("num_partial=0", "at least 1")),
         (lambda: intervals.cascade_windows(4, 0), ("num_layers=0", "at least 1")),
