@@ -49,14 +49,16 @@ def cascaded_partial_attention(
         edge: "clamp" or "truncate".
         scale: factor of the scores before the softmax; ``D ** -0.5`` by default.
         return_lse: also return the natural-log sum of exponentials, fp32 ``[B, H, n]`` (fp64 for fp64), differentiable.
-        impl: "auto" (Triton kernels on a capable GPU, structured torch elsewhere), "triton", "torch", or "reference"
+        impl: "auto" (Triton kernels on a capable GPU; on a CPU kernels in C, which the machine's C compiler makes at the first
+            call, or without one, and for fp64, structured torch; that elsewhere too), "triton", "c", "torch", or "reference"
             (dense mask in fp64, for tests).
 
     Returns:
         ``out`` with the shape, dtype and layout of ``query``; with ``return_lse`` the pair ``(out, lse)``.
 
     Raises:
-        TypeError, ValueError: for arguments outside these rules, before anything is computed.
+        TypeError, ValueError: for arguments outside these rules, before anything is computed; a ValueError for an ``impl``
+            that cannot run here.
     """
     query, key, value = autocast_inputs(query, key, value)
     kind = passed(query, key, value, window, num_partial, edge, scale, impl)

@@ -13,7 +13,7 @@ MAX_KINDS = 4096
 _passed: set[tuple] = set()
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 
-IMPLS = ("auto", "triton", "torch", "reference")
+IMPLS = ("auto", "triton", "c", "torch", "reference")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MAX_HEAD_DIM = 256
 
@@ -110,7 +110,7 @@ def check_cascaded(query, key, window, num_partial, edge) -> None:
 
 
 def check_impl(impl) -> None:
-    """``impl`` is one of the four names."""
+    """``impl`` is one of the names."""
     if impl not in IMPLS:
         raise ValueError(f"impl={impl!r} is unknown: use one of {', '.join(map(repr, IMPLS))}.")
 

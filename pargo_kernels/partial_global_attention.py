@@ -48,7 +48,8 @@ def partial_global_attention(
         cu_seqlens_k: int32 ``[B + 1]`` on the query's device: image ``b`` owns keys
             ``[cu_seqlens_k[b], cu_seqlens_k[b + 1])`` of the packed key and value, and has slices of its own.
         return_lse: also return the natural-log sum of exponentials, fp32 ``[B, H, n_q]`` (fp64 for fp64), differentiable.
-        impl: "auto" (Triton kernels on a capable GPU, structured torch elsewhere), "triton", "torch", or "reference"
+        impl: "auto" (Triton kernels on a capable GPU; on a CPU kernels in C, which the machine's C compiler makes at the first
+            call, or without one, and for fp64, structured torch; that elsewhere too), "triton", "c", "torch", or "reference"
             (dense mask in fp64, for tests).
         check: read the contents of a ``cu_seqlens_k`` that lives on a device (one synchronisation). On the CPU they are
             always checked. Unchecked, a packed image with fewer keys than partial rows gives its empty rows 0 and lse
@@ -58,7 +59,8 @@ def partial_global_attention(
         ``out`` with the shape, dtype and layout of ``query``; with ``return_lse`` the pair ``(out, lse)``.
 
     Raises:
-        TypeError, ValueError: for arguments outside these rules, before anything is computed.
+        TypeError, ValueError: for arguments outside these rules, before anything is computed; a ValueError for an ``impl``
+            that cannot run here.
     """
     query, key, value = autocast_inputs(query, key, value)
     # packed offsets are looked at every time

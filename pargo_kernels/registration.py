@@ -1,7 +1,7 @@
 """Joining an attention to torch: a forward and a backward op in ``torch.ops.pargo_kernels`` and one autograd.Function.
 
 Both attentions have the same form: tensors in, then settings, then the implementation's name; out and lse come out. The
-implementation modules (``torch_path``, ``triton_path``) offer ``forward(*tensors, *settings)`` and
+implementation modules (``torch_path``, ``c_path``, ``triton_path``) offer ``forward(*tensors, *settings)`` and
 ``backward(grad_out, grad_lse, *tensors, out, lse, *settings)`` and are imported at their first use, so that the package
 works without triton.
 
@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import torch
 from torch.autograd import forward_ad
+
+from pargo_kernels.dispatch import cpu_impl
 
 _library = torch.library.Library("pargo_kernels", "DEF")
 
@@ -38,7 +40,7 @@ def define(name: str, *, inputs: str, settings: str, num_tensors: int, module: s
         inputs: schema of the tensors; query, key and value first.
         settings: schema of the settings; ``str impl`` is appended.
         num_tensors: how many tensors ``inputs`` names.
-        module: the module below ``torch_path`` and ``triton_path`` that computes it.
+        module: the module below ``torch_path``, ``c_path`` and ``triton_path`` that computes it.
     """
     tags = (torch.Tag.needs_exact_strides,)
     _library.define(f"{name}_forward({inputs}, {settings}, str impl) -> (Tensor, Tensor)", tags=tags)
@@ -129,7 +131,8 @@ def _path(impl: str, module: str, direction: str) -> Callable:
 
 
 def _run(module: str, direction: str, args: tuple):
-    compute = _path(args[-1], module, direction)
+    impl = args[-1]
+    compute = _path(cpu_impl(args[0]) if impl == "cpu" else impl, module, direction)
     if not torch._C._is_any_autocast_enabled():
         return compute(*args[:-1])
     device_type = args[0].device.type

@@ -141,7 +141,7 @@ class ParGoProjectorConfig(PreTrainedConfig):
             ``hidden_size ** -0.5``.
         query_initializer_range, output_initializer_range: those of the query tokens and of the map to the language model,
             whose word embeddings are small.
-        kernel_impl: ``impl`` of the ops: "auto", "triton", "torch" or "reference".
+        kernel_impl: ``impl`` of the ops: "auto", "triton", "c", "torch" or "reference".
 
     Raises:
         ValueError: for values that cannot work together; the message names the value, the rule and the way out.

@@ -126,7 +126,11 @@ def test_the_wheel_holds_every_file_of_the_packages(wheel):
         if file.is_file() and "__pycache__" not in file.parts
     }
     assert held == there
-    assert {"pargo_kernels/triton_path/launch_table.json", *(f"{package}/py.typed" for package in PACKAGES)} <= held
+    assert {
+        "pargo_kernels/triton_path/launch_table.json",
+        "pargo_kernels/c_path/call.h",
+        *(f"{package}/py.typed" for package in PACKAGES),
+    } <= held
     assert metadata(wheel)["License-Expression"] == "BSD-3-Clause"
 
 

@@ -1,18 +1,17 @@
 """Walking over (batch, kv head) a few heads at a time, so that temporaries stay in cache.
 
-A temporary that leaves the cache costs more than the arithmetic it holds (five-fold at 9,216 visual tokens on a CPU). On a CPU
-the blocks are spread over threads: one thread per core with a block of its own waits for nobody, while threads inside every
-small operation wait for each other hundreds of times a call.
+A temporary that leaves the cache costs more than the arithmetic it holds (five-fold at 9,216 visual tokens on a CPU). Blocks
+come one after another; threads are torch's own, inside its operations, whose sums may depend on how many they are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import torch
 
+# of key, for each of torch's threads
 BLOCK_BYTES = 2 << 20
 
 
@@ -33,10 +32,11 @@ class HeadBlock(NamedTuple):
 
 
 def head_blocks(query: torch.Tensor, key: torch.Tensor) -> Iterator[HeadBlock]:
-    """Rectangles of about ``BLOCK_BYTES`` of key each; every (batch, kv head) exactly once, in a fixed order."""
+    """Rectangles of about ``BLOCK_BYTES`` of key a thread; every (batch, kv head) exactly once, in a fixed order."""
     batch, num_kv_heads, num_keys, head_dim = key.shape
     group = query.shape[1] // num_kv_heads
-    heads = max(1, BLOCK_BYTES // max(1, num_keys * head_dim * compute_dtype(key).itemsize))
+    threads = torch.get_num_threads() if key.is_cpu else 1
+    heads = max(1, threads * BLOCK_BYTES // max(1, num_keys * head_dim * compute_dtype(key).itemsize))
     step_h = min(heads, num_kv_heads)
     step_b = max(1, heads // num_kv_heads)
     for b in range(0, batch, step_b):
@@ -45,31 +45,9 @@ def head_blocks(query: torch.Tensor, key: torch.Tensor) -> Iterator[HeadBlock]:
 
 
 def for_each_block(query: torch.Tensor, key: torch.Tensor, work: Callable[[HeadBlock], None]) -> None:
-    """Call ``work`` on every block; blocks must not write to the same places. On a CPU on as many threads as torch uses."""
-    blocks = list(head_blocks(query, key))
-    allowed = torch.get_num_threads()
-    threads = min(allowed, len(blocks)) if query.device.type == "cpu" else 1
-    if threads == 1:
-        for block in blocks:
-            work(block)
-        return
-    inference, remaining = torch.is_inference_mode_enabled(), iter(blocks)
-
-    def take_blocks() -> None:
-        # settings belong to a thread: a new one would use all cores, and record gradients
-        torch.set_num_threads(1)
-        with torch.inference_mode(inference), torch.no_grad():
-            for block in remaining:
-                work(block)
-
-    try:
-        with ThreadPoolExecutor(threads - 1) as pool:
-            others = [pool.submit(take_blocks) for _ in range(threads - 1)]
-            take_blocks()
-            for other in others:
-                other.result()
-    finally:
-        torch.set_num_threads(allowed)
+    """Call ``work`` on every block, one after another."""
+    for block in head_blocks(query, key):
+        work(block)
 
 
 def compute_dtype(tensor: torch.Tensor) -> torch.dtype:

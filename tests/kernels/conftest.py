@@ -5,6 +5,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
+from pargo_kernels.c_path import library
 from pargo_kernels.dispatch import interpreting
 
 
@@ -15,6 +16,8 @@ class Backend(NamedTuple):
     @property
     def dtypes(self):
         """Floating dtypes it computes."""
+        if self.impl == "c":
+            return tuple(dtype for dtype in library.DTYPES if library.why_not(dtype) is None)
         return (torch.float32, torch.float16, torch.bfloat16) + ((torch.float64,) if self.impl == "torch" else ())
 
 
@@ -24,6 +27,7 @@ def _backends():
     no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here: this did not run on a GPU")
     return [
         pytest.param(Backend("torch", "cpu"), id="torch-cpu"),
+        pytest.param(Backend("c", "cpu"), id="c-cpu"),
         pytest.param(Backend("torch", "cuda"), id="torch-cuda", marks=no_gpu),
         pytest.param(Backend("triton", "cuda"), id="triton-cuda", marks=no_gpu),
     ]
@@ -31,6 +35,10 @@ def _backends():
 
 @pytest.fixture(params=_backends(), scope="session")
 def backend(request):
+    if request.param.impl == "c":
+        reason = library.why_not(torch.float32)
+        if reason is not None:
+            pytest.skip(f"the C kernels did not run: {reason}")
     return request.param
 
 

@@ -105,4 +105,6 @@ def test_many_more_layouts(backend, data):
 @pytest.mark.parametrize("name", CORNERS)
 @pytest.mark.parametrize("dtype", (torch.float32, torch.float16, torch.bfloat16), ids=lambda d: str(d)[6:])
 def test_corner(backend, name, dtype):
+    if dtype not in backend.dtypes:
+        pytest.skip(f"the C compiler here does not know {dtype}")
     check_accuracy(CORNERS[name]._replace(dtype=dtype), backend)

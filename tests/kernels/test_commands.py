@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import torch
 
@@ -21,7 +22,12 @@ def test_env_report_names_versions_and_choices():
     lines = dict(line.split("  ", 1) for line in done.stdout.splitlines())
     lines = {name.strip(): value.strip() for name, value in lines.items()}
     assert lines["torch"] == torch.__version__
-    assert lines["auto on cpu, float32"] == "torch"
+    assert lines["auto on cpu, float64"] == "torch"
+    if lines["C kernels"].startswith("none: "):
+        assert lines["auto on cpu, float32"] == "torch, without the C kernels"
+    else:
+        assert lines["auto on cpu, float32"] == lines["auto on cpu, bfloat16"] == "c"
+        assert Path(lines["C kernels"].rsplit(", ", 1)[1]).is_file()
     assert lines["triton importable"] == str(TRITON_INSTALLED)
 
 

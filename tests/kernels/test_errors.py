@@ -69,6 +69,16 @@ BOTH = {
     "no columns": (lambda op: op(query=q(dim=0), key=q(dim=0, tokens=10)), ValueError, "head_dim=0"),
     "unknown impl": (lambda op: op(impl="cuda"), ValueError, "impl='cuda' is unknown: use one of 'auto', 'triton'"),
     "triton on the CPU": (lambda op: op(impl="triton"), ValueError, "impl='triton' cannot run: query is on cpu"),
+    "C for fp64": (
+        lambda op: op(query=q(dtype=torch.double), key=q(tokens=10, dtype=torch.double), impl="c"),
+        ValueError,
+        "impl='c' cannot run: query is float64, which the C kernels do not compute. Use impl='torch'",
+    ),
+    "C on another device": (
+        lambda op: op(query=q(device="meta"), key=q(tokens=10, device="meta"), impl="c"),
+        ValueError,
+        "impl='c' cannot run: query is on meta; the C kernels run on a CPU. Use impl='torch'",
+    ),
     "triton for fp64": (
         lambda op: op(query=q(dtype=torch.double), key=q(tokens=10, dtype=torch.double), impl="triton"),
         ValueError,
@@ -173,8 +183,3 @@ def test_a_refusal_survives_compilation_without_graph_breaks():
     compiled = torch.compile(lambda query, key: partial_global_attention(query, key, key, 6), backend="eager", fullgraph=True)
     with pytest.raises(Exception, match="n_v=5 visual tokens for num_partial=6"):
         compiled(q(), q(tokens=5))
-
-
-def test_auto_uses_torch_on_the_cpu_and_nothing_else():
-    out = pgp(impl="auto")
-    assert torch.equal(out, pgp(impl="torch"))

@@ -1,0 +1,1 @@
+"""The attentions on a CPU in plain C, compiled on the machine at the first call that computes."""

@@ -1,0 +1,602 @@
+/* Partial-global attention: one pass over key and value, in tiles that stay in the first cache.
+
+   A tile serves the partial rows that own it and all global rows. Slices of up to SHORT keys: W rows in the lanes, their softmax
+   complete in the tile. Longer ones: W keys in the lanes, the softmax carried on where the slice is longer than a tile. Global
+   rows: W rows in the lanes, the softmax carried on from tile to tile.
+
+   An item of work is one chunk of an image's keys for one key/value head. What the global rows get from the chunks is merged in
+   their order. The cut depends on the image's own rows and keys alone, so a result depends neither on the batch nor on threads. */
+#include "call.h"
+#include "parallel.h"
+#include "products.h"
+#include "rows.h"
+
+#include <stdlib.h>
+
+#define SHORT 8
+#define CHUNK 2048
+
+typedef struct {
+    /* keys from `begin` of row `row` of key and value; slices of `rows` rows, the longest `longest` keys */
+    int64_t row, begin, keys, rows, longest, rows_per_chunk, chunks, first_item;
+} Image;
+
+typedef struct {
+    const Call *call;
+    const Image *images;
+    /* of each item, where an image has several chunks: blocks of [columns, peak, total] */
+    vec *parts;
+    int64_t D, global_rows, blocks;
+    int backward;
+} Plan;
+
+/* as pargo_kernels/intervals.py has it */
+INLINE int64_t slice_start(const Image *image, int64_t row) {
+    return row * (image->keys / image->rows) + row * (image->keys % image->rows) / image->rows;
+}
+
+INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static Image image_of(const Call *call, int64_t index) {
+    Image image = {index, 0, call->num_keys, 0, 0, 0, 0, 0};
+    if (call->cu_seqlens) {
+        image.row = 0;
+        image.begin = call->cu_seqlens[index];
+        image.keys = call->cu_seqlens[index + 1] - image.begin;
+    }
+    /* without partial rows the keys are cut into tiles as if they had some */
+    image.rows = call->num_partial ? call->num_partial : image.keys / TILE + 1;
+    image.longest = (image.keys + image.rows - 1) / image.rows;
+    if (image.longest < 1) image.longest = 1;
+    image.rows_per_chunk = image.longest < CHUNK ? CHUNK / image.longest : 1;
+    image.chunks = (image.rows + image.rows_per_chunk - 1) / image.rows_per_chunk;
+    return image;
+}
+
+/* a partial row whose slice is longer than a tile, between tiles */
+typedef struct {
+    float peak, total, delta;
+} Carried;
+
+/* buffers of one thread */
+typedef struct {
+    vec *query, *grad_out, *columns, *peak, *total, *lse, *delta, *S, *P;
+    float *global_query, *global_grad, *key, *value, *grad_key, *grad_value, *row_a, *row_b, *row_c, *carried_rows;
+    Carried *carried;
+} Buffers;
+
+static size_t take(char **at, size_t bytes) {
+    size_t begin = (size_t)*at;
+    *at += (bytes + 63) / 64 * 64;
+    return begin;
+}
+
+static size_t buffers_in(const Plan *plan, char *scratch, Buffers *b) {
+    char *at = scratch;
+    int64_t blocks = plan->blocks, D = plan->D, group = plan->call->group;
+    size_t block = blocks * D * sizeof(vec), one = blocks * sizeof(vec), tile = TILE * D * sizeof(float);
+    size_t rows = W * D * sizeof(float);
+    b->query = (vec *)take(&at, block);
+    b->columns = (vec *)take(&at, block);
+    b->peak = (vec *)take(&at, one);
+    b->total = (vec *)take(&at, one);
+    b->S = (vec *)take(&at, TILE * sizeof(vec));
+    b->key = (float *)take(&at, tile);
+    b->value = (float *)take(&at, tile);
+    b->row_a = (float *)take(&at, rows);
+    b->row_b = (float *)take(&at, rows);
+    b->carried_rows = (float *)take(&at, group * D * sizeof(float));
+    b->carried = (Carried *)take(&at, group * sizeof(Carried));
+    if (plan->backward) {
+        b->grad_out = (vec *)take(&at, block);
+        b->global_query = (float *)take(&at, block);
+        b->global_grad = (float *)take(&at, block);
+        b->lse = (vec *)take(&at, one);
+        b->delta = (vec *)take(&at, one);
+        b->P = (vec *)take(&at, TILE * sizeof(vec));
+        b->grad_key = (float *)take(&at, tile);
+        b->grad_value = (float *)take(&at, tile);
+        b->row_c = (float *)take(&at, rows);
+    }
+    return at - scratch;
+}
+
+/* where an item lies */
+typedef struct {
+    const Image *image;
+    int64_t index, kv_head, first_row, end_row;
+    vec *part;
+} Place;
+
+static Place place_of(const Plan *plan, int64_t item) {
+    const Call *call = plan->call;
+    int64_t low = 0, high = call->batch - 1;
+    while (low < high) {
+        int64_t middle = (low + high + 1) / 2;
+        if (plan->images[middle].first_item <= item)
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    const Image *image = &plan->images[low];
+    int64_t within = item - image->first_item, chunk = within % image->chunks;
+    Place place = {image, low, within / image->chunks, chunk * image->rows_per_chunk, 0, NULL};
+    place.end_row = smaller(image->rows, place.first_row + image->rows_per_chunk);
+    if (image->chunks > 1 && plan->parts) place.part = plan->parts + item * plan->blocks * (plan->D + 2);
+    return place;
+}
+
+/* global row `index` of a group's heads, side by side */
+INLINE int64_t head_of(const Call *call, int64_t kv_head, int64_t index) {
+    return kv_head * call->group + index / (call->num_query - call->num_partial);
+}
+
+INLINE int64_t row_of(const Call *call, int64_t index) {
+    return call->num_partial + index % (call->num_query - call->num_partial);
+}
+
+/* global rows of one tensor: row after row (W each block, zeros at the end), and by columns */
+static void load_global(const Plan *plan, const Place *place, const Tensor *t, float *rows, vec *columns) {
+    const Call *call = plan->call;
+    int64_t D = plan->D;
+    for (int64_t g = 0; g < plan->blocks * W; g++) {
+        if (g < plan->global_rows)
+            load_row(call, t, offset_of(t, place->index, head_of(call, place->kv_head, g), row_of(call, g)), rows + g * D);
+        else
+            memset(rows + g * D, 0, D * sizeof(float));
+    }
+    for (int64_t i = 0; i < plan->blocks; i++) columns_of(rows + i * W * D, D, W, D, columns + i * D);
+}
+
+/* columns times a factor for each row, into the global rows of a tensor; columns are used up */
+static void store_global(const Plan *plan, int64_t index, int64_t kv_head, const Tensor *t, int64_t block, vec *columns,
+                         vec factor, float *rows) {
+    const Call *call = plan->call;
+    rows_of(columns, factor, W, plan->D, rows, plan->D);
+    for (int64_t i = 0; i < W && block * W + i < plan->global_rows; i++) {
+        int64_t g = block * W + i;
+        store_row(call, t, offset_of(t, index, head_of(call, kv_head, g), row_of(call, g)), rows + i * plan->D);
+    }
+}
+
+static void store_lse(const Plan *plan, int64_t index, int64_t kv_head, int64_t block, vec peak, vec total) {
+    const Call *call = plan->call;
+    vec lse = peak + log_of(total);
+    for (int64_t i = 0; i < W && block * W + i < plan->global_rows; i++) {
+        int64_t g = block * W + i;
+        *number_at(&call->lse, index, head_of(call, kv_head, g), row_of(call, g)) = lse[i];
+    }
+}
+
+/* 1 / total, 0 for a row that saw nothing */
+INLINE vec share(vec total) { return choose(total == 0.0f, all(0.0f), 1.0f / total); }
+
+/* the scores of a tile's cells: cell s of row i, -inf past the end of the slice */
+INLINE void cell_scores(const Rows *rows, const Rows *keys, const int64_t *start, ivec length, int n, int cells, int D, vec *S,
+                        float past) {
+    for (int s = 0; s < cells; s++) {
+        vec products[W];
+        for (int i = 0; i < W; i++) {
+            if (i < n) {
+                /* a cell past the end reads the last key of the slice */
+                int64_t key = start[i] + (s < length[i] ? s : s - 1);
+                products[i] = by_lanes(rows->data + i * rows->stride, keys->data + (key < 0 ? 0 : key) * keys->stride, D);
+            } else {
+                products[i] = all(0.0f);
+            }
+        }
+        S[s] = choose(s < length, sums(products), all(past));
+    }
+}
+
+/* starts within the tile and lengths of the slices of rows [first, first + n) */
+INLINE ivec slices_of(const Image *image, int64_t first, int n, int64_t tile_start, int64_t *start) {
+    ivec length = {0};
+    int64_t begin = slice_start(image, first);
+    for (int i = 0; i < n; i++) {
+        int64_t end = slice_start(image, first + i + 1);
+        start[i] = begin - tile_start;
+        length[i] = (int32_t)(end - begin);
+        begin = end;
+    }
+    return length;
+}
+
+static void short_forward(const Plan *plan, const Place *place, int64_t head, int64_t first, int n, int64_t tile_start,
+                          const Rows *key, const Rows *value, Buffers *b) {
+    const Call *call = plan->call;
+    int64_t start[W], index = place->index, D = plan->D;
+    int cells = (int)place->image->longest;
+    ivec length = slices_of(place->image, first, n, tile_start, start);
+    Rows query = rows_at(call, &call->query, index, head, first, n, 0, b->row_a);
+    Rows out = place_for(call, &call->out, index, head, first, 0, b->row_b);
+    vec *S = b->S, peak = all(-INFINITY), total = {0};
+    cell_scores(&query, key, start, length, n, cells, D, S, -INFINITY);
+    for (int s = 0; s < cells; s++) peak = larger(peak, S[s] = S[s] * call->scale);
+    vec base = at_least_lowest(peak);
+    for (int s = 0; s < cells; s++) total += S[s] = exp_of(S[s] - base);
+    vec factor = share(total), lse = peak + log_of(total);
+    for (int s = 0; s < cells; s++) S[s] *= factor;
+    const float *weights = (const float *)S;
+    for (int i = 0; i < n; i++) {
+        const float *v = value->data + start[i] * value->stride;
+        for (int64_t d = 0; d < D; d += W) {
+            vec o = {0};
+            for (int s = 0; s < length[i]; s++) o += load(v + s * value->stride + d) * weights[s * W + i];
+            store(out.data + i * out.stride + d, o);
+        }
+        *number_at(&call->lse, index, head, first + i) = lse[i];
+    }
+    put_back(call, &call->out, index, head, first, n, 0, out);
+}
+
+/* keys [0, n) of a tile for one row, W keys in the lanes; what the last vector has too many is `past` */
+INLINE void key_scores(const float *row, const Rows *keys, int n, int D, vec *S, float past) {
+    for (int j = 0; j < n; j += W) {
+        vec products[W];
+        for (int i = 0; i < W; i++)
+            products[i] = j + i < n ? by_lanes(row, keys->data + (j + i) * keys->stride, D) : all(0.0f);
+        S[j / W] = sums(products);
+        for (int i = n - j; i < W; i++) S[j / W][i] = past;
+    }
+}
+
+static void long_forward(const Plan *plan, const Place *place, int64_t member, int64_t row, int begins, int ends, int n,
+                         const Rows *key, const Rows *value, Buffers *b) {
+    const Call *call = plan->call;
+    int64_t index = place->index, head = place->kv_head * call->group + member, D = plan->D;
+    Rows query = rows_at(call, &call->query, index, head, row, 1, 0, b->row_a);
+    Rows out = place_for(call, &call->out, index, head, row, 0, b->row_b);
+    Carried *carried = b->carried + member;
+    float *columns = b->carried_rows + member * D;
+    if (begins) {
+        *carried = (Carried){-INFINITY, 0, 0};
+        memset(columns, 0, D * sizeof(float));
+    }
+    vec *S = b->S, peak = all(carried->peak), total = {0};
+    key_scores(query.data, key, n, D, S, -INFINITY);
+    for (int j = 0; j < n; j += W) {
+        S[j / W] *= call->scale;
+        peak = larger(peak, S[j / W]);
+    }
+    peak = all(largest(peak));
+    vec base = at_least_lowest(peak), keep = exp_of(all(carried->peak) - base);
+    for (int j = 0; j < n; j += W) total += S[j / W] = exp_of(S[j / W] - base);
+    carried->total = carried->total * keep[0] + sum(total);
+    carried->peak = peak[0];
+    const float *weights = (const float *)S;
+    for (int64_t d = 0; d < D; d += W) {
+        vec o = load(columns + d) * keep;
+        for (int j = 0; j < n; j++) o += load(value->data + j * value->stride + d) * weights[j];
+        store(columns + d, o);
+    }
+    if (!ends) return;
+    vec factor = share(all(carried->total));
+    for (int64_t d = 0; d < D; d += W) store(out.data + d, load(columns + d) * factor);
+    *number_at(&call->lse, index, head, row) = (peak + log_of(all(carried->total)))[0];
+    put_back(call, &call->out, index, head, row, 1, 0, out);
+}
+
+static void global_forward(const Plan *plan, int n, const Rows *key, const Rows *value, Buffers *b) {
+    int64_t D = plan->D;
+    vec *S = b->S;
+    for (int64_t i = 0; i < plan->blocks; i++) {
+        vec peak = b->peak[i], total = {0};
+        scores(b->query + i * D, key->data, key->stride, n, D, S);
+        for (int j = 0; j < n; j++) peak = larger(peak, S[j] = S[j] * plan->call->scale);
+        vec base = at_least_lowest(peak), keep = exp_of(b->peak[i] - base);
+        for (int j = 0; j < n; j++) total += S[j] = exp_of(S[j] - base);
+        b->total[i] = b->total[i] * keep + total;
+        b->peak[i] = peak;
+        gather(b->columns + i * D, keep, S, value->data, value->stride, n, D);
+    }
+}
+
+static void forward_item(const void *state, int64_t item, char *scratch) {
+    const Plan *plan = state;
+    const Call *call = plan->call;
+    Place place = place_of(plan, item);
+    const Image *image = place.image;
+    Buffers b;
+    buffers_in(plan, scratch, &b);
+    int64_t D = plan->D, blocks = plan->blocks;
+    /* the tile's buffers are free before the first tile: rows of W * blocks may need more */
+    for (int64_t i = 0; i < blocks; i++) {
+        for (int64_t lane = 0; lane < W; lane++) {
+            int64_t g = i * W + lane;
+            if (g < plan->global_rows)
+                load_row(call, &call->query, offset_of(&call->query, place.index, head_of(call, place.kv_head, g), row_of(call, g)),
+                         b.row_a + lane * D);
+            else
+                memset(b.row_a + lane * D, 0, D * sizeof(float));
+        }
+        columns_of(b.row_a, D, W, D, b.query + i * D);
+        for (int64_t d = 0; d < D; d++) b.columns[i * D + d] = all(0.0f);
+        b.peak[i] = all(-INFINITY);
+        b.total[i] = all(0.0f);
+    }
+    int64_t rows_per_tile = image->longest < TILE ? TILE / image->longest : 1;
+    for (int64_t row = place.first_row; row < place.end_row; row += rows_per_tile) {
+        int64_t end_row = smaller(place.end_row, row + rows_per_tile);
+        int64_t first = slice_start(image, row), end = slice_start(image, end_row);
+        int64_t at = first;
+        do {
+            int n = (int)smaller(TILE, end - at);
+            Rows key = rows_at(call, &call->key, image->row, place.kv_head, image->begin + at, n, 1, b.key);
+            Rows value = rows_at(call, &call->value, image->row, place.kv_head, image->begin + at, n, 1, b.value);
+            for (int64_t member = 0; member < call->group && call->num_partial; member++) {
+                if (image->longest <= SHORT) {
+                    for (int64_t r = row; r < end_row; r += W)
+                        short_forward(plan, &place, place.kv_head * call->group + member, r, (int)smaller(W, end_row - r), at,
+                                      &key, &value, &b);
+                    continue;
+                }
+                for (int64_t r = row; r < end_row; r++) {
+                    int64_t from = slice_start(image, r), to = slice_start(image, r + 1);
+                    int64_t a = from > at ? from : at, z = smaller(to, at + n);
+                    Rows k = {key.data + (a - at) * key.stride, key.stride};
+                    Rows v = {value.data + (a - at) * value.stride, value.stride};
+                    long_forward(plan, &place, member, r, a == from, z == to, (int)(z - a), &k, &v, &b);
+                }
+            }
+            global_forward(plan, n, &key, &value, &b);
+            at += n;
+        } while (at < end);
+    }
+    for (int64_t i = 0; i < blocks; i++) {
+        if (place.part) {
+            vec *part = place.part + i * (D + 2);
+            memcpy(part, b.columns + i * D, D * sizeof(vec));
+            part[D] = b.peak[i];
+            part[D + 1] = b.total[i];
+        } else {
+            store_global(plan, place.index, place.kv_head, &call->out, i, b.columns + i * D, share(b.total[i]), b.row_a);
+            store_lse(plan, place.index, place.kv_head, i, b.peak[i], b.total[i]);
+        }
+    }
+}
+
+static void short_backward(const Plan *plan, const Place *place, int64_t head, int64_t first, int n, int64_t tile_start,
+                           const Rows *key, const Rows *value, const Rows *grad_key, const Rows *grad_value, Buffers *b) {
+    const Call *call = plan->call;
+    int64_t start[W], index = place->index, D = plan->D;
+    int cells = (int)place->image->longest;
+    ivec length = slices_of(place->image, first, n, tile_start, start);
+    Rows query = rows_at(call, &call->query, index, head, first, n, 0, b->row_a);
+    Rows grad = rows_at(call, &call->grad_out, index, head, first, n, 0, b->row_b);
+    Rows grad_query = place_for(call, &call->grad_query, index, head, first, 0, b->row_c);
+    vec lse = {0}, delta = {0}, *S = b->S, *P = b->P;
+    for (int i = 0; i < n; i++) {
+        lse[i] = *number_at(&call->lse, index, head, first + i);
+        if (call->grad_lse.data) delta[i] = -*number_at(&call->grad_lse, index, head, first + i);
+    }
+    lse = at_least_lowest(lse);
+    cell_scores(&query, key, start, length, n, cells, D, S, -INFINITY);
+    cell_scores(&grad, value, start, length, n, cells, D, P, 0);
+    for (int s = 0; s < cells; s++) {
+        S[s] = exp_of(S[s] * call->scale - lse);
+        delta += S[s] * P[s];
+    }
+    for (int s = 0; s < cells; s++) P[s] = S[s] * (P[s] - delta) * call->scale;
+    const float *weights = (const float *)S, *slopes = (const float *)P;
+    for (int i = 0; i < n; i++) {
+        const float *k = key->data + start[i] * key->stride;
+        float *dk = grad_key->data + start[i] * grad_key->stride, *dv = grad_value->data + start[i] * grad_value->stride;
+        for (int64_t d = 0; d < D; d += W) {
+            vec dq = {0}, q = load(query.data + i * query.stride + d), g = load(grad.data + i * grad.stride + d);
+            for (int s = 0; s < length[i]; s++) {
+                float *dks = dk + s * grad_key->stride + d, *dvs = dv + s * grad_value->stride + d;
+                dq += load(k + s * key->stride + d) * slopes[s * W + i];
+                store(dks, load(dks) + q * slopes[s * W + i]);
+                store(dvs, load(dvs) + g * weights[s * W + i]);
+            }
+            store(grad_query.data + i * grad_query.stride + d, dq);
+        }
+    }
+    put_back(call, &call->grad_query, index, head, first, n, 0, grad_query);
+}
+
+static void long_backward(const Plan *plan, const Place *place, int64_t member, int64_t row, int begins, int ends, int n,
+                          const Rows *key, const Rows *value, const Rows *grad_key, const Rows *grad_value, Buffers *b) {
+    const Call *call = plan->call;
+    int64_t index = place->index, head = place->kv_head * call->group + member, D = plan->D;
+    Rows query = rows_at(call, &call->query, index, head, row, 1, 0, b->row_a);
+    Rows grad = rows_at(call, &call->grad_out, index, head, row, 1, 0, b->row_b);
+    Carried *carried = b->carried + member;
+    float *columns = b->carried_rows + member * D;
+    if (begins) {
+        Rows out = rows_at(call, &call->out, index, head, row, 1, 0, b->row_c);
+        carried->delta = sum(by_lanes(grad.data, out.data, D));
+        if (call->grad_lse.data) carried->delta -= *number_at(&call->grad_lse, index, head, row);
+        memset(columns, 0, D * sizeof(float));
+    }
+    vec lse = at_least_lowest(all(*number_at(&call->lse, index, head, row))), *S = b->S, *P = b->P;
+    key_scores(query.data, key, n, D, S, -INFINITY);
+    key_scores(grad.data, value, n, D, P, 0);
+    for (int j = 0; j < n; j += W) {
+        S[j / W] = exp_of(S[j / W] * call->scale - lse);
+        P[j / W] = S[j / W] * (P[j / W] - carried->delta) * call->scale;
+    }
+    const float *weights = (const float *)S, *slopes = (const float *)P;
+    for (int64_t d = 0; d < D; d += W) {
+        vec dq = load(columns + d), q = load(query.data + d), g = load(grad.data + d);
+        for (int j = 0; j < n; j++) {
+            float *dk = grad_key->data + j * grad_key->stride + d, *dv = grad_value->data + j * grad_value->stride + d;
+            dq += load(key->data + j * key->stride + d) * slopes[j];
+            store(dk, load(dk) + q * slopes[j]);
+            store(dv, load(dv) + g * weights[j]);
+        }
+        store(columns + d, dq);
+    }
+    if (!ends) return;
+    Rows grad_query = place_for(call, &call->grad_query, index, head, row, 0, b->row_c);
+    memcpy(grad_query.data, columns, D * sizeof(float));
+    put_back(call, &call->grad_query, index, head, row, 1, 0, grad_query);
+}
+
+static void global_backward(const Plan *plan, int n, const Rows *key, const Rows *value, const Rows *grad_key,
+                            const Rows *grad_value, Buffers *b) {
+    int64_t D = plan->D;
+    vec *S = b->S, *P = b->P;
+    for (int64_t i = 0; i < plan->blocks; i++) {
+        int count = (int)smaller(W, plan->global_rows - i * W);
+        scores(b->query + i * D, key->data, key->stride, n, D, S);
+        scores(b->grad_out + i * D, value->data, value->stride, n, D, P);
+        for (int j = 0; j < n; j++) {
+            S[j] = exp_of(S[j] * plan->call->scale - b->lse[i]);
+            P[j] = S[j] * (P[j] - b->delta[i]) * plan->call->scale;
+        }
+        spread(P, b->global_query + i * W * D, D, count, grad_key->data, grad_key->stride, n, D);
+        spread(S, b->global_grad + i * W * D, D, count, grad_value->data, grad_value->stride, n, D);
+        gather(b->columns + i * D, all(1.0f), P, key->data, key->stride, n, D);
+    }
+}
+
+static void backward_item(const void *state, int64_t item, char *scratch) {
+    const Plan *plan = state;
+    const Call *call = plan->call;
+    Place place = place_of(plan, item);
+    const Image *image = place.image;
+    Buffers b;
+    buffers_in(plan, scratch, &b);
+    int64_t D = plan->D, blocks = plan->blocks;
+    /* out in the place of query and of its columns, until delta is known */
+    load_global(plan, &place, &call->out, b.global_query, b.query);
+    load_global(plan, &place, &call->grad_out, b.global_grad, b.grad_out);
+    for (int64_t i = 0; i < blocks; i++) {
+        vec lse = all(INFINITY), delta = {0};
+        for (int64_t d = 0; d < D; d++) delta += b.query[i * D + d] * b.grad_out[i * D + d];
+        for (int64_t lane = 0; lane < W && i * W + lane < plan->global_rows; lane++) {
+            int64_t head = head_of(call, place.kv_head, i * W + lane), row = row_of(call, i * W + lane);
+            lse[lane] = *number_at(&call->lse, place.index, head, row);
+            if (call->grad_lse.data) delta[lane] -= *number_at(&call->grad_lse, place.index, head, row);
+        }
+        b.lse[i] = at_least_lowest(lse);
+        b.delta[i] = delta;
+    }
+    load_global(plan, &place, &call->query, b.global_query, b.query);
+    for (int64_t d = 0; d < blocks * D; d++) b.columns[d] = all(0.0f);
+
+    int64_t rows_per_tile = image->longest < TILE ? TILE / image->longest : 1;
+    for (int64_t row = place.first_row; row < place.end_row; row += rows_per_tile) {
+        int64_t end_row = smaller(place.end_row, row + rows_per_tile);
+        int64_t first = slice_start(image, row), end = slice_start(image, end_row);
+        int64_t at = first;
+        do {
+            int n = (int)smaller(TILE, end - at);
+            int64_t key_row = image->begin + at;
+            Rows key = rows_at(call, &call->key, image->row, place.kv_head, key_row, n, 1, b.key);
+            Rows value = rows_at(call, &call->value, image->row, place.kv_head, key_row, n, 1, b.value);
+            Rows grad_key = place_for(call, &call->grad_key, image->row, place.kv_head, key_row, 1, b.grad_key);
+            Rows grad_value = place_for(call, &call->grad_value, image->row, place.kv_head, key_row, 1, b.grad_value);
+            for (int j = 0; j < n; j++) {
+                memset(grad_key.data + j * grad_key.stride, 0, D * sizeof(float));
+                memset(grad_value.data + j * grad_value.stride, 0, D * sizeof(float));
+            }
+            for (int64_t member = 0; member < call->group && call->num_partial; member++) {
+                if (image->longest <= SHORT) {
+                    for (int64_t r = row; r < end_row; r += W)
+                        short_backward(plan, &place, place.kv_head * call->group + member, r, (int)smaller(W, end_row - r), at,
+                                       &key, &value, &grad_key, &grad_value, &b);
+                    continue;
+                }
+                for (int64_t r = row; r < end_row; r++) {
+                    int64_t from = slice_start(image, r), to = slice_start(image, r + 1);
+                    int64_t a = from > at ? from : at, z = smaller(to, at + n);
+                    Rows k = {key.data + (a - at) * key.stride, key.stride};
+                    Rows v = {value.data + (a - at) * value.stride, value.stride};
+                    Rows dk = {grad_key.data + (a - at) * grad_key.stride, grad_key.stride};
+                    Rows dv = {grad_value.data + (a - at) * grad_value.stride, grad_value.stride};
+                    long_backward(plan, &place, member, r, a == from, z == to, (int)(z - a), &k, &v, &dk, &dv, &b);
+                }
+            }
+            global_backward(plan, n, &key, &value, &grad_key, &grad_value, &b);
+            put_back(call, &call->grad_key, image->row, place.kv_head, key_row, n, 1, grad_key);
+            put_back(call, &call->grad_value, image->row, place.kv_head, key_row, n, 1, grad_value);
+            at += n;
+        } while (at < end);
+    }
+    for (int64_t i = 0; i < blocks; i++) {
+        if (place.part)
+            memcpy(place.part + i * (D + 2), b.columns + i * D, D * sizeof(vec));
+        else
+            store_global(plan, place.index, place.kv_head, &call->grad_query, i, b.columns + i * D, all(1.0f), b.global_query);
+    }
+}
+
+/* chunks of one image and head into its first, in order */
+static void merge_outputs(vec *first, int64_t chunks, int64_t blocks, int64_t block, int64_t D) {
+    vec *sum = first + block * (D + 2);
+    for (int64_t chunk = 1; chunk < chunks; chunk++) {
+        const vec *part = first + (chunk * blocks + block) * (D + 2);
+        vec peak = larger(sum[D], part[D]), base = at_least_lowest(peak);
+        vec keep = exp_of(sum[D] - base), add = exp_of(part[D] - base);
+        for (int64_t d = 0; d < D; d++) sum[d] = sum[d] * keep + part[d] * add;
+        sum[D] = peak;
+        sum[D + 1] = sum[D + 1] * keep + part[D + 1] * add;
+    }
+}
+
+static void merge_gradients(vec *first, int64_t chunks, int64_t blocks, int64_t block, int64_t D) {
+    vec *sum = first + block * (D + 2);
+    for (int64_t chunk = 1; chunk < chunks; chunk++) {
+        const vec *part = first + (chunk * blocks + block) * (D + 2);
+        for (int64_t d = 0; d < D; d++) sum[d] += part[d];
+    }
+}
+
+static void merge_chunks(const Plan *plan, float *rows) {
+    const Call *call = plan->call;
+    for (int64_t index = 0; index < call->batch; index++) {
+        const Image *image = &plan->images[index];
+        for (int64_t head = 0; head < call->num_kv_heads && image->chunks > 1; head++) {
+            vec *first = plan->parts + (image->first_item + head * image->chunks) * plan->blocks * (plan->D + 2);
+            for (int64_t block = 0; block < plan->blocks; block++) {
+                vec *sum = first + block * (plan->D + 2);
+                if (plan->backward) {
+                    merge_gradients(first, image->chunks, plan->blocks, block, plan->D);
+                    store_global(plan, index, head, &call->grad_query, block, sum, all(1.0f), rows);
+                } else {
+                    merge_outputs(first, image->chunks, plan->blocks, block, plan->D);
+                    vec peak = sum[plan->D], total = sum[plan->D + 1];
+                    store_global(plan, index, head, &call->out, block, sum, share(total), rows);
+                    store_lse(plan, index, head, block, peak, total);
+                }
+            }
+        }
+    }
+}
+
+static int run(const Call *call, int backward) {
+    Plan plan = {call, NULL, NULL, whole_vectors(call->head_dim), call->group * (call->num_query - call->num_partial), 0, backward};
+    plan.blocks = (plan.global_rows + W - 1) / W;
+    Image *images = malloc((call->batch + 1) * sizeof(Image));
+    if (!images) return 1;
+    int64_t items = 0, keys = 0;
+    int several = 0;
+    for (int64_t index = 0; index < call->batch; index++) {
+        images[index] = image_of(call, index);
+        images[index].first_item = items;
+        items += images[index].chunks * call->num_kv_heads;
+        keys += images[index].keys;
+        several |= images[index].chunks > 1;
+    }
+    plan.images = images;
+    void *parts = NULL;
+    int failed = 0;
+    if (several && plan.blocks)
+        failed = posix_memalign(&parts, 64, (items * plan.blocks * (plan.D + 2) + W * plan.D) * sizeof(vec)) != 0;
+    plan.parts = parts;
+    Buffers unused;
+    size_t scratch = buffers_in(&plan, NULL, &unused);
+    double operations = 2.0 * keys * call->num_kv_heads * plan.D * (plan.blocks * W + 8 * call->group) * (backward ? 5 : 2);
+    if (!failed) failed = for_each_item(backward ? backward_item : forward_item, &plan, items, scratch, call->threads, operations);
+    if (!failed && parts) merge_chunks(&plan, (float *)(plan.parts + items * plan.blocks * (plan.D + 2)));
+    free(parts);
+    free(images);
+    return failed;
+}
+
+int pargo_partial_global_forward(const Call *call) { return run(call, 0); }
+
+int pargo_partial_global_backward(const Call *call) { return run(call, 1); }
