@@ -73,8 +73,9 @@ def test_window_bounds_are_the_nearest_window_that_fits_or_the_cut_one(layout):
 def test_window_rows_invert_window_bounds(layout):
     num_tokens, window, edge = layout
     mask = intervals.interval_mask(intervals.window_bounds(num_tokens, window, edge), num_tokens)
-    rows = intervals.interval_mask(intervals.window_rows(num_tokens, window, edge), num_tokens)
-    assert torch.equal(rows, mask.T)
+    rows = intervals.window_rows(num_tokens, window, edge)
+    assert torch.equal(intervals.interval_mask(rows, num_tokens), mask.T)
+    assert 0 <= rows.min() <= rows.max() <= num_tokens
 
 
 def test_windows_are_clamped_where_nothing_is_said():
@@ -95,6 +96,8 @@ def test_clamped_windows_match_the_panels_of_the_papers_figure():
 def test_cascade_windows_of_the_paper():
     assert intervals.cascade_windows(288, 6) == [48, 96, 144, 192, 240, 288]
     assert intervals.cascade_windows(4, 6) == [1, 1, 2, 2, 3, 4]
+    assert intervals.cascade_windows(1, 2) == [1, 1]
+    assert intervals.cascade_windows(5, 1) == [5]
 
 
 @pytest.mark.parametrize(
