@@ -71,6 +71,8 @@ class Worker:
                 shutil.copy2(source, place)
         environment = os.environ | target.environment
         environment |= {"PYTHONPATH": str(folder), "XDG_CACHE_HOME": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+        # hypothesis draws the same examples each time
+        environment["CI"] = "1"
         # plug-ins of pytest that no test of the kernels uses take longer to come than the tests
         environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         self.log, self.stamp = folder / "log", FIRST_STAMP

@@ -51,11 +51,6 @@ def _pytest(arguments: list[str]) -> int:
     try:
         import pytest
 
-        if "hypothesis" in sys.modules:
-            import hypothesis
-
-            hypothesis.settings.register_profile("mutation", database=None, derandomize=True)
-            hypothesis.settings.load_profile("mutation")
         status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *arguments]))
         sys.stdout.flush()
         return status
