@@ -12,62 +12,91 @@
 
 /* resolved when the library is loaded; 0 where no OpenMP runtime of this form is there */
 extern void GOMP_parallel(void (*body)(void *), void *data, unsigned threads, unsigned flags) __attribute__((weak));
+extern int omp_get_thread_num(void) __attribute__((weak));
 
 /* below this many for each thread, to wake it takes longer */
 #define OPERATIONS_A_THREAD 2e6
+#define LINE 128
+
+/* the next item of a thread's share, in a cache line of its own */
+typedef struct {
+    int64_t next, end;
+    char apart[LINE - 2 * sizeof(int64_t)];
+} Share;
 
 typedef struct {
     Work work;
     const void *state;
     char *scratch;
     size_t scratch_bytes;
-    int64_t items, next_item, next_thread, threads;
+    int64_t threads;
+    Share *shares;
 } Team;
+
+typedef struct {
+    Team *team;
+    int64_t thread;
+} Member;
 
 static pid_t loaded_in;
 
 __attribute__((constructor)) static void remember_process(void) { loaded_in = getpid(); }
 
-static void take_items(void *data) {
-    Team *team = data;
-    int64_t thread = __atomic_fetch_add(&team->next_thread, 1, __ATOMIC_RELAXED);
-    /* a runtime may give more threads than were asked for; there is no scratch for them */
-    if (thread >= team->threads) return;
-    for (;;) {
-        int64_t item = __atomic_fetch_add(&team->next_item, 1, __ATOMIC_RELAXED);
-        if (item >= team->items) return;
-        team->work(team->state, item, team->scratch + thread * team->scratch_bytes);
+/* A thread's own share first, the same in every call of these sizes: its core's cache may hold what the last call left there. Then
+   what others have not begun. */
+static void work_as(Team *team, int64_t thread) {
+    for (int64_t turn = 0; turn < team->threads; turn++) {
+        Share *share = &team->shares[(thread + turn) % team->threads];
+        for (;;) {
+            int64_t item = __atomic_fetch_add(&share->next, 1, __ATOMIC_RELAXED);
+            if (item >= share->end) break;
+            team->work(team->state, item, team->scratch + thread * team->scratch_bytes);
+        }
     }
 }
 
-static void *run_thread(void *data) {
-    take_items(data);
+static void as_openmp(void *team) {
+    int thread = omp_get_thread_num();
+    if (thread < ((Team *)team)->threads) work_as(team, thread);
+}
+
+static void *as_pthread(void *member) {
+    work_as(((Member *)member)->team, ((Member *)member)->thread);
     return NULL;
 }
 
 static void on_new_threads(Team *team) {
     pthread_t others[team->threads];
+    Member members[team->threads];
     int64_t made = 0;
-    while (made + 1 < team->threads && !pthread_create(&others[made], NULL, run_thread, team)) made++;
-    take_items(team);
+    for (; made + 1 < team->threads; made++) {
+        members[made] = (Member){team, made + 1};
+        /* what a thread that cannot be made would have done, the others do */
+        if (pthread_create(&others[made], NULL, as_pthread, &members[made])) break;
+    }
+    work_as(team, 0);
     while (made > 0) pthread_join(others[--made], NULL);
 }
 
 int for_each_item(Work work, const void *state, int64_t items, size_t scratch_bytes, int64_t threads, double operations) {
     if (items <= 0) return 0;
     if (items == 1 || operations < 2 * OPERATIONS_A_THREAD || threads < 1) threads = 1;
-    scratch_bytes = (scratch_bytes + 127) / 128 * 128;
-    void *scratch;
-    if (posix_memalign(&scratch, 128, threads * scratch_bytes + 128)) return 1;
-    Team team = {work, state, scratch, scratch_bytes, items, 0, 0, threads};
+    scratch_bytes = (scratch_bytes + LINE - 1) / LINE * LINE;
+    void *memory;
+    if (posix_memalign(&memory, LINE, threads * (scratch_bytes + sizeof(Share)))) return 1;
+    Team team = {work, state, (char *)memory + threads * sizeof(Share), scratch_bytes, threads, memory};
+    for (int64_t thread = 0; thread < threads; thread++) {
+        team.shares[thread].next = items * thread / threads;
+        team.shares[thread].end = items * (thread + 1) / threads;
+    }
     if (threads == 1)
-        take_items(&team);
-    else if (GOMP_parallel && getpid() == loaded_in)
+        work_as(&team, 0);
+    else if (GOMP_parallel && omp_get_thread_num && getpid() == loaded_in)
         /* as many as torch takes: another number would make the runtime end threads and start them again */
-        GOMP_parallel(take_items, &team, (unsigned)threads, 0);
+        GOMP_parallel(as_openmp, &team, (unsigned)threads, 0);
     else
         on_new_threads(&team);
-    free(scratch);
+    free(memory);
     return 0;
 }
 

@@ -1,6 +1,6 @@
 /* Partial-global attention: one pass over key and value, in tiles that stay in the first cache.
 
-   A tile serves the partial rows that own it and all global rows. Slices of up to SHORT keys: W rows in the lanes, their softmax
+   A tile serves the partial rows that own it and all global rows. Slices of up to SHORT keys: their cells in the lanes, their softmax
    complete in the tile. Longer ones: W keys in the lanes, the softmax carried on where the slice is longer than a tile. Global
    rows: W rows in the lanes, the softmax carried on from tile to tile.
 
@@ -13,12 +13,14 @@
 
 #include <stdlib.h>
 
-#define SHORT 8
+#define SHORT (W / 2)
 #define CHUNK 2048
 
 typedef struct {
     /* keys from `begin` of row `row` of key and value; slices of `rows` rows, the longest `longest` keys */
     int64_t row, begin, keys, rows, longest, rows_per_chunk, chunks, first_item;
+    /* of a short slice, rounded up to a power of two */
+    int cells;
 } Image;
 
 typedef struct {
@@ -38,7 +40,7 @@ INLINE int64_t slice_start(const Image *image, int64_t row) {
 INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static Image image_of(const Call *call, int64_t index) {
-    Image image = {index, 0, call->num_keys, 0, 0, 0, 0, 0};
+    Image image = {index, 0, call->num_keys, 0, 0, 0, 0, 0, 1};
     if (call->cu_seqlens) {
         image.row = 0;
         image.begin = call->cu_seqlens[index];
@@ -48,6 +50,7 @@ static Image image_of(const Call *call, int64_t index) {
     image.rows = call->num_partial ? call->num_partial : image.keys / TILE + 1;
     image.longest = (image.keys + image.rows - 1) / image.rows;
     if (image.longest < 1) image.longest = 1;
+    while (image.longest <= SHORT && image.cells < image.longest) image.cells *= 2;
     image.rows_per_chunk = image.longest < CHUNK ? CHUNK / image.longest : 1;
     image.chunks = (image.rows + image.rows_per_chunk - 1) / image.rows_per_chunk;
     return image;
@@ -168,117 +171,107 @@ static void store_lse(const Plan *plan, int64_t index, int64_t kv_head, int64_t 
     }
 }
 
-/* 1 / total, 0 for a row that saw nothing */
-INLINE vec share(vec total) { return choose(total == 0.0f, all(0.0f), 1.0f / total); }
+/* A tile of short slices: cell c of row i in lane c * rows + i, `cells` the longest slice rounded up to a power of two */
+typedef struct {
+    int rows, cells, count;
+    /* from the tile's first key; the key of a lane without one is that of lane 0 */
+    int32_t start[W], length[W], key[W];
+    ivec seen;
+} Slices;
 
-/* the scores of a tile's cells: cell s of row i, -inf past the end of the slice */
-INLINE void cell_scores(const Rows *rows, const Rows *keys, const int64_t *start, ivec length, int n, int cells, int D, vec *S,
-                        float past) {
-    for (int s = 0; s < cells; s++) {
-        vec products[W];
-        for (int i = 0; i < W; i++) {
-            if (i < n) {
-                /* a cell past the end reads the last key of the slice */
-                int64_t key = start[i] + (s < length[i] ? s : s - 1);
-                products[i] = by_lanes(rows->data + i * rows->stride, keys->data + (key < 0 ? 0 : key) * keys->stride, D);
-            } else {
-                products[i] = all(0.0f);
-            }
-        }
-        S[s] = choose(s < length, sums(products), all(past));
-    }
-}
-
-/* starts within the tile and lengths of the slices of rows [first, first + n) */
-INLINE ivec slices_of(const Image *image, int64_t first, int n, int64_t tile_start, int64_t *start) {
-    ivec length = {0};
+INLINE Slices slices_of(const Image *image, int64_t first, int count, int64_t tile_start) {
+    Slices slices = {W / image->cells, image->cells, count, {0}, {0}, {0}, {0}};
     int64_t begin = slice_start(image, first);
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < count; i++) {
         int64_t end = slice_start(image, first + i + 1);
-        start[i] = begin - tile_start;
-        length[i] = (int32_t)(end - begin);
+        slices.start[i] = (int32_t)(begin - tile_start);
+        slices.length[i] = (int32_t)(end - begin);
         begin = end;
     }
-    return length;
+    for (int lane = 0; lane < W; lane++) {
+        int i = lane % slices.rows, cell = lane / slices.rows;
+        if (i < count && cell < slices.length[i]) {
+            slices.key[lane] = slices.start[i] + cell;
+            slices.seen[lane] = -1;
+        }
+    }
+    return slices;
 }
 
-static void short_forward(const Plan *plan, const Place *place, int64_t head, int64_t first, int n, int64_t tile_start,
+INLINE vec sum_cells(vec x, int cells) {
+    if (cells > 1) x += swap_halves(x);
+    if (cells > 2) x += swap_quarters(x);
+    if (cells > 4) x += swap_eighths(x);
+    return x;
+}
+
+INLINE vec largest_cell(vec x, int cells) {
+    if (cells > 1) x = larger(x, swap_halves(x));
+    if (cells > 2) x = larger(x, swap_quarters(x));
+    if (cells > 4) x = larger(x, swap_eighths(x));
+    return x;
+}
+
+/* rows times keys, cell by cell; `past` where there is no cell */
+INLINE vec cell_products(const Slices *slices, const Rows *rows, const Rows *keys, int D, float past) {
+    vec products[W];
+    for (int lane = 0; lane < W; lane++)
+        products[lane] = by_lanes(rows->data + lane % slices->rows % slices->count * rows->stride,
+                                  keys->data + slices->key[lane] * keys->stride, D);
+    return choose(slices->seen, sums(products), all(past));
+}
+
+INLINE void short_forward(const Plan *plan, const int64_t D, const Place *place, int64_t head, int64_t first, const Slices *slices,
                           const Rows *key, const Rows *value, Buffers *b) {
     const Call *call = plan->call;
-    int64_t start[W], index = place->index, D = plan->D;
-    int cells = (int)place->image->longest;
-    ivec length = slices_of(place->image, first, n, tile_start, start);
+    int64_t index = place->index;
+    int n = slices->count, cells = slices->cells;
     Rows query = rows_at(call, &call->query, index, head, first, n, 0, b->row_a);
     Rows out = place_for(call, &call->out, index, head, first, 0, b->row_b);
-    vec *S = b->S, peak = all(-INFINITY), total = {0};
-    cell_scores(&query, key, start, length, n, cells, D, S, -INFINITY);
-    for (int s = 0; s < cells; s++) peak = larger(peak, S[s] = S[s] * call->scale);
-    vec base = at_least_lowest(peak);
-    for (int s = 0; s < cells; s++) total += S[s] = exp_of(S[s] - base);
-    vec factor = share(total), lse = peak + log_of(total);
-    for (int s = 0; s < cells; s++) S[s] *= factor;
-    const float *weights = (const float *)S;
+    vec scores = cell_products(slices, &query, key, D, -INFINITY) * call->scale;
+    vec peak = largest_cell(scores, cells), weights = exp_of(scores - at_least_lowest(peak)), total = sum_cells(weights, cells);
+    vec lse = peak + log_of(total);
+    weights *= share(total);
     for (int i = 0; i < n; i++) {
-        const float *v = value->data + start[i] * value->stride;
-        for (int64_t d = 0; d < D; d += W) {
-            vec o = {0};
-            for (int s = 0; s < length[i]; s++) o += load(v + s * value->stride + d) * weights[s * W + i];
-            store(out.data + i * out.stride + d, o);
-        }
+        combine(out.data + i * out.stride, 1, 0, (const float *)&weights + i, slices->rows,
+                value->data + slices->start[i] * value->stride, value->stride, slices->length[i], D);
         *number_at(&call->lse, index, head, first + i) = lse[i];
     }
     put_back(call, &call->out, index, head, first, n, 0, out);
 }
 
-/* keys [0, n) of a tile for one row, W keys in the lanes; what the last vector has too many is `past` */
-INLINE void key_scores(const float *row, const Rows *keys, int n, int D, vec *S, float past) {
-    for (int j = 0; j < n; j += W) {
-        vec products[W];
-        for (int i = 0; i < W; i++)
-            products[i] = j + i < n ? by_lanes(row, keys->data + (j + i) * keys->stride, D) : all(0.0f);
-        S[j / W] = sums(products);
-        for (int i = n - j; i < W; i++) S[j / W][i] = past;
-    }
+/* one row times n keys, in lanes; the lanes left over are `past` */
+INLINE vec key_products(const float *row, const Rows *keys, int n, int D, float past) {
+    vec products[W], seen = all(past);
+    for (int i = 0; i < W; i++) products[i] = i < n ? by_lanes(row, keys->data + i * keys->stride, D) : all(0.0f);
+    vec found = sums(products);
+    for (int i = 0; i < n; i++) seen[i] = found[i];
+    return seen;
 }
 
-static void long_forward(const Plan *plan, const Place *place, int64_t member, int64_t row, int begins, int ends, int n,
-                         const Rows *key, const Rows *value, Buffers *b) {
+INLINE void long_forward(const Plan *plan, const int64_t D, const Place *place, int64_t member, int64_t row, int begins, int ends,
+                         int n, const Rows *key, const Rows *value, Buffers *b) {
     const Call *call = plan->call;
-    int64_t index = place->index, head = place->kv_head * call->group + member, D = plan->D;
+    int64_t index = place->index, head = place->kv_head * call->group + member;
     Rows query = rows_at(call, &call->query, index, head, row, 1, 0, b->row_a);
-    Rows out = place_for(call, &call->out, index, head, row, 0, b->row_b);
     Carried *carried = b->carried + member;
     float *columns = b->carried_rows + member * D;
-    if (begins) {
-        *carried = (Carried){-INFINITY, 0, 0};
-        memset(columns, 0, D * sizeof(float));
-    }
-    vec *S = b->S, peak = all(carried->peak), total = {0};
-    key_scores(query.data, key, n, D, S, -INFINITY);
-    for (int j = 0; j < n; j += W) {
-        S[j / W] *= call->scale;
-        peak = larger(peak, S[j / W]);
-    }
-    peak = all(largest(peak));
-    vec base = at_least_lowest(peak), keep = exp_of(all(carried->peak) - base);
-    for (int j = 0; j < n; j += W) total += S[j / W] = exp_of(S[j / W] - base);
-    carried->total = carried->total * keep[0] + sum(total);
+    if (begins) *carried = (Carried){-INFINITY, 0, 0};
+    vec scores = key_products(query.data, key, n, D, -INFINITY) * call->scale, before = all(carried->peak);
+    vec peak = all(largest(larger(before, scores))), base = at_least_lowest(peak);
+    vec keep = exp_of(before - base), weights = exp_of(scores - base);
+    carried->total = carried->total * keep[0] + sum(weights);
     carried->peak = peak[0];
-    const float *weights = (const float *)S;
-    for (int64_t d = 0; d < D; d += W) {
-        vec o = load(columns + d) * keep;
-        for (int j = 0; j < n; j++) o += load(value->data + j * value->stride + d) * weights[j];
-        store(columns + d, o);
-    }
+    combine(columns, begins, keep[0], (const float *)&weights, 1, value->data, value->stride, n, D);
     if (!ends) return;
-    vec factor = share(all(carried->total));
+    vec total = all(carried->total), factor = share(total);
+    Rows out = place_for(call, &call->out, index, head, row, 0, b->row_b);
     for (int64_t d = 0; d < D; d += W) store(out.data + d, load(columns + d) * factor);
-    *number_at(&call->lse, index, head, row) = (peak + log_of(all(carried->total)))[0];
+    *number_at(&call->lse, index, head, row) = (peak + log_of(total))[0];
     put_back(call, &call->out, index, head, row, 1, 0, out);
 }
 
-static void global_forward(const Plan *plan, int n, const Rows *key, const Rows *value, Buffers *b) {
-    int64_t D = plan->D;
+INLINE void global_forward(const Plan *plan, const int64_t D, int n, const Rows *key, const Rows *value, Buffers *b) {
     vec *S = b->S;
     for (int64_t i = 0; i < plan->blocks; i++) {
         vec peak = b->peak[i], total = {0};
@@ -292,14 +285,13 @@ static void global_forward(const Plan *plan, int n, const Rows *key, const Rows 
     }
 }
 
-static void forward_item(const void *state, int64_t item, char *scratch) {
-    const Plan *plan = state;
+INLINE void forward_body(const Plan *plan, int64_t item, char *scratch, const int64_t D) {
     const Call *call = plan->call;
     Place place = place_of(plan, item);
     const Image *image = place.image;
     Buffers b;
     buffers_in(plan, scratch, &b);
-    int64_t D = plan->D, blocks = plan->blocks;
+    int64_t blocks = plan->blocks;
     /* the tile's buffers are free before the first tile: rows of W * blocks may need more */
     for (int64_t i = 0; i < blocks; i++) {
         for (int64_t lane = 0; lane < W; lane++) {
@@ -315,31 +307,24 @@ static void forward_item(const void *state, int64_t item, char *scratch) {
         b.peak[i] = all(-INFINITY);
         b.total[i] = all(0.0f);
     }
-    int64_t rows_per_tile = image->longest < TILE ? TILE / image->longest : 1;
+    int short_slices = call->num_partial && image->longest <= SHORT;
+    int64_t rows_per_tile = short_slices ? W / image->cells : 1;
     for (int64_t row = place.first_row; row < place.end_row; row += rows_per_tile) {
         int64_t end_row = smaller(place.end_row, row + rows_per_tile);
-        int64_t first = slice_start(image, row), end = slice_start(image, end_row);
-        int64_t at = first;
+        int64_t first = slice_start(image, row), end = slice_start(image, end_row), at = first;
         do {
             int n = (int)smaller(TILE, end - at);
             Rows key = rows_at(call, &call->key, image->row, place.kv_head, image->begin + at, n, 1, b.key);
             Rows value = rows_at(call, &call->value, image->row, place.kv_head, image->begin + at, n, 1, b.value);
-            for (int64_t member = 0; member < call->group && call->num_partial; member++) {
-                if (image->longest <= SHORT) {
-                    for (int64_t r = row; r < end_row; r += W)
-                        short_forward(plan, &place, place.kv_head * call->group + member, r, (int)smaller(W, end_row - r), at,
-                                      &key, &value, &b);
-                    continue;
-                }
-                for (int64_t r = row; r < end_row; r++) {
-                    int64_t from = slice_start(image, r), to = slice_start(image, r + 1);
-                    int64_t a = from > at ? from : at, z = smaller(to, at + n);
-                    Rows k = {key.data + (a - at) * key.stride, key.stride};
-                    Rows v = {value.data + (a - at) * value.stride, value.stride};
-                    long_forward(plan, &place, member, r, a == from, z == to, (int)(z - a), &k, &v, &b);
-                }
+            if (short_slices) {
+                Slices slices = slices_of(image, row, (int)(end_row - row), at);
+                for (int64_t member = 0; member < call->group; member++)
+                    short_forward(plan, D, &place, place.kv_head * call->group + member, row, &slices, &key, &value, &b);
+            } else {
+                for (int64_t member = 0; member < call->group && call->num_partial; member++)
+                    long_forward(plan, D, &place, member, row, at == first, at + n == end, n, &key, &value, &b);
             }
-            global_forward(plan, n, &key, &value, &b);
+            global_forward(plan, D, n, &key, &value, &b);
             at += n;
         } while (at < end);
     }
@@ -356,50 +341,54 @@ static void forward_item(const void *state, int64_t item, char *scratch) {
     }
 }
 
-static void short_backward(const Plan *plan, const Place *place, int64_t head, int64_t first, int n, int64_t tile_start,
-                           const Rows *key, const Rows *value, const Rows *grad_key, const Rows *grad_value, Buffers *b) {
+/* head dimensions that models have are constants of the compiler's */
+static void forward_item(const void *state, int64_t item, char *scratch) {
+    const Plan *plan = state;
+    if (plan->D == 64)
+        forward_body(plan, item, scratch, 64);
+    else if (plan->D == 128)
+        forward_body(plan, item, scratch, 128);
+    else
+        forward_body(plan, item, scratch, plan->D);
+}
+
+INLINE void short_backward(const Plan *plan, const int64_t D, const Place *place, int64_t head, int64_t first,
+                           const Slices *slices, const Rows *key, const Rows *value, const Rows *grad_key, const Rows *grad_value,
+                           int fresh, Buffers *b) {
     const Call *call = plan->call;
-    int64_t start[W], index = place->index, D = plan->D;
-    int cells = (int)place->image->longest;
-    ivec length = slices_of(place->image, first, n, tile_start, start);
+    int64_t index = place->index;
+    int n = slices->count, cells = slices->cells;
     Rows query = rows_at(call, &call->query, index, head, first, n, 0, b->row_a);
     Rows grad = rows_at(call, &call->grad_out, index, head, first, n, 0, b->row_b);
     Rows grad_query = place_for(call, &call->grad_query, index, head, first, 0, b->row_c);
-    vec lse = {0}, delta = {0}, *S = b->S, *P = b->P;
-    for (int i = 0; i < n; i++) {
-        lse[i] = *number_at(&call->lse, index, head, first + i);
-        if (call->grad_lse.data) delta[i] = -*number_at(&call->grad_lse, index, head, first + i);
+    vec lse = {0}, grad_lse = {0};
+    for (int lane = 0; lane < W; lane++) {
+        int64_t row = first + lane % slices->rows % n;
+        lse[lane] = *number_at(&call->lse, index, head, row);
+        if (call->grad_lse.data) grad_lse[lane] = *number_at(&call->grad_lse, index, head, row);
     }
-    lse = at_least_lowest(lse);
-    cell_scores(&query, key, start, length, n, cells, D, S, -INFINITY);
-    cell_scores(&grad, value, start, length, n, cells, D, P, 0);
-    for (int s = 0; s < cells; s++) {
-        S[s] = exp_of(S[s] * call->scale - lse);
-        delta += S[s] * P[s];
-    }
-    for (int s = 0; s < cells; s++) P[s] = S[s] * (P[s] - delta) * call->scale;
-    const float *weights = (const float *)S, *slopes = (const float *)P;
+    vec scores = cell_products(slices, &query, key, D, -INFINITY) * call->scale, weights = exp_of(scores - at_least_lowest(lse));
+    vec slopes = cell_products(slices, &grad, value, D, 0);
+    vec delta = sum_cells(weights * slopes, cells) - grad_lse;
+    slopes = weights * (slopes - delta) * call->scale;
     for (int i = 0; i < n; i++) {
-        const float *k = key->data + start[i] * key->stride;
-        float *dk = grad_key->data + start[i] * grad_key->stride, *dv = grad_value->data + start[i] * grad_value->stride;
-        for (int64_t d = 0; d < D; d += W) {
-            vec dq = {0}, q = load(query.data + i * query.stride + d), g = load(grad.data + i * grad.stride + d);
-            for (int s = 0; s < length[i]; s++) {
-                float *dks = dk + s * grad_key->stride + d, *dvs = dv + s * grad_value->stride + d;
-                dq += load(k + s * key->stride + d) * slopes[s * W + i];
-                store(dks, load(dks) + q * slopes[s * W + i]);
-                store(dvs, load(dvs) + g * weights[s * W + i]);
-            }
-            store(grad_query.data + i * grad_query.stride + d, dq);
+        int64_t start = slices->start[i];
+        combine(grad_query.data + i * grad_query.stride, 1, 0, (const float *)&slopes + i, slices->rows,
+                key->data + start * key->stride, key->stride, slices->length[i], D);
+        for (int cell = 0; cell < slices->length[i]; cell++) {
+            int lane = cell * slices->rows + i;
+            add_row(grad_key->data + (start + cell) * grad_key->stride, fresh, slopes[lane], query.data + i * query.stride, D);
+            add_row(grad_value->data + (start + cell) * grad_value->stride, fresh, weights[lane], grad.data + i * grad.stride, D);
         }
     }
     put_back(call, &call->grad_query, index, head, first, n, 0, grad_query);
 }
 
-static void long_backward(const Plan *plan, const Place *place, int64_t member, int64_t row, int begins, int ends, int n,
-                          const Rows *key, const Rows *value, const Rows *grad_key, const Rows *grad_value, Buffers *b) {
+INLINE void long_backward(const Plan *plan, const int64_t D, const Place *place, int64_t member, int64_t row, int begins, int ends,
+                          int n, const Rows *key, const Rows *value, const Rows *grad_key, const Rows *grad_value, int fresh,
+                          Buffers *b) {
     const Call *call = plan->call;
-    int64_t index = place->index, head = place->kv_head * call->group + member, D = plan->D;
+    int64_t index = place->index, head = place->kv_head * call->group + member;
     Rows query = rows_at(call, &call->query, index, head, row, 1, 0, b->row_a);
     Rows grad = rows_at(call, &call->grad_out, index, head, row, 1, 0, b->row_b);
     Carried *carried = b->carried + member;
@@ -408,25 +397,14 @@ static void long_backward(const Plan *plan, const Place *place, int64_t member, 
         Rows out = rows_at(call, &call->out, index, head, row, 1, 0, b->row_c);
         carried->delta = sum(by_lanes(grad.data, out.data, D));
         if (call->grad_lse.data) carried->delta -= *number_at(&call->grad_lse, index, head, row);
-        memset(columns, 0, D * sizeof(float));
     }
-    vec lse = at_least_lowest(all(*number_at(&call->lse, index, head, row))), *S = b->S, *P = b->P;
-    key_scores(query.data, key, n, D, S, -INFINITY);
-    key_scores(grad.data, value, n, D, P, 0);
-    for (int j = 0; j < n; j += W) {
-        S[j / W] = exp_of(S[j / W] * call->scale - lse);
-        P[j / W] = S[j / W] * (P[j / W] - carried->delta) * call->scale;
-    }
-    const float *weights = (const float *)S, *slopes = (const float *)P;
-    for (int64_t d = 0; d < D; d += W) {
-        vec dq = load(columns + d), q = load(query.data + d), g = load(grad.data + d);
-        for (int j = 0; j < n; j++) {
-            float *dk = grad_key->data + j * grad_key->stride + d, *dv = grad_value->data + j * grad_value->stride + d;
-            dq += load(key->data + j * key->stride + d) * slopes[j];
-            store(dk, load(dk) + q * slopes[j]);
-            store(dv, load(dv) + g * weights[j]);
-        }
-        store(columns + d, dq);
+    vec lse = at_least_lowest(all(*number_at(&call->lse, index, head, row)));
+    vec weights = exp_of(key_products(query.data, key, n, D, -INFINITY) * call->scale - lse);
+    vec slopes = weights * (key_products(grad.data, value, n, D, 0) - carried->delta) * call->scale;
+    combine(columns, begins, 1, (const float *)&slopes, 1, key->data, key->stride, n, D);
+    for (int j = 0; j < n; j++) {
+        add_row(grad_key->data + j * grad_key->stride, fresh, slopes[j], query.data, D);
+        add_row(grad_value->data + j * grad_value->stride, fresh, weights[j], grad.data, D);
     }
     if (!ends) return;
     Rows grad_query = place_for(call, &call->grad_query, index, head, row, 0, b->row_c);
@@ -434,9 +412,8 @@ static void long_backward(const Plan *plan, const Place *place, int64_t member, 
     put_back(call, &call->grad_query, index, head, row, 1, 0, grad_query);
 }
 
-static void global_backward(const Plan *plan, int n, const Rows *key, const Rows *value, const Rows *grad_key,
+INLINE void global_backward(const Plan *plan, const int64_t D, int n, const Rows *key, const Rows *value, const Rows *grad_key,
                             const Rows *grad_value, Buffers *b) {
-    int64_t D = plan->D;
     vec *S = b->S, *P = b->P;
     for (int64_t i = 0; i < plan->blocks; i++) {
         int count = (int)smaller(W, plan->global_rows - i * W);
@@ -452,14 +429,13 @@ static void global_backward(const Plan *plan, int n, const Rows *key, const Rows
     }
 }
 
-static void backward_item(const void *state, int64_t item, char *scratch) {
-    const Plan *plan = state;
+INLINE void backward_body(const Plan *plan, int64_t item, char *scratch, const int64_t D) {
     const Call *call = plan->call;
     Place place = place_of(plan, item);
     const Image *image = place.image;
     Buffers b;
     buffers_in(plan, scratch, &b);
-    int64_t D = plan->D, blocks = plan->blocks;
+    int64_t blocks = plan->blocks;
     /* out in the place of query and of its columns, until delta is known */
     load_global(plan, &place, &call->out, b.global_query, b.query);
     load_global(plan, &place, &call->grad_out, b.global_grad, b.grad_out);
@@ -477,11 +453,11 @@ static void backward_item(const void *state, int64_t item, char *scratch) {
     load_global(plan, &place, &call->query, b.global_query, b.query);
     for (int64_t d = 0; d < blocks * D; d++) b.columns[d] = all(0.0f);
 
-    int64_t rows_per_tile = image->longest < TILE ? TILE / image->longest : 1;
+    int short_slices = call->num_partial && image->longest <= SHORT;
+    int64_t rows_per_tile = short_slices ? W / image->cells : 1;
     for (int64_t row = place.first_row; row < place.end_row; row += rows_per_tile) {
         int64_t end_row = smaller(place.end_row, row + rows_per_tile);
-        int64_t first = slice_start(image, row), end = slice_start(image, end_row);
-        int64_t at = first;
+        int64_t first = slice_start(image, row), end = slice_start(image, end_row), at = first;
         do {
             int n = (int)smaller(TILE, end - at);
             int64_t key_row = image->begin + at;
@@ -489,28 +465,22 @@ static void backward_item(const void *state, int64_t item, char *scratch) {
             Rows value = rows_at(call, &call->value, image->row, place.kv_head, key_row, n, 1, b.value);
             Rows grad_key = place_for(call, &call->grad_key, image->row, place.kv_head, key_row, 1, b.grad_key);
             Rows grad_value = place_for(call, &call->grad_value, image->row, place.kv_head, key_row, 1, b.grad_value);
-            for (int j = 0; j < n; j++) {
-                memset(grad_key.data + j * grad_key.stride, 0, D * sizeof(float));
-                memset(grad_value.data + j * grad_value.stride, 0, D * sizeof(float));
-            }
-            for (int64_t member = 0; member < call->group && call->num_partial; member++) {
-                if (image->longest <= SHORT) {
-                    for (int64_t r = row; r < end_row; r += W)
-                        short_backward(plan, &place, place.kv_head * call->group + member, r, (int)smaller(W, end_row - r), at,
-                                       &key, &value, &grad_key, &grad_value, &b);
-                    continue;
+            if (!call->num_partial)
+                for (int j = 0; j < n; j++) {
+                    memset(grad_key.data + j * grad_key.stride, 0, D * sizeof(float));
+                    memset(grad_value.data + j * grad_value.stride, 0, D * sizeof(float));
                 }
-                for (int64_t r = row; r < end_row; r++) {
-                    int64_t from = slice_start(image, r), to = slice_start(image, r + 1);
-                    int64_t a = from > at ? from : at, z = smaller(to, at + n);
-                    Rows k = {key.data + (a - at) * key.stride, key.stride};
-                    Rows v = {value.data + (a - at) * value.stride, value.stride};
-                    Rows dk = {grad_key.data + (a - at) * grad_key.stride, grad_key.stride};
-                    Rows dv = {grad_value.data + (a - at) * grad_value.stride, grad_value.stride};
-                    long_backward(plan, &place, member, r, a == from, z == to, (int)(z - a), &k, &v, &dk, &dv, &b);
-                }
+            if (short_slices) {
+                Slices slices = slices_of(image, row, (int)(end_row - row), at);
+                for (int64_t member = 0; member < call->group; member++)
+                    short_backward(plan, D, &place, place.kv_head * call->group + member, row, &slices, &key, &value, &grad_key,
+                                   &grad_value, member == 0, &b);
+            } else {
+                for (int64_t member = 0; member < call->group && call->num_partial; member++)
+                    long_backward(plan, D, &place, member, row, at == first, at + n == end, n, &key, &value, &grad_key,
+                                  &grad_value, member == 0, &b);
             }
-            global_backward(plan, n, &key, &value, &grad_key, &grad_value, &b);
+            global_backward(plan, D, n, &key, &value, &grad_key, &grad_value, &b);
             put_back(call, &call->grad_key, image->row, place.kv_head, key_row, n, 1, grad_key);
             put_back(call, &call->grad_value, image->row, place.kv_head, key_row, n, 1, grad_value);
             at += n;
@@ -522,6 +492,17 @@ static void backward_item(const void *state, int64_t item, char *scratch) {
         else
             store_global(plan, place.index, place.kv_head, &call->grad_query, i, b.columns + i * D, all(1.0f), b.global_query);
     }
+}
+
+/* head dimensions that models have are constants of the compiler's */
+static void backward_item(const void *state, int64_t item, char *scratch) {
+    const Plan *plan = state;
+    if (plan->D == 64)
+        backward_body(plan, item, scratch, 64);
+    else if (plan->D == 128)
+        backward_body(plan, item, scratch, 128);
+    else
+        backward_body(plan, item, scratch, plan->D);
 }
 
 /* chunks of one image and head into its first, in order */

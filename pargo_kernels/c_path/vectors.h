@@ -14,6 +14,8 @@
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
+/* kernels whose registers are better allocated by themselves */
+#define NOINLINE __attribute__((noinline, unused)) static
 
 typedef float vec __attribute__((vector_size(4 * W)));
 typedef float vec_anywhere __attribute__((vector_size(4 * W), aligned(4)));
@@ -30,7 +32,7 @@ typedef int32_t ivec __attribute__((vector_size(4 * W)));
 
 INLINE vec load(const float *from) { return *(const vec_anywhere *)from; }
 INLINE void store(float *to, vec x) { *(vec_anywhere *)to = x; }
-INLINE vec all(float x) { return (vec){0} + x; }
+INLINE vec all(float x) { return x - (vec){0}; }
 INLINE vec choose(ivec where, vec a, vec b) { return (vec)(((ivec)a & where) | ((ivec)b & ~where)); }
 /* a NaN in a stays; one in b is passed over: sums carry it */
 INLINE vec larger(vec a, vec b) { return choose(b > a, b, a); }
@@ -74,6 +76,9 @@ INLINE vec log_of(vec x) {
     return choose(nothing, all(-INFINITY), choose(unchanged, x, y));
 }
 
+/* 1 / total, 0 for a row that saw nothing */
+INLINE vec share(vec total) { return choose(total == 0.0f, all(0.0f), 1.0f / total); }
+
 /* halves of blocks of 8, 4, 2, 1: the steps of a transposition, and of W sums at once */
 #if W == 16
 INLINE vec low8(vec a, vec b) { return SHUFFLE(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23); }
@@ -91,6 +96,17 @@ INLINE vec low2(vec a, vec b) { return SHUFFLE(a, b, 0, 1, 8, 9, 4, 5, 12, 13); 
 INLINE vec high2(vec a, vec b) { return SHUFFLE(a, b, 2, 3, 10, 11, 6, 7, 14, 15); }
 INLINE vec low1(vec a, vec b) { return SHUFFLE(a, b, 0, 8, 2, 10, 4, 12, 6, 14); }
 INLINE vec high1(vec a, vec b) { return SHUFFLE(a, b, 1, 9, 3, 11, 5, 13, 7, 15); }
+#endif
+
+/* lanes that lie half a vector, a quarter and an eighth apart change places */
+#if W == 16
+INLINE vec swap_halves(vec x) { return SHUFFLE(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7); }
+INLINE vec swap_quarters(vec x) { return SHUFFLE(x, x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11); }
+INLINE vec swap_eighths(vec x) { return SHUFFLE(x, x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13); }
+#else
+INLINE vec swap_halves(vec x) { return SHUFFLE(x, x, 4, 5, 6, 7, 0, 1, 2, 3); }
+INLINE vec swap_quarters(vec x) { return SHUFFLE(x, x, 2, 3, 0, 1, 6, 7, 4, 5); }
+INLINE vec swap_eighths(vec x) { return SHUFFLE(x, x, 1, 0, 3, 2, 5, 4, 7, 6); }
 #endif
 
 /* lane i of the result is the sum of x[i]'s lanes; x is used up */
