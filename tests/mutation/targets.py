@@ -55,9 +55,24 @@ TARGETS = {
     "band": _interpreted("band.py", f"{KERNELS}/test_band.py"),
     "tiles": _interpreted(
         "tiles.py",
+        f"{KERNELS}/test_held.py::test_rows_are_moved_in_the_widest_units_that_suit_all",
         f"{KERNELS}/test_blind_rows.py",
         *_corners("triton-interpreted", "a head dimension of 1", *SMALL, "a head dimension that is not a power of two"),
         f"{KERNELS}/test_kernels.py::test_strides_change_no_bit_where_rows_are_moved_alike",
     ),
     "merge_chunks": _interpreted("merge_chunks.py", f"{KERNELS}/test_chunks.py", "-k", "merged"),
+    "c_path": _plain(
+        *(
+            f"c_path/{name}"
+            for name in ("call.h", "cascaded.c", "parallel.c", "partial_global.c", "products.h", "rows.h", "vectors.h")
+        ),
+        tests=(
+            # skipped is not seen: this one fails where nothing was compiled
+            f"{KERNELS}/test_c_library.py::test_auto_is_the_c_path_where_there_is_a_compiler",
+            f"{KERNELS}/test_blind_rows.py",
+            f"{KERNELS}/test_threads.py",
+            f"{KERNELS}/test_accuracy.py",
+            *("-k", "c-cpu or auto_is_the_c_path", "-m", "not long"),
+        ),
+    ),
 }
