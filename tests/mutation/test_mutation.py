@@ -91,7 +91,6 @@ def test_the_targets_are_there_and_their_mutants_are_programs(name):
         source = (command.ROOT / file).read_text()
         mutants = running.mutants_of(command.ROOT, target._replace(files=(file,)))
         assert mutants
-        assert len({mutant.name for mutant in mutants}) + 60 > len(mutants)
         for mutant in mutants[:: max(1, len(mutants) // 20)] if file.endswith(".py") else ():
             compile(mutant.apply(source), file, "exec")
     assert all((command.ROOT / test.split("::")[0]).exists() for test in target.arguments if test.startswith("tests/"))
