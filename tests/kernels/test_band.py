@@ -53,7 +53,7 @@ def test_windows_are_those_of_the_layout(kernels, num_partial, window, edge):
     assert torch.equal(found[:, 2:], intervals.window_rows(num_partial, window, edge))
 
 
-@pytest.mark.parametrize(("num_partial", "num_tokens"), ((20, 20), (16, 21), (17, 33), (0, 10), (1, 2)))
+@pytest.mark.parametrize(("num_partial", "num_tokens"), ((20, 20), (16, 21), (17, 70), (0, 10), (1, 2)))
 def test_blocks_hold_every_token_once_and_none_of_both_kinds(kernels, num_partial, num_tokens):
     sizes = (-(-num_partial // 16), num_partial, num_tokens)
     blocks = sizes[0] - (num_partial - num_tokens) // 16
