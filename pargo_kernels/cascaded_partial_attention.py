@@ -11,8 +11,9 @@ from __future__ import annotations
 import torch
 
 from pargo_kernels import reference, registration
-from pargo_kernels.checks import check_cascaded, check_impl, check_qkv, check_scale, passed, remember
+from pargo_kernels.checks import check_cascaded, check_impl, check_qkv, passed, remember
 from pargo_kernels.dispatch import autocast_inputs, resolve_impl
+from pargo_kernels.settings import as_count, as_scale
 
 _ops = registration.define(
     "cascaded_partial_attention",
@@ -47,7 +48,8 @@ def cascaded_partial_attention(
         window: ``1 ... num_partial``; :func:`pargo_kernels.intervals.cascade_windows` gives the paper's, layer by layer.
         num_partial: how many leading tokens form the band; None means all ``n``.
         edge: "clamp" or "truncate".
-        scale: factor of the scores before the softmax; ``D ** -0.5`` by default.
+        scale: factor of the scores before the softmax, any real number that is finite in fp32 (0 and negative ones too; no
+            tensor); ``D ** -0.5`` by default.
         return_lse: also return the natural-log sum of exponentials, fp32 ``[B, H, n]`` (fp64 for fp64), differentiable.
         impl: "auto" (Triton kernels on a capable GPU; on a CPU kernels in C, which the machine's C compiler makes at the first
             call, or without one, and for fp64, structured torch; that elsewhere too), "triton", "c", "torch", or "reference"
@@ -61,12 +63,17 @@ def cascaded_partial_attention(
             that cannot run here.
     """
     query, key, value = autocast_inputs(query, key, value)
+    if type(window) is not int:
+        window = as_count("window", window)
+    if num_partial is not None and type(num_partial) is not int:
+        num_partial = as_count("num_partial", num_partial)
+    if scale is not None:
+        scale = as_scale(scale)
     kind = passed(query, key, value, window, num_partial, edge, scale, impl)
     if kind is not None:
         check_impl(impl)
         check_qkv(query, key, value)
         check_cascaded(query, key, window, query.shape[2] if num_partial is None else num_partial, edge)
-        check_scale(scale)
         remember(kind)
     if num_partial is None:
         num_partial = query.shape[2]
@@ -76,5 +83,5 @@ def cascaded_partial_attention(
     if chosen == "reference":
         out, lse = reference.cascaded_partial_attention(query, key, value, window, num_partial, edge, scale)
     else:
-        out, lse = registration.call(_ops, (query, key, value), (window, num_partial, edge, float(scale), chosen))
+        out, lse = registration.call(_ops, (query, key, value), (window, num_partial, edge, scale, chosen))
     return (out, lse) if return_lse else out

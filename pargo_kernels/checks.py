@@ -6,7 +6,10 @@ from itertools import pairwise
 
 import torch
 
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
 from pargo_kernels.intervals import EDGES
+from pargo_kernels.settings import as_count
 
 # a call like one that passed needs no second look: what the checks read of plain tensors and settings is in its kind
 MAX_KINDS = 4096
@@ -21,18 +24,20 @@ MAX_HEAD_DIM = 256
 def passed(query, key, value, *settings) -> tuple | None:
     """None if such a call has passed the checks before, else what :func:`remember` takes when it has.
 
-    ``settings`` are hashable. Traced and fake tensors, whose sizes may be symbols, are looked at every time.
+    ``settings`` are hashable, numbers already plain ones. Traced and fake tensors, whose sizes may be symbols, are looked at every time.
     """
     if type(query) not in _PLAIN or type(key) not in _PLAIN or type(value) not in _PLAIN or torch.compiler.is_compiling():
         return ()
-    kind = (
-        query.shape, key.shape, value.shape, query.dtype, key.dtype, value.dtype, query.device, key.device, value.device,
-        # 1, 1.0 and True are equal and not alike
-        *settings, *map(type, settings),
-    )  # fmt: skip
     try:
+        kind = (
+            query.shape, key.shape, value.shape, query.dtype, key.dtype, value.dtype, query.device, key.device, value.device,
+            query.layout, key.layout, value.layout,
+            # 1, 1.0 and True are equal and not alike
+            *settings, *map(type, settings),
+        )  # fmt: skip
         return None if kind in _passed else kind
-    except TypeError:
+    except (TypeError, RuntimeError):
+        # a setting that has no hash, a nested tensor, which has no shape: the checks say so
         return ()
 
 
@@ -49,6 +54,7 @@ def check_qkv(query, key, value) -> None:
     for name, tensor in (("query", query), ("key", key), ("value", value)):
         if not isinstance(tensor, torch.Tensor):
             raise TypeError(f"{name} is a {type(tensor).__name__}; it must be a torch.Tensor.")
+        check_strided(name, tensor)
         if tensor.dim() != 4:
             raise ValueError(
                 f"{name} has shape {_shape(tensor)}; it must have 4 dimensions [batch, heads, tokens, head_dim]: "
@@ -60,7 +66,7 @@ def check_qkv(query, key, value) -> None:
             "under torch.autocast, which casts them to its own dtype."
         )
     if query.dtype not in FLOATS:
-        raise TypeError(f"query is {query.dtype}; use float16, bfloat16, float32 or float64.")
+        raise TypeError(f"query is {query.dtype}; use float16, bfloat16, float32 or float64: cast query, key and value.")
     if not (query.device == key.device == value.device):
         raise ValueError(f"query is on {query.device}, key on {key.device}, value on {value.device}; move them to one device.")
     if key.shape != value.shape:
@@ -69,7 +75,7 @@ def check_qkv(query, key, value) -> None:
     if num_kv_heads == 0 or num_heads % num_kv_heads:
         raise ValueError(
             f"query has {num_heads} heads and key {num_kv_heads}; the query's must be a multiple of the key's "
-            "(grouped-query attention)."
+            "(grouped-query attention)." + _swapped(query, key)
         )
     if head_dim != key.shape[3]:
         raise ValueError(f"query has head_dim={head_dim} and key {key.shape[3]}; they must be equal.")
@@ -77,9 +83,26 @@ def check_qkv(query, key, value) -> None:
         raise ValueError(f"query has head_dim={head_dim}; it must lie in 1...{MAX_HEAD_DIM}: use more, narrower heads.")
 
 
+def check_strided(name, tensor) -> None:
+    """A plain tensor in memory, which can be read by its strides."""
+    if tensor.is_nested:
+        raise TypeError(
+            f"{name} is a nested tensor; it must be a strided one: pack the images along the tokens and pass cu_seqlens_k "
+            "(partial_global_attention), or pad them: torch.nested.to_padded_tensor."
+        )
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name} has layout {tensor.layout}; it must be a strided tensor: {name}.to_dense().")
+    if not torch.compiler.is_compiling() and is_traceable_wrapper_subclass(tensor):
+        raise TypeError(
+            f"{name} is a {type(tensor).__name__}, which has no memory of its own; it must be a plain torch.Tensor: "
+            f"{name}.to_local() of a DTensor, {name}.dequantize() of a quantized one."
+        )
+
+
 def check_partial_global(query, key, num_partial, cu_seqlens_k, check_contents) -> None:
     """The layout of partial-global attention; call after :func:`check_qkv`."""
-    _check_count("num_partial", num_partial, 0, query.shape[2], "the rows of query; the rows after it are global rows")
+    meaning = "the rows of query; the rows after it are global rows"
+    _check_count("num_partial", num_partial, 0, query.shape[2], meaning, query, key)
     if cu_seqlens_k is not None:
         _check_packing(query, key, num_partial, cu_seqlens_k, check_contents)
         return
@@ -102,11 +125,12 @@ def check_cascaded(query, key, window, num_partial, edge) -> None:
         raise ValueError(
             f"query has shape {_shape(query)} and key {_shape(key)}; this is self-attention: batch and tokens must be equal."
         )
-    _check_count("num_partial", num_partial, 0, query.shape[2], "the rows of query; None means all of them")
+    _check_count("num_partial", num_partial, 0, query.shape[2], "the rows of query; None means all of them", query, key)
     if edge not in EDGES:
         raise ValueError(f"edge={edge!r} is unknown: use 'clamp' (the paper's windows) or 'truncate'.")
     # without partial rows there is no band; any window of at least 1 is accepted then
-    _check_count("window", window, 1, max(1, num_partial), "num_partial; intervals.cascade_windows gives the paper's windows")
+    meaning = "num_partial; intervals.cascade_windows gives the paper's windows"
+    _check_count("window", window, 1, max(1, num_partial), meaning, query, key)
 
 
 def check_impl(impl) -> None:
@@ -115,19 +139,22 @@ def check_impl(impl) -> None:
         raise ValueError(f"impl={impl!r} is unknown: use one of {', '.join(map(repr, IMPLS))}.")
 
 
-def check_scale(scale) -> None:
-    """``scale`` is None or a finite number."""
-    if scale is None:
-        return
-    if not isinstance(scale, (int, float)) or scale != scale or scale in (float("inf"), float("-inf")):
-        raise ValueError(f"scale={scale!r} must be a finite number; None means head_dim ** -0.5.")
-
-
-def _check_count(name, value, low, high, meaning) -> None:
-    if not isinstance(value, (int, torch.SymInt)) or isinstance(value, bool):
-        raise TypeError(f"{name}={value!r} is a {type(value).__name__}; it must be an int.")
+def _check_count(name, value, low, high, meaning, query, key) -> None:
     if not low <= value <= high:
-        raise ValueError(f"{name}={value} must lie in {low}...{high} ({meaning}).")
+        as_count(name, value)
+        hint = _swapped(query, key) if low <= value <= query.shape[1] else ""
+        raise ValueError(f"{name}={value} must lie in {low}...{high} ({meaning}).{hint}")
+
+
+def _swapped(query, key) -> str:
+    # a hint where query and key would do as [batch, tokens, heads, head_dim], the layout of flash-attn
+    (_, rows, heads, _), (_, tokens, kv_heads, _) = query.shape, key.shape
+    if heads < rows and kv_heads < tokens and kv_heads > 0 and heads % kv_heads == 0:
+        return (
+            f" If query {_shape(query)} is [batch, tokens, heads, head_dim], pass query.transpose(1, 2), and key and value "
+            "likewise: the ops take [batch, heads, tokens, head_dim], of any strides."
+        )
+    return ""
 
 
 def _check_packing(query, key, num_partial, cu_seqlens_k, check_contents) -> None:

@@ -11,10 +11,14 @@ import torch
 import torch.distributed as dist
 
 from pargo_kernels import partial_global_attention as single
-from pargo_kernels.checks import check_partial_global, check_qkv, check_scale
+from pargo_kernels.checks import check_partial_global, check_qkv
 from pargo_kernels.dispatch import autocast_inputs, resolve_impl
 from pargo_kernels.intervals import partial_bounds, partial_start
 from pargo_kernels.merge import merge_attention_states
+from pargo_kernels.registration import Once, differentiated, reverse_mode_only
+from pargo_kernels.settings import as_count, as_scale
+
+NAME = "partial_global_attention over several ranks"
 
 
 def partial_global_attention(
@@ -48,15 +52,15 @@ def partial_global_attention(
         TypeError, ValueError: for bad arguments, and on every rank if the shards do not end where slices end.
     """
     query, key, value = autocast_inputs(query, key, value)
+    num_partial, scale = as_count("num_partial", num_partial), as_scale(scale)
     check_qkv(query, key, value)
     check_partial_global(query, key, num_partial, None, False)
-    check_scale(scale)
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     chosen = resolve_impl(impl, query)
     if chosen == "reference":
         raise ValueError("impl='reference' is not offered over several ranks: use 'auto', 'triton' or 'torch'.")
     _check_shards(query, key, num_partial, group)
-    out, lse = _ShardedAttention.apply(query, key, value, num_partial, float(scale), chosen, group)
+    out, lse = _ShardedAttention.apply(query, key, value, num_partial, scale, chosen, group)
     return (out, lse) if return_lse else out
 
 
@@ -101,15 +105,24 @@ class _ShardedAttention(torch.autograd.Function):
         return out, lse
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, grad_out, grad_lse):
-        query, key, value, out, lse = ctx.saved_tensors
-        num_partial, scale, impl, group = ctx.settings
+        saved = ctx.saved_tensors
         if grad_out is None:
-            grad_out = torch.zeros_like(out)
-        # with the merged out and lse, each rank's share of the global rows' gradients follows from its own keys alone
-        grads = single._ops.backward(grad_out, grad_lse, query, key, value, None, out, lse, num_partial, scale, impl)
-        shared = grads[0][:, :, num_partial:].contiguous().to(lse.dtype)
-        dist.all_reduce(shared, group=group)
-        grads[0][:, :, num_partial:] = shared
+            grad_out = torch.zeros_like(saved[3])
+        args = (ctx.settings, grad_out, grad_lse, *saved)
+        grads = Once.apply(NAME, _sharded_gradients, *args) if differentiated() else _sharded_gradients(*args)
         return (*grads, None, None, None, None)
+
+    @staticmethod
+    def jvp(ctx, *_):
+        raise RuntimeError(reverse_mode_only(NAME))
+
+
+def _sharded_gradients(settings, grad_out, grad_lse, query, key, value, out, lse):
+    num_partial, scale, impl, group = settings
+    # with the merged out and lse, each rank's share of the global rows' gradients follows from its own keys alone
+    grads = single._ops.backward(grad_out, grad_lse, query, key, value, None, out, lse, num_partial, scale, impl)
+    shared = grads[0][:, :, num_partial:].contiguous().to(lse.dtype)
+    dist.all_reduce(shared, group=group)
+    grads[0][:, :, num_partial:] = shared
+    return grads

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import torch
 
+from pargo_kernels.settings import as_count
+
 EDGES = ("clamp", "truncate")
 
 
@@ -38,8 +40,10 @@ def partial_bounds(num_partial: int, num_keys: int) -> torch.Tensor:
     Slices are disjoint, cover ``[0, num_keys)``, and differ in length by at most one.
 
     Raises:
+        TypeError: for what is no integer.
         ValueError: if ``num_partial`` is negative or exceeds ``num_keys``.
     """
+    num_partial, num_keys = as_count("num_partial", num_partial), as_count("num_keys", num_keys)
     if num_partial < 0:
         raise ValueError(f"num_partial={num_partial} must be at least 0; pass the number of partial rows.")
     if num_partial > num_keys:
@@ -64,7 +68,7 @@ def window_bounds(num_tokens: int, window: int, edge: str = "clamp") -> torch.Te
     Raises:
         ValueError: if ``window`` is not in ``1 ... num_tokens`` or ``edge`` is unknown.
     """
-    _check_window(num_tokens, window, edge)
+    num_tokens, window = _check_window(num_tokens, window, edge)
     start = torch.arange(num_tokens, dtype=torch.int64) - window // 2
     if edge == "clamp":
         start = start.clamp(0, num_tokens - window)
@@ -74,7 +78,7 @@ def window_bounds(num_tokens: int, window: int, edge: str = "clamp") -> torch.Te
 
 def window_rows(num_tokens: int, window: int, edge: str = "clamp") -> torch.Tensor:
     """The rows that see each key: the inverse of :func:`window_bounds`, int64 ``[num_tokens, 2]``, half-open."""
-    _check_window(num_tokens, window, edge)
+    num_tokens, window = _check_window(num_tokens, window, edge)
     key = torch.arange(num_tokens, dtype=torch.int64)
     first = key - window + window // 2 + 1
     last = key + window // 2 + 1
@@ -89,6 +93,7 @@ def cascade_windows(num_partial: int, num_layers: int) -> list[int]:
 
     The last layer's window is ``num_partial``: under ``edge="clamp"`` it sees every partial token.
     """
+    num_partial, num_layers = as_count("num_partial", num_partial), as_count("num_layers", num_layers)
     if num_partial < 1:
         raise ValueError(f"num_partial={num_partial} must be at least 1; a cascade needs partial tokens.")
     if num_layers < 1:
@@ -105,7 +110,8 @@ def interval_mask(bounds: torch.Tensor, num_keys: int) -> torch.Tensor:
     return (key >= bounds[:, :1]) & (key < bounds[:, 1:])
 
 
-def _check_window(num_tokens: int, window: int, edge: str) -> None:
+def _check_window(num_tokens: int, window: int, edge: str) -> tuple[int, int]:
+    num_tokens, window = as_count("num_tokens", num_tokens), as_count("window", window)
     if not 1 <= window <= num_tokens:
         raise ValueError(
             f"window={window} must lie in 1...{num_tokens} (the number of tokens in the band); "
@@ -113,3 +119,4 @@ def _check_window(num_tokens: int, window: int, edge: str) -> None:
         )
     if edge not in EDGES:
         raise ValueError(f"edge={edge!r} is unknown: use 'clamp' (the paper's windows) or 'truncate'.")
+    return num_tokens, window

@@ -11,8 +11,9 @@ from __future__ import annotations
 import torch
 
 from pargo_kernels import reference, registration
-from pargo_kernels.checks import check_impl, check_partial_global, check_qkv, check_scale, passed, remember
+from pargo_kernels.checks import check_impl, check_partial_global, check_qkv, passed, remember
 from pargo_kernels.dispatch import autocast_inputs, resolve_impl
+from pargo_kernels.settings import as_count, as_scale
 
 _ops = registration.define(
     "partial_global_attention",
@@ -43,8 +44,9 @@ def partial_global_attention(
     Args:
         query: ``[B, H, n_p + n_g, D]``, partial rows first. fp16, bf16, fp32 (fp64 on the torch path), any strides.
         key, value: ``[B, H_kv, n_v, D]`` with ``H % H_kv == 0`` and ``D <= 256``; or ``[1, H_kv, total, D]`` when packed.
-        num_partial: ``n_p``, the number of partial rows, ``0 ... n_p + n_g``; at most ``n_v``.
-        scale: factor of the scores before the softmax; ``D ** -0.5`` by default.
+        num_partial: ``n_p``, the number of partial rows, ``0 ... n_p + n_g``; at most ``n_v``. An int, or what has ``__index__`` (no tensor).
+        scale: factor of the scores before the softmax, any real number that is finite in fp32 (0 and negative ones too; no
+            tensor); ``D ** -0.5`` by default.
         cu_seqlens_k: int32 ``[B + 1]`` on the query's device: image ``b`` owns keys
             ``[cu_seqlens_k[b], cu_seqlens_k[b + 1])`` of the packed key and value, and has slices of its own.
         return_lse: also return the natural-log sum of exponentials, fp32 ``[B, H, n_q]`` (fp64 for fp64), differentiable.
@@ -63,13 +65,16 @@ def partial_global_attention(
             that cannot run here.
     """
     query, key, value = autocast_inputs(query, key, value)
+    if type(num_partial) is not int:
+        num_partial = as_count("num_partial", num_partial)
+    if scale is not None:
+        scale = as_scale(scale)
     # packed offsets are looked at every time
     kind = passed(query, key, value, num_partial, scale, impl) if cu_seqlens_k is None else ()
     if kind is not None:
         check_impl(impl)
         check_qkv(query, key, value)
         check_partial_global(query, key, num_partial, cu_seqlens_k, check)
-        check_scale(scale)
         remember(kind)
     if scale is None:
         scale = query.shape[-1] ** -0.5
@@ -77,5 +82,5 @@ def partial_global_attention(
     if chosen == "reference":
         out, lse = reference.partial_global_attention(query, key, value, num_partial, scale, cu_seqlens_k)
     else:
-        out, lse = registration.call(_ops, (query, key, value, cu_seqlens_k), (num_partial, float(scale), chosen))
+        out, lse = registration.call(_ops, (query, key, value, cu_seqlens_k), (num_partial, scale, chosen))
     return (out, lse) if return_lse else out

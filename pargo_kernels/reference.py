@@ -18,15 +18,15 @@ def masked_attention(query, key, value, mask, scale):
 
     Returns:
         ``out`` like ``query`` and the natural-log ``lse``, fp32 (fp64 for fp64 inputs), ``[B, H, n_q]``. A row that
-        sees nothing gives 0 and minus infinity.
+        sees nothing, or nothing but scores of minus infinity, gives 0 and minus infinity, and passes no gradient.
     """
     group = query.shape[1] // key.shape[1]
     k = key.double().repeat_interleave(group, dim=1)
     v = value.double().repeat_interleave(group, dim=1)
     scores = (query.double() @ k.transpose(-1, -2)) * scale
     scores = scores.masked_fill(~mask, float("-inf"))
-    blind = ~mask.any(dim=-1)
-    lse = torch.logsumexp(scores.masked_fill(blind[:, None], 0.0), dim=-1).masked_fill(blind, float("-inf"))
+    blind = torch.isneginf(scores).all(dim=-1)
+    lse = torch.logsumexp(scores.masked_fill(blind.unsqueeze(-1), 0.0), dim=-1).masked_fill(blind, float("-inf"))
     weights = torch.exp(scores - lse.masked_fill(blind, 0.0).unsqueeze(-1))
     lse_dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
     return torch.empty_like(query).copy_(weights @ v), lse.to(lse_dtype)

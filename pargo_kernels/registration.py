@@ -1,12 +1,13 @@
-"""Joining an attention to torch: a forward and a backward op in ``torch.ops.pargo_kernels`` and one autograd.Function.
+"""Joining an attention to torch: a forward and a backward op in ``torch.ops.pargo_kernels``, and what differentiates them.
 
 Both attentions have the same form: tensors in, then settings, then the implementation's name; out and lse come out. The
 implementation modules (``torch_path``, ``c_path``, ``triton_path``) offer ``forward(*tensors, *settings)`` and
 ``backward(grad_out, grad_lse, *tensors, out, lse, *settings)`` and are imported at their first use, so that the package
 works without triton.
 
-``Library.define`` with an ``autograd.Function`` rather than ``custom_op`` with ``register_autograd``: half the overhead, and
-torch.func.grad works (jvp and double backward raise instead of giving zeros).
+``Library.define`` with kernels of our own for autograd rather than ``custom_op`` or ``register_autograd``: half the overhead, and
+torch.func and torch.compile reach the same gradients. There are first derivatives in reverse mode and no others: whatever else is
+asked for, in whatever way, raises instead of giving zeros.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from torch._functorch.autograd_function import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 
 from pargo_kernels.dispatch import cpu_impl
@@ -30,7 +32,6 @@ class Ops(NamedTuple):
     forward: torch._ops.OpOverload
     backward: torch._ops.OpOverload
     function: type[torch.autograd.Function]
-    functional: type[torch.autograd.Function]
 
 
 def define(name: str, *, inputs: str, settings: str, num_tensors: int, module: str) -> Ops:
@@ -74,32 +75,95 @@ def define(name: str, *, inputs: str, settings: str, num_tensors: int, module: s
 
     forward_op = getattr(torch.ops.pargo_kernels, f"{name}_forward").default
     backward_op = getattr(torch.ops.pargo_kernels, f"{name}_backward").default
-    function, functional = _functions(name, forward_op, backward_op, num_tensors)
-    # exported programs call the bare op: it has the same gradient
-    torch.library.register_autograd(
-        f"pargo_kernels::{name}_forward", function.backward, setup_context=functional.setup_context, lib=_library
-    )
-    return Ops(forward_op, backward_op, function, functional)
+    function = _function(name, forward_op, backward_op, num_tensors)
+
+    # compiled graphs, exported programs and functional transforms call the bare ops
+    def differentiable_forward(*args):
+        if _records(args[:3]):
+            return _apply(function, *args)
+        return _below_autograd(forward_op, *args)
+
+    def differentiable_backward(*args):
+        if _records(args[: num_tensors + 4]):
+            return _apply(Once, name, functools.partial(_lower, backward_op), *args)
+        return _below_autograd(backward_op, *args)
+
+    _library.impl(f"{name}_forward", differentiable_forward, "Autograd")
+    _library.impl(f"{name}_backward", differentiable_backward, "Autograd")
+    return Ops(forward_op, backward_op, function)
 
 
 def call(ops: Ops, tensors: tuple, settings: tuple) -> tuple[torch.Tensor, torch.Tensor]:
     """Run the op on ``tensors`` and ``settings`` (the implementation's name last); autograd only where it is wanted."""
-    if torch.compiler.is_compiling():
-        # the bare op has its gradient registered: a traced Function refuses one tensor in two places
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        # a traced Function refuses one tensor in two places
         return ops.forward(*tensors, *settings)
-    query, key, value = tensors[:3]
-    wants_grad = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
-    # a Function refuses forward-mode AD; the bare op would drop the tangents
-    if wants_grad or forward_ad._current_level >= 0:
-        function = ops.functional if torch._C._are_functorch_transforms_active() else ops.function
-        return function.apply(*tensors, *settings)
+    # the bare op would come to the same, microseconds later
+    if _records(tensors[:3]):
+        return ops.function.apply(*tensors, *settings)
     return _below_autograd(ops.forward, *tensors, *settings)
+
+
+def reverse_mode_only(name: str) -> str:
+    """What is said where a derivative is asked for that there is none of."""
+    return (
+        f"{name} has first derivatives in reverse mode only: its gradients have no gradients (so no hessian, no vhp, no backward "
+        "through create_graph=True), and there is no forward-mode derivative (jvp, jacfwd, dual tensors). Use "
+        "impl='reference', plain torch with a dense mask in fp64, which can be differentiated in every way; first derivatives are "
+        "had by backward, torch.func.grad, vjp and jacrev."
+    )
+
+
+class Once(torch.autograd.Function):
+    """The gradients of an attention, computed by ``compute(*args)``: they raise where they are differentiated."""
+
+    @staticmethod
+    def forward(ctx, name, compute, *args):
+        ctx.name = name
+        return compute(*args)
+
+    @staticmethod
+    def backward(ctx, *_):
+        raise RuntimeError(reverse_mode_only(ctx.name))
+
+    @staticmethod
+    def jvp(ctx, *_):
+        raise RuntimeError(reverse_mode_only(ctx.name))
+
+
+def differentiated() -> bool:
+    """True inside a backward pass that may itself be differentiated: its gradients are then to come out of :class:`Once`."""
+    return torch.is_grad_enabled() or forward_ad._current_level >= 0
+
+
+def _records(tensors) -> bool:
+    # tangents are for a Function to refuse: below autograd they would be dropped
+    if forward_ad._current_level >= 0:
+        return True
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def _apply(function, *args):
+    # inside a transform's level the dispatcher has unwrapped what belongs to outer ones: torch.autograd.Function.apply would
+    # begin with the innermost transform again
+    if torch._C._are_functorch_transforms_active():
+        with enable_single_level_autograd_function():
+            return super(torch.autograd.Function, function).apply(*args)
+    return function.apply(*args)
 
 
 def _below_autograd(op, *args):
     # nothing is recorded here: the op's own autograd kernel, which exported programs need, would cost microseconds
     with torch._C._AutoDispatchBelowAutograd():
         return op(*args)
+
+
+def _lower(op, *args):
+    # inside a Function: it has switched off recording, which an outer transform may want
+    if not torch._C._are_functorch_transforms_active():
+        return _below_autograd(op, *args)
+    with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
+        return _below_autograd(op, *args)
 
 
 def lse_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -140,61 +204,28 @@ def _run(module: str, direction: str, args: tuple):
         return compute(*args[:-1])
 
 
-def _functions(name: str, forward_op, backward_op, num_tensors: int) -> tuple[type[torch.autograd.Function], ...]:
-    def save(ctx, inputs, output):
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs[:num_tensors], *output)
-        ctx.settings = inputs[num_tensors:]
-
-    def gradients(compute, ctx, grad_out, grad_lse):
-        saved = ctx.saved_tensors
-        if grad_out is None:
-            grad_out = torch.zeros_like(saved[num_tensors])
-        return (*compute(grad_out, grad_lse, *saved, *ctx.settings), *[None] * (num_tensors - 3 + len(ctx.settings)))
-
+def _function(name: str, forward_op, backward_op, num_tensors: int) -> type[torch.autograd.Function]:
     class Attention(torch.autograd.Function):
         @staticmethod
         def forward(ctx, *args):
-            output = _below_autograd(forward_op, *args)
-            save(ctx, args, output)
+            output = _lower(forward_op, *args)
+            ctx.set_materialize_grads(False)
+            ctx.save_for_backward(*args[:num_tensors], *output)
+            ctx.settings = args[num_tensors:]
             return output
 
         @staticmethod
-        @torch.autograd.function.once_differentiable
         def backward(ctx, grad_out, grad_lse):
-            return gradients(backward_op, ctx, grad_out, grad_lse)
-
-    class Gradients(torch.autograd.Function):
-        """The backward where transforms can be nested: differentiated once more, it raises instead of giving zeros."""
-
-        generate_vmap_rule = True
-
-        @staticmethod
-        def forward(*args):
-            return backward_op(*args)
+            saved = ctx.saved_tensors
+            if grad_out is None:
+                grad_out = torch.zeros_like(saved[num_tensors])
+            args = (grad_out, grad_lse, *saved, *ctx.settings)
+            grads = backward_op(*args) if differentiated() else _below_autograd(backward_op, *args)
+            return (*grads, *[None] * (num_tensors - 3 + len(ctx.settings)))
 
         @staticmethod
-        def setup_context(ctx, inputs, output):
-            pass
-
-        @staticmethod
-        def backward(ctx, *_):
-            raise RuntimeError(f"{name} cannot be differentiated twice: its gradients have no gradients.")
-
-    # the form that functional transforms take: torch binds its arguments by signature at each call, which is slow
-    class FunctionalAttention(Attention):
-        generate_vmap_rule = True
-
-        @staticmethod
-        def forward(*args):
-            return _below_autograd(forward_op, *args)
-
-        setup_context = staticmethod(save)
-
-        @staticmethod
-        def backward(ctx, grad_out, grad_lse):
-            return gradients(Gradients.apply, ctx, grad_out, grad_lse)
+        def jvp(ctx, *_):
+            raise RuntimeError(reverse_mode_only(name))
 
     Attention.__name__ = Attention.__qualname__ = name
-    FunctionalAttention.__name__ = FunctionalAttention.__qualname__ = f"functional_{name}"
-    return Attention, FunctionalAttention
+    return Attention

@@ -1,8 +1,12 @@
 """Bad input: the error names the argument, its value, the rule and the way out, before anything is computed."""
 
+from fractions import Fraction
+
+import numpy as np
 import pytest
 import torch
 
+from pargo_kernels import intervals
 from pargo_kernels.cascaded_partial_attention import cascaded_partial_attention
 from pargo_kernels.partial_global_attention import partial_global_attention
 
@@ -84,8 +88,35 @@ BOTH = {
         ValueError,
         "impl='triton' cannot run: query is float64, which the kernels do not compute. Use impl='torch'",
     ),
-    "scale": (lambda op: op(scale=float("nan")), ValueError, "scale=nan must be a finite number; None means head_dim ** -0.5"),
+    "scale": (lambda op: op(scale=float("nan")), ValueError, "scale=nan must be a finite number"),
     "scale as a tensor": (lambda op: op(scale=torch.ones(())), ValueError, "must be a finite number"),
+    "scale as a bool": (lambda op: op(scale=True), ValueError, "scale=True; it must be a finite number"),
+    "scale as text": (lambda op: op(scale="1"), ValueError, "scale='1'; it must be a finite number"),
+    "scale past float32": (lambda op: op(scale=1e39), ValueError, "scale=1e+39 must be a finite number, in float32 too"),
+    "scale past float64": (lambda op: op(scale=10**400), ValueError, "scale=a number past the range of float64"),
+    "complex": (lambda op: op(query=q(dtype=torch.cfloat), key=q(dtype=torch.cfloat)), TypeError, "query is torch.complex64; use"),
+    "fp8": (
+        lambda op: op(query=q().to(torch.float8_e4m3fn), key=q().to(torch.float8_e4m3fn)),
+        TypeError,
+        "query is torch.float8_e4m3fn; use float16, bfloat16, float32 or float64: cast query, key and value",
+    ),
+    "sparse": (lambda op: op(key=q(tokens=10).to_sparse()), TypeError, "key has layout torch.sparse_coo; it must be a strided"),
+    "mkldnn": (lambda op: op(query=q().to_mkldnn()), TypeError, "query has layout torch._mkldnn; it must be a strided tensor"),
+    "nested": (
+        lambda op: op(query=torch.nested.nested_tensor([q()[0], q()[0]])),
+        TypeError,
+        "query is a nested tensor; it must be a strided one: pack the images along the tokens and pass cu_seqlens_k",
+    ),
+    "jagged": (
+        lambda op: op(query=torch.nested.nested_tensor([q()[0], q()[0]], layout=torch.jagged)),
+        TypeError,
+        "query is a nested tensor",
+    ),
+    "tokens before heads": (
+        lambda op: op(query=q(heads=304, tokens=4), key=q(heads=576, tokens=4)),
+        ValueError,
+        "If query [2, 304, 4, 8] is [batch, tokens, heads, head_dim], pass query.transpose(1, 2), and key and value likewise",
+    ),
     "attention dropout": (lambda op: op(dropout_p=0.1), TypeError, "dropout_p"),
 }
 PARTIAL_GLOBAL = {
@@ -94,6 +125,15 @@ PARTIAL_GLOBAL = {
     "negative partial rows": (lambda: pgp(num_partial=-1), ValueError, "num_partial=-1 must lie in 0...10"),
     "partial rows as a float": (lambda: pgp(num_partial=6.0), TypeError, "num_partial=6.0 is a float; it must be an int"),
     "partial rows as a bool": (lambda: pgp(num_partial=True), TypeError, "num_partial=True is a bool"),
+    "partial rows as a tensor": (lambda: pgp(num_partial=torch.tensor(6)), TypeError, "num_partial is a tensor; it must be an int"),
+    "partial rows of numpy's floats": (lambda: pgp(num_partial=np.float32(6)), TypeError, "is a float32; it must be an int"),
+    "partial rows past 64 bits": (lambda: pgp(num_partial=10**400), ValueError, "num_partial is an integer of 1329 bits"),
+    "partial rows past what can be printed": (lambda: pgp(num_partial=10**5000), ValueError, "num_partial is an integer of"),
+    "tokens before heads, one count": (
+        lambda: pgp(query=q(heads=24, tokens=4), key=q(heads=24, tokens=4), num_partial=12),
+        ValueError,
+        "num_partial=12 must lie in 0...4 (the rows of query; the rows after it are global rows). If query [2, 24, 4, 8] is",
+    ),
     "fewer keys than partial rows": (
         lambda: pgp(key=q(tokens=5)),
         ValueError,
@@ -146,6 +186,12 @@ CASCADED = {
     "window wider than the band": (lambda: cpp(window=7, num_partial=6), ValueError, "window=7 must lie in 1...6"),
     "window as a float": (lambda: cpp(window=3.0), TypeError, "window=3.0 is a float; it must be an int"),
     "partial rows": (lambda: cpp(num_partial=11), ValueError, "num_partial=11 must lie in 0...10"),
+    "window past 64 bits": (lambda: cpp(window=10**400), ValueError, "window is an integer of 1329 bits"),
+    "tokens before heads": (
+        lambda: cpp(query=q(heads=48, tokens=4), window=12),
+        ValueError,
+        "window=12 must lie in 1...4 (num_partial; intervals.cascade_windows gives the paper's windows). If query [2, 48, 4, 8] is",
+    ),
     "edge": (lambda: cpp(edge="wrap"), ValueError, "edge='wrap' is unknown: use 'clamp'"),
 }
 
@@ -158,7 +204,11 @@ def check_refusal(call, error, words):
 
 @pytest.mark.parametrize("op", (pgp, cpp), ids=("partial_global", "cascaded"))
 @pytest.mark.parametrize("name", BOTH)
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 def test_both_refuse(op, name):
+    # a good call of the same sizes has passed: what is remembered of it must not let a bad one through
+    op(query=q())
+    op(query=q(), key=q(tokens=10))
     call, error, words = BOTH[name]
     check_refusal(lambda: call(op), error, words)
 
@@ -171,6 +221,40 @@ def test_partial_global_attention_refuses(name):
 @pytest.mark.parametrize("name", CASCADED)
 def test_cascaded_partial_attention_refuses(name):
     check_refusal(*CASCADED[name])
+
+
+INTERVALS = {
+    "partial_bounds": (lambda: intervals.partial_bounds(2.0, 4), TypeError, "num_partial=2.0 is a float; it must be an int"),
+    "keys past 64 bits": (lambda: intervals.partial_bounds(2, 10**400), ValueError, "num_keys is an integer of 1329 bits"),
+    "window_bounds": (lambda: intervals.window_bounds(4, 2.5), TypeError, "window=2.5 is a float; it must be an int"),
+    "window_rows": (lambda: intervals.window_rows(True, 1), TypeError, "num_tokens=True is a bool; it must be an int"),
+    "cascade_windows": (lambda: intervals.cascade_windows(3, None), TypeError, "num_layers=None is a NoneType"),
+}
+
+
+@pytest.mark.parametrize("name", INTERVALS)
+def test_intervals_refuse(name):
+    check_refusal(*INTERVALS[name])
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.array], ids=lambda kind: kind.__name__)
+def test_any_integer_counts_and_any_real_number_scales(kind):
+    torch.manual_seed(0)
+    query, key = torch.randn(2, 1, 4, 10, 8)
+    for scale in (np.float32(0.5), np.float64(0.5), Fraction(1, 2)):
+        expected = partial_global_attention(query, key, key, 6, scale=0.5)
+        assert torch.equal(partial_global_attention(query, key, key, kind(6), scale=scale), expected)
+        expected = cascaded_partial_attention(query, key, key, 3, num_partial=7, scale=0.5)
+        assert torch.equal(cascaded_partial_attention(query, key, key, kind(3), num_partial=kind(7), scale=scale), expected)
+    assert torch.equal(intervals.partial_bounds(kind(3), kind(8)), intervals.partial_bounds(3, 8))
+
+
+@pytest.mark.parametrize("scale", [0, -1.5, 1e-42])
+def test_zero_negative_and_subnormal_scales_are_numbers_like_others(scale):
+    torch.manual_seed(0)
+    query, key = torch.randn(2, 1, 4, 10, 8)
+    out, exact = (partial_global_attention(query, key, key, 6, scale=scale, impl=impl) for impl in ("auto", "reference"))
+    torch.testing.assert_close(out, exact)
 
 
 def test_a_refusal_survives_compilation():

@@ -92,6 +92,13 @@ def test_far_apart_and_huge_sums_do_not_overflow():
         ({"lse_b": torch.zeros(1, 1, 2).half()}, ValueError, "lse_b [1, 1, 2] torch.float16"),
         ({"lse_a": torch.zeros(1, 1, 3), "lse_b": torch.zeros(1, 1, 3)}, ValueError, "lse must be out without its last"),
         ({"out_a": None}, TypeError, "out_a is a NoneType"),
+        (dict.fromkeys(("out_a", "out_b"), torch.zeros(1, 1, 2, 4).int()), TypeError, "out_a is torch.int32; use float16"),
+        (dict.fromkeys(("out_a", "out_b"), torch.zeros(1, 1, 2, 4).cfloat()), TypeError, "out_a is torch.complex64; use"),
+        (dict.fromkeys(("lse_a", "lse_b"), torch.zeros(1, 1, 2).int()), TypeError, "lse_a is torch.int32 beside outputs in"),
+        (dict.fromkeys(("lse_a", "lse_b"), torch.zeros(1, 1, 2).bfloat16()), TypeError, "lse_a is torch.bfloat16 beside"),
+        (dict.fromkeys(("out_a", "out_b"), torch.zeros(1, 1, 2, 4).double()), TypeError, "it must be float32, or float64"),
+        (dict.fromkeys(("out_a", "out_b"), torch.zeros(1, 2, 4)), ValueError, "out_a has shape [1, 2, 4]; it must have 4"),
+        ({"out_a": torch.zeros(1, 1, 2, 4).to_sparse()}, TypeError, "out_a has layout torch.sparse_coo; it must be a strided"),
     ],
 )
 def test_states_that_do_not_fit_are_refused(change, error, words):
