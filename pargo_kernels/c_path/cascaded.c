@@ -118,9 +118,10 @@ INLINE void hide(const Block *block, int64_t at, int n, float scale, vec *S) {
     }
 }
 
-INLINE void forward_block(const Plan *plan, const int64_t D, const Block *block, int64_t index, int64_t head, const Rows *key,
+static void forward_block(const Plan *plan, const Block *block, int64_t index, int64_t head, const Rows *key,
                           const Rows *value, int64_t first_key, Buffers *b) {
     const Call *call = plan->call;
+    int64_t D = plan->D;
     Rows query = rows_at(call, &call->query, index, head, block->first, block->count, 0, b->rows_a);
     Rows out = place_for(call, &call->out, index, head, block->first, 0, b->rows_b);
     columns_of(query.data, query.stride, block->count, D, b->query);
@@ -143,7 +144,8 @@ INLINE void forward_block(const Plan *plan, const int64_t D, const Block *block,
     put_back(call, &call->out, index, head, block->first, block->count, 0, out);
 }
 
-INLINE void forward_body(const Plan *plan, int64_t item, char *scratch, const int64_t D) {
+static void forward_item(const void *state, int64_t item, char *scratch) {
+    const Plan *plan = state;
     const Call *call = plan->call;
     int64_t segment = item % plan->segments, head = item / plan->segments;
     int64_t index = head / call->num_kv_heads, kv_head = head % call->num_kv_heads;
@@ -155,13 +157,14 @@ INLINE void forward_body(const Plan *plan, int64_t item, char *scratch, const in
     for (int64_t member = 0; member < call->group; member++)
         for (int64_t row = rows.low; row < rows.high; row += W) {
             Block block = block_of(call, row, rows.high);
-            forward_block(plan, D, &block, index, kv_head * call->group + member, &key, &value, keys.low, &b);
+            forward_block(plan, &block, index, kv_head * call->group + member, &key, &value, keys.low, &b);
         }
 }
 
-INLINE void backward_block(const Plan *plan, const int64_t D, const Block *block, int64_t index, int64_t head, const Rows *key,
+static void backward_block(const Plan *plan, const Block *block, int64_t index, int64_t head, const Rows *key,
                            const Rows *value, const Rows *grad_key, const Rows *grad_value, int64_t first_key, Buffers *b) {
     const Call *call = plan->call;
+    int64_t D = plan->D;
     int count = block->count;
     Rows query = rows_at(call, &call->query, index, head, block->first, count, 0, b->rows_a);
     Rows grad = rows_at(call, &call->grad_out, index, head, block->first, count, 0, b->rows_b);
@@ -208,9 +211,10 @@ INLINE Interval untouched(const Plan *plan, int64_t segment) {
 }
 
 /* `first_key` is the key at which the rows of key, value and their gradients begin */
-INLINE void backward_segment(const Plan *plan, const int64_t D, int64_t segment, int64_t index, int64_t kv_head, const Rows *key,
+static void backward_segment(const Plan *plan, int64_t segment, int64_t index, int64_t kv_head, const Rows *key,
                              const Rows *value, const Rows *grad_key, const Rows *grad_value, int64_t first_key, Buffers *b) {
     const Call *call = plan->call;
+    int64_t D = plan->D;
     Interval rows = rows_in(plan, segment), fresh = untouched(plan, segment);
     int64_t next = fresh.low;
     for (int64_t member = 0; member < call->group; member++)
@@ -221,11 +225,12 @@ INLINE void backward_segment(const Plan *plan, const int64_t D, int64_t segment,
                 memset(grad_key->data + (next - first_key) * grad_key->stride, 0, D * sizeof(float));
                 memset(grad_value->data + (next - first_key) * grad_value->stride, 0, D * sizeof(float));
             }
-            backward_block(plan, D, &block, index, kv_head * call->group + member, key, value, grad_key, grad_value, first_key, b);
+            backward_block(plan, &block, index, kv_head * call->group + member, key, value, grad_key, grad_value, first_key, b);
         }
 }
 
-INLINE void backward_body(const Plan *plan, int64_t item, char *scratch, const int64_t D) {
+static void backward_item(const void *state, int64_t item, char *scratch) {
+    const Plan *plan = state;
     const Call *call = plan->call;
     Buffers b;
     buffers_in(plan, scratch, &b);
@@ -238,25 +243,14 @@ INLINE void backward_body(const Plan *plan, int64_t item, char *scratch, const i
     Rows grad_key = place_for(call, &call->grad_key, index, kv_head, keys.low, 1, b.grad_key);
     Rows grad_value = place_for(call, &call->grad_value, index, kv_head, keys.low, 1, b.grad_value);
     if (!plan->whole_heads) {
-        backward_segment(plan, D, segment, index, kv_head, &key, &value, &grad_key, &grad_value, keys.low, &b);
+        backward_segment(plan, segment, index, kv_head, &key, &value, &grad_key, &grad_value, keys.low, &b);
         return;
     }
     for (int64_t parity = 0; parity < 2; parity++)
         for (segment = parity; segment < plan->segments; segment += 2)
-            backward_segment(plan, D, segment, index, kv_head, &key, &value, &grad_key, &grad_value, 0, &b);
+            backward_segment(plan, segment, index, kv_head, &key, &value, &grad_key, &grad_value, 0, &b);
     put_back(call, &call->grad_key, index, kv_head, 0, call->num_keys, 1, grad_key);
     put_back(call, &call->grad_value, index, kv_head, 0, call->num_keys, 1, grad_value);
-}
-
-/* the head dimension that most models have is a constant of the compiler's */
-static void forward_item(const void *state, int64_t item, char *scratch) {
-    const Plan *plan = state;
-    forward_body(plan, item, scratch, plan->D);
-}
-
-static void backward_item(const void *state, int64_t item, char *scratch) {
-    const Plan *plan = state;
-    backward_body(plan, item, scratch, plan->D);
 }
 
 static int run(const Call *call, int backward) {

@@ -221,9 +221,10 @@ INLINE vec cell_products(const Slices *slices, const Rows *rows, const Rows *key
     return choose(slices->seen, sums(products), all(past));
 }
 
-INLINE void short_forward(const Plan *plan, const int64_t D, const Place *place, int64_t head, int64_t first, const Slices *slices,
+static void short_forward(const Plan *plan, const Place *place, int64_t head, int64_t first, const Slices *slices,
                           const Rows *key, const Rows *value, Buffers *b) {
     const Call *call = plan->call;
+    int64_t D = plan->D;
     int64_t index = place->index;
     int n = slices->count, cells = slices->cells;
     Rows query = rows_at(call, &call->query, index, head, first, n, 0, b->row_a);
@@ -249,9 +250,10 @@ INLINE vec key_products(const float *row, const Rows *keys, int n, int D, float 
     return seen;
 }
 
-INLINE void long_forward(const Plan *plan, const int64_t D, const Place *place, int64_t member, int64_t row, int begins, int ends,
+static void long_forward(const Plan *plan, const Place *place, int64_t member, int64_t row, int begins, int ends,
                          int n, const Rows *key, const Rows *value, Buffers *b) {
     const Call *call = plan->call;
+    int64_t D = plan->D;
     int64_t index = place->index, head = place->kv_head * call->group + member;
     Rows query = rows_at(call, &call->query, index, head, row, 1, 0, b->row_a);
     Carried *carried = b->carried + member;
@@ -271,7 +273,8 @@ INLINE void long_forward(const Plan *plan, const int64_t D, const Place *place, 
     put_back(call, &call->out, index, head, row, 1, 0, out);
 }
 
-INLINE void global_forward(const Plan *plan, const int64_t D, int n, const Rows *key, const Rows *value, Buffers *b) {
+static void global_forward(const Plan *plan, int n, const Rows *key, const Rows *value, Buffers *b) {
+    int64_t D = plan->D;
     vec *S = b->S;
     for (int64_t i = 0; i < plan->blocks; i++) {
         vec peak = b->peak[i], total = {0};
@@ -285,13 +288,14 @@ INLINE void global_forward(const Plan *plan, const int64_t D, int n, const Rows 
     }
 }
 
-INLINE void forward_body(const Plan *plan, int64_t item, char *scratch, const int64_t D) {
+static void forward_item(const void *state, int64_t item, char *scratch) {
+    const Plan *plan = state;
     const Call *call = plan->call;
     Place place = place_of(plan, item);
     const Image *image = place.image;
     Buffers b;
     buffers_in(plan, scratch, &b);
-    int64_t blocks = plan->blocks;
+    int64_t D = plan->D, blocks = plan->blocks;
     /* the tile's buffers are free before the first tile: rows of W * blocks may need more */
     for (int64_t i = 0; i < blocks; i++) {
         for (int64_t lane = 0; lane < W; lane++) {
@@ -319,12 +323,12 @@ INLINE void forward_body(const Plan *plan, int64_t item, char *scratch, const in
             if (short_slices) {
                 Slices slices = slices_of(image, row, (int)(end_row - row), at);
                 for (int64_t member = 0; member < call->group; member++)
-                    short_forward(plan, D, &place, place.kv_head * call->group + member, row, &slices, &key, &value, &b);
+                    short_forward(plan, &place, place.kv_head * call->group + member, row, &slices, &key, &value, &b);
             } else {
                 for (int64_t member = 0; member < call->group && call->num_partial; member++)
-                    long_forward(plan, D, &place, member, row, at == first, at + n == end, n, &key, &value, &b);
+                    long_forward(plan, &place, member, row, at == first, at + n == end, n, &key, &value, &b);
             }
-            global_forward(plan, D, n, &key, &value, &b);
+            global_forward(plan, n, &key, &value, &b);
             at += n;
         } while (at < end);
     }
@@ -341,21 +345,11 @@ INLINE void forward_body(const Plan *plan, int64_t item, char *scratch, const in
     }
 }
 
-/* head dimensions that models have are constants of the compiler's */
-static void forward_item(const void *state, int64_t item, char *scratch) {
-    const Plan *plan = state;
-    if (plan->D == 64)
-        forward_body(plan, item, scratch, 64);
-    else if (plan->D == 128)
-        forward_body(plan, item, scratch, 128);
-    else
-        forward_body(plan, item, scratch, plan->D);
-}
-
-INLINE void short_backward(const Plan *plan, const int64_t D, const Place *place, int64_t head, int64_t first,
+static void short_backward(const Plan *plan, const Place *place, int64_t head, int64_t first,
                            const Slices *slices, const Rows *key, const Rows *value, const Rows *grad_key, const Rows *grad_value,
                            int fresh, Buffers *b) {
     const Call *call = plan->call;
+    int64_t D = plan->D;
     int64_t index = place->index;
     int n = slices->count, cells = slices->cells;
     Rows query = rows_at(call, &call->query, index, head, first, n, 0, b->row_a);
@@ -384,10 +378,11 @@ INLINE void short_backward(const Plan *plan, const int64_t D, const Place *place
     put_back(call, &call->grad_query, index, head, first, n, 0, grad_query);
 }
 
-INLINE void long_backward(const Plan *plan, const int64_t D, const Place *place, int64_t member, int64_t row, int begins, int ends,
+static void long_backward(const Plan *plan, const Place *place, int64_t member, int64_t row, int begins, int ends,
                           int n, const Rows *key, const Rows *value, const Rows *grad_key, const Rows *grad_value, int fresh,
                           Buffers *b) {
     const Call *call = plan->call;
+    int64_t D = plan->D;
     int64_t index = place->index, head = place->kv_head * call->group + member;
     Rows query = rows_at(call, &call->query, index, head, row, 1, 0, b->row_a);
     Rows grad = rows_at(call, &call->grad_out, index, head, row, 1, 0, b->row_b);
@@ -412,8 +407,9 @@ INLINE void long_backward(const Plan *plan, const int64_t D, const Place *place,
     put_back(call, &call->grad_query, index, head, row, 1, 0, grad_query);
 }
 
-INLINE void global_backward(const Plan *plan, const int64_t D, int n, const Rows *key, const Rows *value, const Rows *grad_key,
+static void global_backward(const Plan *plan, int n, const Rows *key, const Rows *value, const Rows *grad_key,
                             const Rows *grad_value, Buffers *b) {
+    int64_t D = plan->D;
     vec *S = b->S, *P = b->P;
     for (int64_t i = 0; i < plan->blocks; i++) {
         int count = (int)smaller(W, plan->global_rows - i * W);
@@ -429,13 +425,14 @@ INLINE void global_backward(const Plan *plan, const int64_t D, int n, const Rows
     }
 }
 
-INLINE void backward_body(const Plan *plan, int64_t item, char *scratch, const int64_t D) {
+static void backward_item(const void *state, int64_t item, char *scratch) {
+    const Plan *plan = state;
     const Call *call = plan->call;
     Place place = place_of(plan, item);
     const Image *image = place.image;
     Buffers b;
     buffers_in(plan, scratch, &b);
-    int64_t blocks = plan->blocks;
+    int64_t D = plan->D, blocks = plan->blocks;
     /* out in the place of query and of its columns, until delta is known */
     load_global(plan, &place, &call->out, b.global_query, b.query);
     load_global(plan, &place, &call->grad_out, b.global_grad, b.grad_out);
@@ -473,14 +470,14 @@ INLINE void backward_body(const Plan *plan, int64_t item, char *scratch, const i
             if (short_slices) {
                 Slices slices = slices_of(image, row, (int)(end_row - row), at);
                 for (int64_t member = 0; member < call->group; member++)
-                    short_backward(plan, D, &place, place.kv_head * call->group + member, row, &slices, &key, &value, &grad_key,
+                    short_backward(plan, &place, place.kv_head * call->group + member, row, &slices, &key, &value, &grad_key,
                                    &grad_value, member == 0, &b);
             } else {
                 for (int64_t member = 0; member < call->group && call->num_partial; member++)
-                    long_backward(plan, D, &place, member, row, at == first, at + n == end, n, &key, &value, &grad_key,
+                    long_backward(plan, &place, member, row, at == first, at + n == end, n, &key, &value, &grad_key,
                                   &grad_value, member == 0, &b);
             }
-            global_backward(plan, D, n, &key, &value, &grad_key, &grad_value, &b);
+            global_backward(plan, n, &key, &value, &grad_key, &grad_value, &b);
             put_back(call, &call->grad_key, image->row, place.kv_head, key_row, n, 1, grad_key);
             put_back(call, &call->grad_value, image->row, place.kv_head, key_row, n, 1, grad_value);
             at += n;
@@ -492,17 +489,6 @@ INLINE void backward_body(const Plan *plan, int64_t item, char *scratch, const i
         else
             store_global(plan, place.index, place.kv_head, &call->grad_query, i, b.columns + i * D, all(1.0f), b.global_query);
     }
-}
-
-/* head dimensions that models have are constants of the compiler's */
-static void backward_item(const void *state, int64_t item, char *scratch) {
-    const Plan *plan = state;
-    if (plan->D == 64)
-        backward_body(plan, item, scratch, 64);
-    else if (plan->D == 128)
-        backward_body(plan, item, scratch, 128);
-    else
-        backward_body(plan, item, scratch, plan->D);
 }
 
 /* chunks of one image and head into its first, in order */
