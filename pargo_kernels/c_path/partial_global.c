@@ -213,12 +213,12 @@ INLINE vec largest_cell(vec x, int cells) {
 }
 
 /* rows times keys, cell by cell; `past` where there is no cell */
-INLINE vec cell_products(const Slices *slices, const Rows *rows, const Rows *keys, int D, float past) {
+INLINE vec cell_products(const Slices *slices, const Rows *rows, const Rows *keys, int D, float scale, float past) {
     vec products[W];
     for (int lane = 0; lane < W; lane++)
         products[lane] = by_lanes(rows->data + lane % slices->rows % slices->count * rows->stride,
                                   keys->data + slices->key[lane] * keys->stride, D);
-    return choose(slices->seen, sums(products), all(past));
+    return choose(slices->seen, sums(products) * scale, all(past));
 }
 
 static void short_forward(const Plan *plan, const Place *place, int64_t head, int64_t first, const Slices *slices,
@@ -229,7 +229,7 @@ static void short_forward(const Plan *plan, const Place *place, int64_t head, in
     int n = slices->count, cells = slices->cells;
     Rows query = rows_at(call, &call->query, index, head, first, n, 0, b->row_a);
     Rows out = place_for(call, &call->out, index, head, first, 0, b->row_b);
-    vec scores = cell_products(slices, &query, key, D, -INFINITY) * call->scale;
+    vec scores = cell_products(slices, &query, key, D, call->scale, -INFINITY);
     vec peak = largest_cell(scores, cells), weights = exp_of(scores - at_least_lowest(peak)), total = sum_cells(weights, cells);
     vec lse = peak + log_of(total);
     weights *= share(total);
@@ -242,10 +242,10 @@ static void short_forward(const Plan *plan, const Place *place, int64_t head, in
 }
 
 /* one row times n keys, in lanes; the lanes left over are `past` */
-INLINE vec key_products(const float *row, const Rows *keys, int n, int D, float past) {
+INLINE vec key_products(const float *row, const Rows *keys, int n, int D, float scale, float past) {
     vec products[W], seen = all(past);
     for (int i = 0; i < W; i++) products[i] = i < n ? by_lanes(row, keys->data + i * keys->stride, D) : all(0.0f);
-    vec found = sums(products);
+    vec found = sums(products) * scale;
     for (int i = 0; i < n; i++) seen[i] = found[i];
     return seen;
 }
@@ -259,7 +259,7 @@ static void long_forward(const Plan *plan, const Place *place, int64_t member, i
     Carried *carried = b->carried + member;
     float *columns = b->carried_rows + member * D;
     if (begins) *carried = (Carried){-INFINITY, 0, 0};
-    vec scores = key_products(query.data, key, n, D, -INFINITY) * call->scale, before = all(carried->peak);
+    vec scores = key_products(query.data, key, n, D, call->scale, -INFINITY), before = all(carried->peak);
     vec peak = all(largest(larger(before, scores))), base = at_least_lowest(peak);
     vec keep = exp_of(before - base), weights = exp_of(scores - base);
     carried->total = carried->total * keep[0] + sum(weights);
@@ -361,8 +361,8 @@ static void short_backward(const Plan *plan, const Place *place, int64_t head, i
         lse[lane] = *number_at(&call->lse, index, head, row);
         if (call->grad_lse.data) grad_lse[lane] = *number_at(&call->grad_lse, index, head, row);
     }
-    vec scores = cell_products(slices, &query, key, D, -INFINITY) * call->scale, weights = exp_of(scores - at_least_lowest(lse));
-    vec slopes = cell_products(slices, &grad, value, D, 0);
+    vec scores = cell_products(slices, &query, key, D, call->scale, -INFINITY), weights = exp_of(scores - at_least_lowest(lse));
+    vec slopes = cell_products(slices, &grad, value, D, 1, 0);
     vec delta = sum_cells(weights * slopes, cells) - grad_lse;
     slopes = weights * (slopes - delta) * call->scale;
     for (int i = 0; i < n; i++) {
@@ -394,8 +394,8 @@ static void long_backward(const Plan *plan, const Place *place, int64_t member, 
         if (call->grad_lse.data) carried->delta -= *number_at(&call->grad_lse, index, head, row);
     }
     vec lse = at_least_lowest(all(*number_at(&call->lse, index, head, row)));
-    vec weights = exp_of(key_products(query.data, key, n, D, -INFINITY) * call->scale - lse);
-    vec slopes = weights * (key_products(grad.data, value, n, D, 0) - carried->delta) * call->scale;
+    vec weights = exp_of(key_products(query.data, key, n, D, call->scale, -INFINITY) - lse);
+    vec slopes = weights * (key_products(grad.data, value, n, D, 1, 0) - carried->delta) * call->scale;
     combine(columns, begins, 1, (const float *)&slopes, 1, key->data, key->stride, n, D);
     for (int j = 0; j < n; j++) {
         add_row(grad_key->data + j * grad_key->stride, fresh, slopes[j], query.data, D);

@@ -94,7 +94,11 @@ BOTH = {
     "scale as text": (lambda op: op(scale="1"), ValueError, "scale='1'; it must be a finite number"),
     "scale past float32": (lambda op: op(scale=1e39), ValueError, "scale=1e+39 must be a finite number, in float32 too"),
     "scale past float64": (lambda op: op(scale=10**400), ValueError, "scale=a number past the range of float64"),
-    "complex": (lambda op: op(query=q(dtype=torch.cfloat), key=q(dtype=torch.cfloat)), TypeError, "query is torch.complex64; use"),
+    "complex": (
+        lambda op: op(query=q(dtype=torch.cfloat), key=q(dtype=torch.cfloat)),
+        TypeError,
+        "query is torch.complex64; use",
+    ),
     "fp8": (
         lambda op: op(query=q().to(torch.float8_e4m3fn), key=q().to(torch.float8_e4m3fn)),
         TypeError,
@@ -125,7 +129,11 @@ PARTIAL_GLOBAL = {
     "negative partial rows": (lambda: pgp(num_partial=-1), ValueError, "num_partial=-1 must lie in 0...10"),
     "partial rows as a float": (lambda: pgp(num_partial=6.0), TypeError, "num_partial=6.0 is a float; it must be an int"),
     "partial rows as a bool": (lambda: pgp(num_partial=True), TypeError, "num_partial=True is a bool"),
-    "partial rows as a tensor": (lambda: pgp(num_partial=torch.tensor(6)), TypeError, "num_partial is a tensor; it must be an int"),
+    "partial rows as a tensor": (
+        lambda: pgp(num_partial=torch.tensor(6)),
+        TypeError,
+        "num_partial is a tensor; it must be an int",
+    ),
     "partial rows of numpy's floats": (lambda: pgp(num_partial=np.float32(6)), TypeError, "is a float32; it must be an int"),
     "partial rows past 64 bits": (lambda: pgp(num_partial=10**400), ValueError, "num_partial is an integer of 1329 bits"),
     "partial rows past what can be printed": (lambda: pgp(num_partial=10**5000), ValueError, "num_partial is an integer of"),
