@@ -5,7 +5,7 @@ OLDEST ?= .venv-oldest
 LMMS_EVAL ?= .venv-lmms-eval
 RAY ?= .venv-ray
 
-.PHONY: demo test test-long test-real test-oldest test-lmms-eval test-ray bench bench-micro gpu-gate tune style clean
+.PHONY: demo test test-long test-real test-oldest test-lmms-eval test-ray mutate bench bench-micro gpu-gate tune style clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -65,6 +65,10 @@ $(RAY)/.installed: pyproject.toml constraints.txt
 # commands on a local Ray of two workers, beside the same on local processes
 test-ray: $(RAY)/.installed
 	$(RAY)/bin/pytest tests/mllm/jobs/test_ray.py
+
+# faults put into a copy of the kernels, one at a time: do the tests see them? TARGET=chunks names one part of the kernels
+mutate: .venv/.installed
+	$(BIN)/python -m tests.mutation $(if $(TARGET),--target $(TARGET))
 
 bench: .venv/.installed
 	$(BIN)/python bench/run.py

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pargo_kernels.dispatch import interpreting
 from pargo_kernels.reference import cascaded_mask, partial_global_mask
-from tests.kernels.made.corners import CORNERS, NAMES, results
+from tests.kernels.made.corners import CORNERS, NAMES, cascaded, partial_global, results
 from tests.kernels.made.layouts import cascaded_problems, partial_global_problems
 
 # an interpreted kernel takes a second where a compiled one takes microseconds
@@ -108,3 +108,17 @@ def test_corner(backend, name, dtype):
     if dtype not in backend.dtypes:
         pytest.skip(f"the C compiler here does not know {dtype}")
     check_accuracy(CORNERS[name]._replace(dtype=dtype), backend)
+
+
+@pytest.mark.parametrize("scale", (0.0, -1.5))
+@pytest.mark.parametrize(
+    "problem",
+    (partial_global(5, 2, 13, dim=8), partial_global(2, 2, 70, dim=8), cascaded(9, 2, 4, dim=8)),
+    ids=("short slices", "long slices", "band"),
+)
+def test_a_scale_that_is_not_positive_shows_no_hidden_cell(backend, problem, scale):
+    problem = problem._replace(arguments=problem.arguments | {"scale": scale})
+    tensors = problem.tensors(backend.device)
+    ours, exact = results(problem, tensors, impl=backend.impl), results(problem, tensors, impl="reference")
+    for name, x, y in zip(NAMES, ours, exact, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}")

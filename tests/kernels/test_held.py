@@ -185,8 +185,7 @@ def test_what_is_compiled_ahead_is_what_a_launch_looks_for(tmp_path, monkeypatch
     assert hits == [True]
 
 
-@compiled_only
-def test_rows_are_moved_in_the_widest_units_that_suit_all():
+def test_rows_are_moved_in_the_widest_units_that_suit_all(kernels):
     from pargo_kernels.triton_path.tiles import strided
 
     def unit(*tensors):

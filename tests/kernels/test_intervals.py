@@ -31,6 +31,12 @@ def test_partial_bounds_are_the_floors_of_eq_1(layout):
     assert lengths.max() - lengths.min() <= (num_keys % num_partial != 0)
 
 
+def test_without_partial_rows_there_are_no_slices():
+    slices = intervals.partial_bounds(0, 5)
+    assert slices.shape == (0, 2)
+    assert slices.dtype == torch.int64
+
+
 @given(partial_layouts())
 def test_partial_owner_is_the_row_whose_slice_holds_the_key(layout):
     num_partial, num_keys = layout
@@ -67,8 +73,14 @@ def test_window_bounds_are_the_nearest_window_that_fits_or_the_cut_one(layout):
 def test_window_rows_invert_window_bounds(layout):
     num_tokens, window, edge = layout
     mask = intervals.interval_mask(intervals.window_bounds(num_tokens, window, edge), num_tokens)
-    rows = intervals.interval_mask(intervals.window_rows(num_tokens, window, edge), num_tokens)
-    assert torch.equal(rows, mask.T)
+    rows = intervals.window_rows(num_tokens, window, edge)
+    assert torch.equal(intervals.interval_mask(rows, num_tokens), mask.T)
+    assert 0 <= rows.min() <= rows.max() <= num_tokens
+
+
+def test_windows_are_clamped_where_nothing_is_said():
+    assert torch.equal(intervals.window_bounds(9, 4), intervals.window_bounds(9, 4, "clamp"))
+    assert torch.equal(intervals.window_rows(9, 4), intervals.window_rows(9, 4, "clamp"))
 
 
 def test_clamped_windows_match_the_panels_of_the_papers_figure():
@@ -84,6 +96,8 @@ def test_clamped_windows_match_the_panels_of_the_papers_figure():
 def test_cascade_windows_of_the_paper():
     assert intervals.cascade_windows(288, 6) == [48, 96, 144, 192, 240, 288]
     assert intervals.cascade_windows(4, 6) == [1, 1, 2, 2, 3, 4]
+    assert intervals.cascade_windows(1, 2) == [1, 1]
+    assert intervals.cascade_windows(5, 1) == [5]
 
 
 @pytest.mark.parametrize(
@@ -93,6 +107,7 @@ def test_cascade_windows_of_the_paper():
         (lambda: intervals.partial_bounds(-1, 4), ("num_partial=-1", "at least 0")),
         (lambda: intervals.window_bounds(4, 0), ("window=0", "1...4")),
         (lambda: intervals.window_bounds(4, 5), ("window=5", "1...4")),
+        (lambda: intervals.window_rows(4, 5), ("window=5", "1...4")),
         (lambda: intervals.window_bounds(4, 2, "wrap"), ("edge='wrap'", "'clamp'", "'truncate'")),
         (lambda: intervals.cascade_windows(0, 6), ("num_partial=0", "at least 1")),
         (lambda: intervals.cascade_windows(4, 0), ("num_layers=0", "at least 1")),

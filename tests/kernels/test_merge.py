@@ -62,6 +62,21 @@ def test_a_row_that_saw_nothing_weighs_nothing(blind):
     assert all(grad.isfinite().all() for grad in grads)
 
 
+@pytest.mark.parametrize("far", (200.0, 88.0))
+def test_one_side_that_outweighs_the_other_is_the_result(far):
+    torch.manual_seed(0)
+    out_a, out_b = tensors(1, 1, 2, 4, dtype=torch.float32)
+    lse_a, lse_b = (torch.tensor([[x]], requires_grad=True) for x in ([0.0, far], [far, 0.0]))
+    out, lse = merge_attention_states(out_a, lse_a, out_b, lse_b)
+    torch.testing.assert_close(out, torch.stack((out_b[:, :, 0], out_a[:, :, 1]), dim=2))
+    assert lse.tolist() == [[[far, far]]]
+    grads = torch.autograd.grad(out.sum() + lse.sum(), (out_a, lse_a, out_b, lse_b))
+    shares = torch.tensor([[[0.0, 1.0]]]), torch.tensor([[[1.0, 0.0]]])
+    for share, grad_out, grad_lse in ((shares[0], *grads[:2]), (shares[1], *grads[2:])):
+        torch.testing.assert_close(grad_lse, share)
+        torch.testing.assert_close(grad_out, share.unsqueeze(-1).expand_as(grad_out))
+
+
 def test_far_apart_and_huge_sums_do_not_overflow():
     out_a, out_b = torch.ones(1, 1, 2, 3), torch.full((1, 1, 2, 3), 2.0)
     lse_a, lse_b = torch.tensor([[[1e4, -1e4]]]), torch.tensor([[[-1e4, -1e4]]])
