@@ -59,9 +59,11 @@ def test_threads_work_in_the_callers_mode(threads, backend, name, mode):
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_no_setting_of_the_process_or_of_a_thread_is_touched(threads, backend, name):
+def test_no_setting_of_the_process_or_of_a_thread_is_touched(threads, backend, monkeypatch, name):
     """A thread that starts while an op runs finds what every thread finds."""
     threads(3)
+    # a head a block
+    monkeypatch.setattr(head_blocks, "BLOCK_BYTES", 1)
     tensors = PROBLEMS[name].tensors("cpu")
     done, found, began = threading.Event(), set(), 0
 
