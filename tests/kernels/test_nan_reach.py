@@ -105,7 +105,7 @@ def test_what_a_bad_number_does_not_reach_is_bitwise_the_same(case, argument, ba
         assert expected.isfinite().all()
 
 
-@pytest.mark.parametrize("argument", ["key", "value"])
+@pytest.mark.parametrize("argument", ["value", pytest.param("key", marks=pytest.mark.long)])
 def test_packed_images_stay_clean(argument, backend):
     lengths = (70, 130, 90)
     offsets = torch.tensor((0, *lengths), dtype=torch.int32, device=backend.device).cumsum(0, dtype=torch.int32)
@@ -129,7 +129,7 @@ def test_packed_images_stay_clean(argument, backend):
         assert torch.equal(got[:, 1], exact[:, 1])
 
 
-@pytest.mark.parametrize("case", ["equal slices", "unequal slices", "global rows", "band", "band and global rows"])
+@pytest.mark.parametrize("case", ["unequal slices", "band and global rows"])
 def test_a_row_with_no_score_above_minus_infinity_is_blind(case, backend):
     """As one that sees nothing: out 0, lse minus infinity, no gradient; in the oracle too."""
     op, seen = layout(case)
