@@ -45,8 +45,11 @@ def worker(rank, shards, port, results):
             results[rank] = str(error)
             return
         seeds = [part(t, shards, rank, True, rows) for t in (grad_out, grad_lse)]
-        grads = torch.autograd.grad((out, lse), inputs, seeds)
+        grads = torch.autograd.grad((out, lse), inputs, seeds, retain_graph=True)
         results[rank] = [t.detach().numpy() for t in (out, lse, *grads)]
+        (first,) = torch.autograd.grad(out.sum(), inputs[0], create_graph=True)
+        with pytest.raises(RuntimeError, match="over several ranks has first derivatives in reverse mode only"):
+            first.sum().backward()
     finally:
         dist.destroy_process_group()
 
