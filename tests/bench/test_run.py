@@ -59,8 +59,10 @@ def test_the_default_suite_end_to_end_on_tiny_shapes(tmp_path, bench_script):
 def test_kernels_of_another_commit_take_the_place_of_these(tmp_path, bench_script):
     """What --base relies on: the child measures the other package, and says which commit that is."""
     shutil.copytree(bench_script.parents[1] / "pargo_kernels", tmp_path / "other" / "pargo_kernels")
-    with open(tmp_path / "other" / "pargo_kernels" / "torch_path" / "partial_global.py", "a") as file:
-        file.write("\n\ndef forward(*_):\n    raise RuntimeError('the other kernels')\n")
+    # whichever of the two a CPU takes
+    for path in ("c_path", "torch_path"):
+        with open(tmp_path / "other" / "pargo_kernels" / path / "partial_global.py", "a") as file:
+            file.write("\n\ndef forward(*_):\n    raise RuntimeError('the other kernels')\n")
     other = {"PARGO_BENCH_KERNELS": str(tmp_path / "other"), "PARGO_BENCH_COMMIT": "c0ffee"}
     done = run(bench_script, "--dry-run", "--out", tmp_path, "--providers", "pargo", "split", env={**os.environ, **other})
     assert done.returncode == 0, done.stderr
@@ -101,4 +103,5 @@ def check_dry_run(path, names):
         assert (one.median_ms is None) == (one.status != OK)
     ours = [one for one in rows if one.provider == "pargo"]
     assert {one.status for one in ours} == {OK}
-    assert {one.direction for one in ours} == {"forward", "backward", "forward+backward"}
+    # of steps of a projector, and of packed pictures, the backward is not timed by itself
+    assert {one.direction for one in ours} >= {"forward", "forward+backward"}
