@@ -48,7 +48,7 @@ TARGETS = {
         ),
     ),
     "merge": _plain("merge.py", tests=(f"{KERNELS}/test_merge.py",)),
-    "checks": _plain("checks.py", "settings.py", tests=(f"{KERNELS}/test_errors.py",)),
+    "checks": _plain("checks.py", "settings.py", tests=(f"{KERNELS}/test_settings.py", f"{KERNELS}/test_errors.py")),
     "chunks": _interpreted(
         "chunks.py", f"{KERNELS}/test_chunks.py", *_corners("triton-interpreted", *SMALL, "long unequal slices")
     ),
