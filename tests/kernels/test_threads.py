@@ -117,3 +117,28 @@ def test_blocks_of_the_torch_path_cut_nothing(one_thread, monkeypatch, name):
     monkeypatch.setattr(head_blocks, "BLOCK_BYTES", 1)
     for result, x, y in zip(NAMES, results(problem, tensors, impl="torch"), whole, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-4, msg=lambda text, result=result: f"{result}: {text}")
+
+
+BLOCKS = {
+    "contiguous": (torch.empty(2, 3, 4, 5), True),
+    "with groups": (torch.empty(2, 3, 2, 4, 5), True),
+    "one row of the batch, tokens first": (torch.empty(1, 4, 3, 5).transpose(1, 2), True),
+    "one head, tokens first": (torch.empty(2, 4, 1, 5).transpose(1, 2), True),
+    "tokens first": (torch.empty(2, 4, 3, 5).transpose(1, 2), False),
+    "tokens first, one column": (torch.empty(2, 4, 3, 1).transpose(1, 2), False),
+    "some heads": (torch.empty(2, 3, 4, 5)[:, :2], False),
+    "another dtype": (torch.empty(2, 3, 4, 5, dtype=torch.bfloat16), False),
+    "fp64": (torch.empty(2, 3, 4, 5, dtype=torch.double), True),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_block_is_computed_where_it_lies_if_it_can_be(name):
+    block, in_place = BLOCKS[name]
+    staged = head_blocks.staging(block)
+    assert staged.shape == (block.shape[0] * block.shape[1], *block.shape[2:])
+    assert staged.dtype == (torch.double if name == "fp64" else torch.float)
+    assert (staged.data_ptr() == block.data_ptr()) == in_place
+    staged.copy_(torch.arange(staged.numel()).view(staged.shape))
+    head_blocks.store(block, staged)
+    assert block.flatten().tolist() == list(range(block.numel()))
