@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 EQUIVALENTS = HERE / "equivalents.json"
 RESULTS = "build/mutation/results.jsonl"
-SAMPLE = 60
+SAMPLE = 40
 # the share of a target's mutants that its tests must kill
 LEAST = 0.9
 
