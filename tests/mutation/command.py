@@ -123,13 +123,13 @@ def main(argv: list[str] | None = None) -> int:
             continue
         outcomes = run_target(name, target, chosen, results, given.jobs, end)
         complete = complete and len(outcomes) == len(chosen)
-        score[name] = _count(mutants, equivalents.of(target), outcomes)
+        score[name] = _count(mutants, equivalents.of(target), len(chosen), outcomes)
     if given.list:
         return 0
     _print_table(score)
     if not complete:
         print("The time ended first; the same command goes on from here.")
-    elif given.out:
+    if given.out:
         report = {"sample": given.sample, "seed": given.seed, "targets": score, "score": _total(score)}
         given.out.write_text(json.dumps(report, indent=1) + "\n")
     return 1 if any(entry["run"] and entry["score"] < LEAST for entry in score.values()) else 0
@@ -168,12 +168,13 @@ def _print_survivor(outcome: Outcome) -> None:
         )
 
 
-def _count(mutants: list[Mutant], equivalent: set[str], outcomes: list[Outcome]) -> dict:
+def _count(mutants: list[Mutant], equivalent: set[str], drawn: int, outcomes: list[Outcome]) -> dict:
     found = Counter(outcome.result for outcome in outcomes)
     counted = found[KILLED] + found[HUNG] + found[SURVIVED]
     return {
         "mutants": len(mutants),
         "equivalent": sum(mutant.name in equivalent for mutant in mutants),
+        "drawn": drawn,
         "run": counted,
         "killed": found[KILLED] + found[HUNG],
         "of these hung": found[HUNG],
@@ -190,7 +191,7 @@ def _total(score: dict[str, dict]) -> float | None:
 
 
 def _print_table(score: dict[str, dict]) -> None:
-    columns = ("mutants", "equivalent", "run", "killed", "of these hung", "survived", "score")
+    columns = ("mutants", "equivalent", "drawn", "run", "killed", "of these hung", "survived", "score")
     print(f"\n{'target':14}" + "".join(f"{column:>15}" for column in columns))
     for name, entry in score.items():
         print(f"{name:14}" + "".join(f"{entry[column]!s:>15}" for column in columns))
