@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -104,6 +105,8 @@ class Results:
 def main(argv: list[str] | None = None) -> int:
     """Run mutants; 1 where too many of a target survive, 2 where an entry of ``equivalents.json`` is stale."""
     given = arguments(argv)
+    # what runs is ended, and copies are removed, whoever asks for it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     results = Results(ROOT / RESULTS, given.fresh)
     equivalents = Equivalents(EQUIVALENTS)
     end = None if given.minutes is None else time.monotonic() + 60 * given.minutes
