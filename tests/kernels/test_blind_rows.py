@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pargo_kernels.torch_path import partial_global as torch_path
+from pargo_kernels.torch_path.softmax import softmax_
 from tests.kernels.made.corners import NAMES, cascaded, partial_global, results
 
 LAYOUTS = {
@@ -58,3 +59,17 @@ def test_a_packed_image_without_keys_on_the_torch_path(monkeypatch, num_partial)
         assert (out[image] == 0).all()
         assert torch.isneginf(lse[image]).all()
         assert (grads[0][image] == 0).all()
+
+
+def test_softmax_of_the_torch_path_beside_torchs_own():
+    torch.manual_seed(0)
+    scores = torch.randn(2, 3, 4, 5, dtype=torch.double)
+    scores[1, 2, :, 3:] = float("-inf")
+    expected, sums = scores.softmax(-1), scores.logsumexp(-1)
+    scores[0, 1] = float("-inf")
+    expected[0, 1], sums[0, 1] = 0, float("-inf")
+    weights, lse = softmax_(scores)
+    # in place
+    assert weights.data_ptr() == scores.data_ptr()
+    torch.testing.assert_close(weights, expected)
+    torch.testing.assert_close(lse, sums)

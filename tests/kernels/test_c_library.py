@@ -165,6 +165,15 @@ def test_auto_is_the_c_path_where_there_is_a_compiler(dtype):
 
 
 @needs_compiler
+def test_every_dtype_that_the_compiler_knows_is_computed():
+    given = [flag for flag in compiler.flags() if flag != "-shared"]
+    command = [*compiler.find().command, *given, "-dM", "-E", "-x", "c", os.devnull]
+    known = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    expected = {torch.float32, torch.bfloat16} | ({torch.float16} if "__FLT16_MAX__" in known else set())
+    assert library.library().dtypes == expected
+
+
+@needs_compiler
 def test_the_first_call_may_come_in_a_fork_and_the_last_while_the_interpreter_shuts_down():
     script = """
         import atexit, os, signal, threading, torch

@@ -7,12 +7,12 @@ import torch
 import triton
 import triton.language as tl
 
-from pargo_kernels.triton_path.chunks import CHUNK_KEYS, find_chunk, packed_slots, plan_chunks
+from pargo_kernels.triton_path.chunks import CHUNK_KEYS, find_chunk, packed_slots, plan_chunks, slice_mask, tile_bounds
 from pargo_kernels.triton_path.held import run
 from pargo_kernels.triton_path.launch import Launch
 from pargo_kernels.triton_path.launch_table import architecture
 from pargo_kernels.triton_path.merge_chunks import merge_chunk_gradients, merge_chunk_outputs
-from pargo_kernels.triton_path.partial_global import Problem
+from pargo_kernels.triton_path.partial_global import MAX_INT32_ROWS, Problem
 from pargo_kernels.triton_path.tiles import strided, vector
 
 LN2 = 0.6931471805599453
@@ -32,6 +32,18 @@ def write_chunk(
     tl.store(found + slot * 6 + 3, num_rows)
     tl.store(found + slot * 6 + 4, first)
     tl.store(found + slot * 6 + 5, last)
+
+
+@triton.jit
+def write_tile(found, masks, tile, first, last, rows_per_tile, num_rows, num_keys, BLOCK_N: tl.constexpr, WIDE: tl.constexpr):
+    row, last_row, key, last_key = tile_bounds(tile, first, last, rows_per_tile, 1, num_rows, num_keys, BLOCK_N, False, WIDE)
+    tl.store(found + 0, row)
+    tl.store(found + 1, last_row)
+    tl.store(found + 2, key)
+    tl.store(found + 3, last_key)
+    rows, columns = row + tl.arange(0, 4), tl.arange(0, BLOCK_N)
+    mask = slice_mask(rows, columns, key, num_rows, num_keys, WIDE)
+    tl.store(masks + tl.arange(0, 4)[:, None] * BLOCK_N + columns[None, :], mask.to(tl.int32))
 
 
 def chunks_found(device, num_partial, num_keys, offsets=None, num_images=1):
@@ -97,6 +109,8 @@ def test_a_packed_image_has_the_chunks_that_it_has_alone(kernels, num_partial, l
     ids=str,
 )
 @pytest.mark.parametrize("num_partial", (2600, 8, 0))
+# an integer divided by 0 is 0 in the interpreter, and anything on a GPU
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_every_row_of_an_unchecked_image_is_in_one_chunk(kernels, num_partial, offsets):
     found = chunks_found(kernels.device, num_partial, 7, offsets)
     for image, (begin, end) in enumerate(pairwise(offsets)):
@@ -106,6 +120,22 @@ def test_every_row_of_an_unchecked_image_is_in_one_chunk(kernels, num_partial, o
         mine = [chunk for chunk in found if chunk[0] == image]
         assert {chunk[1:4] for chunk in mine} == {(first_key, length, num_rows)}
         assert [row for *_, first, last in mine for row in range(first, last)] == list(range(num_rows))
+
+
+@pytest.mark.parametrize(("num_rows", "num_keys"), ((7, 19), (50_000, 99_999)))
+def test_a_tile_holds_the_slices_of_its_rows_however_many_there_are(kernels, num_rows, num_keys):
+    # the third tile of four rows of the last chunk: squares of so many rows exceed 32 bits
+    first, row = num_rows - 10 if num_rows > 10 else 0, num_rows - 2 if num_rows > 10 else 4
+    found = torch.zeros(4, dtype=torch.int32, device=kernels.device)
+    masks = torch.zeros(4, 16, dtype=torch.int32, device=kernels.device)
+    sizes = (2 if num_rows > 10 else 1, first, num_rows, 4, num_rows, num_keys)
+    constants = {"BLOCK_N": 16, "WIDE": num_rows > MAX_INT32_ROWS}
+    run([Launch(write_tile, (1,), (found, masks, *sizes), constants, 1, 1)], found.device)
+    starts = [i * num_keys // num_rows for i in range(num_rows + 1)]
+    assert found.tolist() == [row, num_rows, starts[row], num_keys]
+    for lane, mine in enumerate(range(row, num_rows)):
+        seen = [starts[row] + column for column in masks[lane].nonzero().flatten().tolist()]
+        assert seen == list(range(starts[mine], starts[mine + 1]))
 
 
 @pytest.mark.parametrize(

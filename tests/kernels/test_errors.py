@@ -5,8 +5,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from torch.testing._internal.two_tensor import TwoTensor
 
-from pargo_kernels import intervals
+from pargo_kernels import checks, intervals
 from pargo_kernels.cascaded_partial_attention import cascaded_partial_attention
 from pargo_kernels.partial_global_attention import partial_global_attention
 
@@ -105,6 +106,11 @@ BOTH = {
         "query is torch.float8_e4m3fn; use float16, bfloat16, float32 or float64: cast query, key and value",
     ),
     "sparse": (lambda op: op(key=q(tokens=10).to_sparse()), TypeError, "key has layout torch.sparse_coo; it must be a strided"),
+    "a wrapper": (
+        lambda op: op(query=TwoTensor(q(), q())),
+        TypeError,
+        "query is a TwoTensor, which has no memory of its own; it must be a plain torch.Tensor",
+    ),
     "mkldnn": (lambda op: op(query=q().to_mkldnn()), TypeError, "query has layout torch._mkldnn; it must be a strided tensor"),
     "nested": (
         lambda op: op(query=torch.nested.nested_tensor([q()[0], q()[0]])),
@@ -177,6 +183,7 @@ PARTIAL_GLOBAL = {
         ValueError,
         "cu_seqlens_k gives image 0 n_v=5 visual tokens for num_partial=6; every partial row needs at least one: drop",
     ),
+    "an image too small, for the oracle": (lambda: packed(0, 5, 24, impl="reference"), ValueError, "gives image 0 n_v=5"),
     "offsets that fall": (lambda: packed(0, 30, 24), ValueError, "cu_seqlens_k gives image 1 n_v=-6"),
 }
 CASCADED = {
@@ -263,6 +270,57 @@ def test_zero_negative_and_subnormal_scales_are_numbers_like_others(scale):
     query, key = torch.randn(2, 1, 4, 10, 8)
     out, exact = (partial_global_attention(query, key, key, 6, scale=scale, impl=impl) for impl in ("auto", "reference"))
     torch.testing.assert_close(out, exact)
+
+
+EDGES_OF_WHAT_IS_ALLOWED = {
+    "a key for every partial row": lambda: pgp(key=q(tokens=6)),
+    "one key": lambda: pgp(key=q(tokens=1), num_partial=1),
+    "one key, no partial rows": lambda: pgp(key=q(tokens=1), num_partial=0),
+    "every row is partial": lambda: pgp(num_partial=10),
+    "the widest head": lambda: pgp(query=q(dim=256), key=q(dim=256, tokens=12)),
+    "the narrowest head": lambda: pgp(query=q(dim=1), key=q(dim=1, tokens=12)),
+    "one key head for all": lambda: pgp(key=q(heads=1, tokens=12)),
+    "packed, a key for every partial row": lambda: packed(0, 6, 24),
+    "packed without partial rows, one key": lambda: packed(0, 1, 24, num_partial=0),
+    "the widest window": lambda: cpp(window=10),
+    "the narrowest window": lambda: cpp(window=1),
+    "one partial row": lambda: cpp(window=1, num_partial=1),
+    "no partial rows": lambda: cpp(window=1, num_partial=0),
+}
+
+
+@pytest.mark.parametrize("name", EDGES_OF_WHAT_IS_ALLOWED)
+def test_what_is_just_allowed_is_computed(name):
+    assert EDGES_OF_WHAT_IS_ALLOWED[name]().isfinite().all()
+
+
+HINT = "pass query.transpose(1, 2)"
+
+
+@pytest.mark.parametrize(
+    ("query", "key", "hinted"),
+    (
+        ((2, 10, 4, 8), (2, 12, 4, 8), True),
+        ((2, 10, 4, 8), (2, 12, 1, 8), True),
+        ((2, 10, 4, 8), (2, 12, 3, 8), False),
+        ((2, 10, 4, 8), (2, 12, 0, 8), False),
+        ((2, 10, 10, 8), (2, 12, 5, 8), False),
+        ((2, 10, 4, 8), (2, 4, 4, 8), False),
+    ),
+    ids=str,
+)
+def test_the_other_layout_is_named_where_it_would_do(query, key, hinted):
+    query, key = torch.zeros(query), torch.zeros(key)
+    with pytest.raises(ValueError, match="must be a multiple of the key's") as caught:
+        checks.check_qkv(query, key, key)
+    assert (HINT in str(caught.value)) == hinted
+
+
+@pytest.mark.parametrize(("num_partial", "hinted"), ((5, True), (40, True), (41, False), (-1, False)))
+def test_the_other_layout_is_named_where_the_count_would_do(num_partial, hinted):
+    with pytest.raises(ValueError, match=f"num_partial={num_partial} must lie in 0...4") as caught:
+        checks.check_partial_global(torch.zeros(2, 40, 4, 8), torch.zeros(2, 60, 4, 8), num_partial, None, False)
+    assert (HINT in str(caught.value)) == hinted
 
 
 def test_a_refusal_survives_compilation():

@@ -84,10 +84,63 @@ def test_no_setting_of_the_process_or_of_a_thread_is_touched(threads, backend, m
     assert torch.get_num_threads() == 3
 
 
-def test_every_block_is_done_once_and_in_order():
-    query, key, done = torch.empty(2, 6, 7, 4), torch.empty(5, 3, 9, 4), []
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+# a head of key takes 144 bytes; of five batch rows of three heads
+@pytest.mark.parametrize(
+    ("block_bytes", "rows", "heads"),
+    ((1, 1, [1, 1, 1]), (144, 1, [1, 1, 1]), (2 * 144, 1, [2, 1]), (3 * 144, 1, [3]), (7 * 144, 2, [3]), (2 << 20, 5, [3])),
+)
+def test_every_block_is_done_once_and_in_order(one_thread, monkeypatch, block_bytes, rows, heads):
+    monkeypatch.setattr(head_blocks, "BLOCK_BYTES", block_bytes)
+    query, key, done = torch.empty(5, 6, 7, 4), torch.empty(5, 3, 9, 4), []
     head_blocks.for_each_block(query, key, done.append)
-    visits = torch.zeros(5, 3)
-    for block in done:
-        visits[block.batch, block.kv_heads] += 1
-    assert (visits == 1).all()
+    cells = torch.arange(15).view(5, 3)
+    assert torch.cat([cells[block.batch, block.kv_heads].flatten() for block in done]).sort().values.tolist() == list(range(15))
+    firsts = [int(cells[block.batch, block.kv_heads].min()) for block in done]
+    assert firsts == sorted(firsts)
+    sizes = [tuple(cells[block.batch, block.kv_heads].shape) for block in done]
+    batches = [rows] * (5 // rows) + [5 % rows] * (5 % rows > 0)
+    assert sizes == [(batch, number) for batch in batches for number in heads]
+    assert {block.group for block in done} == {2}
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_blocks_of_the_torch_path_cut_nothing(one_thread, monkeypatch, name):
+    problem = PROBLEMS[name]
+    tensors = problem.tensors("cpu")
+    whole = results(problem, tensors, impl="torch")
+    monkeypatch.setattr(head_blocks, "BLOCK_BYTES", 1)
+    for result, x, y in zip(NAMES, results(problem, tensors, impl="torch"), whole, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-4, msg=lambda text, result=result: f"{result}: {text}")
+
+
+BLOCKS = {
+    "contiguous": (torch.empty(2, 3, 4, 5), True),
+    "with groups": (torch.empty(2, 3, 2, 4, 5), True),
+    "one row of the batch, tokens first": (torch.empty(1, 4, 3, 5).transpose(1, 2), True),
+    "one head, tokens first": (torch.empty(2, 4, 1, 5).transpose(1, 2), True),
+    "tokens first": (torch.empty(2, 4, 3, 5).transpose(1, 2), False),
+    "tokens first, one column": (torch.empty(2, 4, 3, 1).transpose(1, 2), False),
+    "some heads": (torch.empty(2, 3, 4, 5)[:, :2], False),
+    "another dtype": (torch.empty(2, 3, 4, 5, dtype=torch.bfloat16), False),
+    "fp64": (torch.empty(2, 3, 4, 5, dtype=torch.double), True),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_block_is_computed_where_it_lies_if_it_can_be(name):
+    block, in_place = BLOCKS[name]
+    staged = head_blocks.staging(block)
+    assert staged.shape == (block.shape[0] * block.shape[1], *block.shape[2:])
+    assert staged.dtype == (torch.double if name == "fp64" else torch.float)
+    assert (staged.data_ptr() == block.data_ptr()) == in_place
+    staged.copy_(torch.arange(staged.numel()).view(staged.shape))
+    head_blocks.store(block, staged)
+    assert block.flatten().tolist() == list(range(block.numel()))

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -20,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 EQUIVALENTS = HERE / "equivalents.json"
 RESULTS = "build/mutation/results.jsonl"
-SAMPLE = 60
+SAMPLE = 40
 # the share of a target's mutants that its tests must kill
 LEAST = 0.9
 
@@ -104,6 +105,8 @@ class Results:
 def main(argv: list[str] | None = None) -> int:
     """Run mutants; 1 where too many of a target survive, 2 where an entry of ``equivalents.json`` is stale."""
     given = arguments(argv)
+    # what runs is ended, and copies are removed, whoever asks for it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     results = Results(ROOT / RESULTS, given.fresh)
     equivalents = Equivalents(EQUIVALENTS)
     end = None if given.minutes is None else time.monotonic() + 60 * given.minutes
@@ -123,13 +126,13 @@ def main(argv: list[str] | None = None) -> int:
             continue
         outcomes = run_target(name, target, chosen, results, given.jobs, end)
         complete = complete and len(outcomes) == len(chosen)
-        score[name] = _count(mutants, equivalents.of(target), outcomes)
+        score[name] = _count(mutants, equivalents.of(target), len(chosen), outcomes)
     if given.list:
         return 0
     _print_table(score)
     if not complete:
         print("The time ended first; the same command goes on from here.")
-    elif given.out:
+    if given.out:
         report = {"sample": given.sample, "seed": given.seed, "targets": score, "score": _total(score)}
         given.out.write_text(json.dumps(report, indent=1) + "\n")
     return 1 if any(entry["run"] and entry["score"] < LEAST for entry in score.values()) else 0
@@ -168,12 +171,13 @@ def _print_survivor(outcome: Outcome) -> None:
         )
 
 
-def _count(mutants: list[Mutant], equivalent: set[str], outcomes: list[Outcome]) -> dict:
+def _count(mutants: list[Mutant], equivalent: set[str], drawn: int, outcomes: list[Outcome]) -> dict:
     found = Counter(outcome.result for outcome in outcomes)
     counted = found[KILLED] + found[HUNG] + found[SURVIVED]
     return {
         "mutants": len(mutants),
         "equivalent": sum(mutant.name in equivalent for mutant in mutants),
+        "drawn": drawn,
         "run": counted,
         "killed": found[KILLED] + found[HUNG],
         "of these hung": found[HUNG],
@@ -190,7 +194,7 @@ def _total(score: dict[str, dict]) -> float | None:
 
 
 def _print_table(score: dict[str, dict]) -> None:
-    columns = ("mutants", "equivalent", "run", "killed", "of these hung", "survived", "score")
+    columns = ("mutants", "equivalent", "drawn", "run", "killed", "of these hung", "survived", "score")
     print(f"\n{'target':14}" + "".join(f"{column:>15}" for column in columns))
     for name, entry in score.items():
         print(f"{name:14}" + "".join(f"{entry[column]!s:>15}" for column in columns))
