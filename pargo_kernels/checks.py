@@ -114,8 +114,8 @@ def check_partial_global(query, key, num_partial, cu_seqlens_k, check_contents) 
     num_keys = key.shape[2]
     if num_keys < max(1, num_partial):
         raise ValueError(
-            f"key has n_v={num_keys} visual tokens for num_partial={num_partial}; every partial row needs at least one: "
-            "use fewer partial rows or a larger image."
+            f"key has n_v={num_keys} visual tokens for num_partial={num_partial}; every partial row needs at least one, and an "
+            "image must have one: use fewer partial rows or a larger image."
         )
 
 
@@ -128,7 +128,7 @@ def check_cascaded(query, key, window, num_partial, edge) -> None:
     _check_count("num_partial", num_partial, 0, query.shape[2], "the rows of query; None means all of them", query, key)
     if edge not in EDGES:
         raise ValueError(f"edge={edge!r} is unknown: use 'clamp' (the paper's windows) or 'truncate'.")
-    # without partial rows there is no band; any window of at least 1 is accepted then
+    # without partial rows there is no band, and 1 stands for none
     meaning = "num_partial; intervals.cascade_windows gives the paper's windows"
     _check_count("window", window, 1, max(1, num_partial), meaning, query, key)
 
@@ -160,6 +160,8 @@ def _swapped(query, key) -> str:
 def _check_packing(query, key, num_partial, cu_seqlens_k, check_contents) -> None:
     if not isinstance(cu_seqlens_k, torch.Tensor):
         raise TypeError(f"cu_seqlens_k is a {type(cu_seqlens_k).__name__}; it must be an int32 tensor of batch + 1 offsets.")
+    if cu_seqlens_k.layout != torch.strided:
+        raise TypeError(f"cu_seqlens_k has layout {cu_seqlens_k.layout}; it must be strided: cu_seqlens_k.to_dense().")
     if cu_seqlens_k.dtype != torch.int32:
         raise TypeError(f"cu_seqlens_k is {cu_seqlens_k.dtype}; it must be torch.int32: cu_seqlens_k.int().")
     if cu_seqlens_k.dim() != 1 or cu_seqlens_k.shape[0] != query.shape[0] + 1:
@@ -179,7 +181,8 @@ def _check_packing(query, key, num_partial, cu_seqlens_k, check_contents) -> Non
             offsets = cu_seqlens_k.tolist()
         except RuntimeError as error:
             raise ValueError(
-                "cu_seqlens_k holds no values here; under vmap it cannot be mapped: pack the images of all calls into one."
+                "cu_seqlens_k holds no values that can be read here: it is fake, or mapped by vmap, which it cannot be; pack "
+                "the images of all calls into one."
             ) from error
         check_offsets(offsets, key.shape[2], num_partial)
 
@@ -194,7 +197,7 @@ def check_offsets(offsets, total, num_partial) -> None:
         if end - begin < max(1, num_partial):
             raise ValueError(
                 f"cu_seqlens_k gives image {image} n_v={end - begin} visual tokens for num_partial={num_partial}; every "
-                "partial row needs at least one: drop or enlarge that image, or use fewer partial rows."
+                "partial row needs at least one, and an image must have one: drop or enlarge it, or use fewer partial rows."
             )
 
 

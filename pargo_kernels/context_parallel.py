@@ -49,7 +49,8 @@ def partial_global_attention(
         ``out`` like ``query`` (with ``return_lse`` also ``lse``): this rank's partial rows and the global rows of all.
 
     Raises:
-        TypeError, ValueError: for bad arguments, and on every rank if the shards do not end where slices end.
+        TypeError, ValueError: for bad arguments, on the rank that has them, while the others wait for it; and on every rank if
+            the shards do not end where slices end.
     """
     query, key, value = autocast_inputs(query, key, value)
     num_partial, scale = as_count("num_partial", num_partial), as_scale(scale)
@@ -58,7 +59,7 @@ def partial_global_attention(
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     chosen = resolve_impl(impl, query)
     if chosen == "reference":
-        raise ValueError("impl='reference' is not offered over several ranks: use 'auto', 'triton' or 'torch'.")
+        raise ValueError("impl='reference' is not offered over several ranks: use 'auto', 'triton', 'c' or 'torch'.")
     _check_shards(query, key, num_partial, group)
     out, lse = _ShardedAttention.apply(query, key, value, num_partial, scale, chosen, group)
     return (out, lse) if return_lse else out

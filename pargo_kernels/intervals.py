@@ -105,7 +105,15 @@ def interval_mask(bounds: torch.Tensor, num_keys: int) -> torch.Tensor:
     """Dense boolean mask of an interval layout: ``[n, num_keys]``, True where the row sees the key.
 
     For tests, pictures and dense baselines; the ops never build it.
+
+    Raises:
+        TypeError, ValueError: if ``bounds`` is no tensor ``[n, 2]``, or ``num_keys`` no count.
     """
+    num_keys = as_count("num_keys", num_keys)
+    if not isinstance(bounds, torch.Tensor):
+        raise TypeError(f"bounds is a {type(bounds).__name__}; it must be a tensor [n, 2], as partial_bounds gives it.")
+    if bounds.dim() != 2 or bounds.shape[1] != 2:
+        raise ValueError(f"bounds has shape {list(bounds.shape)}; it must be [n, 2], as partial_bounds gives it.")
     key = torch.arange(num_keys, device=bounds.device)
     return (key >= bounds[:, :1]) & (key < bounds[:, 1:])
 

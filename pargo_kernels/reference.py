@@ -60,7 +60,7 @@ def partial_global_attention(query, key, value, num_partial, scale, cu_seqlens_k
         mask = partial_global_mask(num_partial, num_query, end - begin, key.device)
         results.append(masked_attention(query[image : image + 1], key[:, :, keys], value[:, :, keys], mask, scale))
     outs, lses = zip(*results, strict=True)
-    return torch.cat(outs), torch.cat(lses)
+    return torch.empty_like(query).copy_(torch.cat(outs)), torch.cat(lses)
 
 
 def cascaded_partial_attention(query, key, value, window, num_partial, edge, scale):

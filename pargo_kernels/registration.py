@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import types
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -52,12 +53,12 @@ def define(name: str, *, inputs: str, settings: str, num_tensors: int, module: s
     )
 
     def forward_impl(query, *rest):
-        return forward_fake(query) if query.numel() == 0 else _run(module, "forward", (query, *rest))
+        return forward_fake(query) if query.numel() == 0 else _run(module, "forward", query, (query, *rest))
 
     def backward_impl(grad_out, grad_lse, query, key, value, *rest):
         if query.numel() == 0:
             return tuple(torch.zeros_like(t) for t in (query, key, value))
-        return _run(module, "backward", (grad_out, grad_lse, query, key, value, *rest))
+        return _run(module, "backward", query, (grad_out, grad_lse, query, key, value, *rest))
 
     def forward_fake(query, *_):
         return torch.empty_like(query), query.new_empty(query.shape[:3], dtype=lse_dtype(query.dtype))
@@ -69,12 +70,11 @@ def define(name: str, *, inputs: str, settings: str, num_tensors: int, module: s
         _library.impl(f"{name}_{suffix}", impl, "CompositeExplicitAutograd")
         torch.library.register_fake(f"pargo_kernels::{name}_{suffix}", fake, lib=_library)
 
-    for suffix in ("forward", "backward"):
-        op = getattr(torch.ops.pargo_kernels, f"{name}_{suffix}").default
-        torch.library.register_vmap(f"pargo_kernels::{name}_{suffix}", _vmap_rule(op), lib=_library)
-
     forward_op = getattr(torch.ops.pargo_kernels, f"{name}_forward").default
     backward_op = getattr(torch.ops.pargo_kernels, f"{name}_backward").default
+    # out and lse have the query's heads; the gradients those of query, key and value, behind grad_out and grad_lse
+    for op, like in ((forward_op, (0, 0)), (backward_op, (2, 3, 4))):
+        torch.library.register_vmap(op._schema.name, _vmap_rule(op, like), lib=_library)
     function = _function(name, forward_op, backward_op, num_tensors)
 
     # compiled graphs, exported programs and functional transforms call the bare ops
@@ -174,20 +174,31 @@ def lse_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _vmap_rule(op):
+def _vmap_rule(op, like: tuple[int, ...]):
+    """The rule of an op whose results have the heads of the arguments ``like``."""
+
     def rule(info, in_dims, *args):
         # the mapped dimension becomes heads, beside the group structure and any packing
-        folded = []
+        folded, heads = [], []
         for dim, arg in zip(in_dims, args, strict=True):
             if not isinstance(arg, torch.Tensor) or arg.dim() < 3:
                 # settings, and cu_seqlens_k, of which the checks refuse a mapped one
                 folded.append(arg)
+                heads.append(0)
             else:
                 mapped = arg.unsqueeze(1) if dim is None else arg.movedim(dim, 1)
                 mapped = mapped.expand(mapped.shape[0], info.batch_size, *mapped.shape[2:])
                 folded.append(mapped.flatten(1, 2))
-        results = op(*folded)
-        return tuple(t.unflatten(1, (info.batch_size, -1)) for t in results), (1,) * len(results)
+                heads.append(mapped.shape[2])
+        if info.batch_size == 0:
+            # no heads at all, which the op refuses for keys: empty results as they are
+            results = [folded[index] for index in like]
+            if len(results) == 2:
+                results[1] = results[1].new_empty(results[1].shape[:3], dtype=lse_dtype(results[1].dtype))
+        else:
+            results = op(*folded)
+        unfolded = (t.unflatten(1, (info.batch_size, heads[index])) for t, index in zip(results, like, strict=True))
+        return tuple(unfolded), (1,) * len(like)
 
     return rule
 
@@ -197,9 +208,9 @@ def _path(impl: str, module: str, direction: str) -> Callable:
     return getattr(importlib.import_module(f"pargo_kernels.{impl}_path.{module}"), direction)
 
 
-def _run(module: str, direction: str, args: tuple):
+def _run(module: str, direction: str, query: torch.Tensor, args: tuple):
     impl = args[-1]
-    compute = _path(cpu_impl(args[0]) if impl == "cpu" else impl, module, direction)
+    compute = _path(cpu_impl(query) if impl == "cpu" else impl, module, direction)
     if not torch._C._is_any_autocast_enabled():
         return compute(*args[:-1])
     device_type = args[0].device.type
@@ -208,27 +219,25 @@ def _run(module: str, direction: str, args: tuple):
 
 
 def _function(name: str, forward_op, backward_op, num_tensors: int) -> type[torch.autograd.Function]:
-    class Attention(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, *args):
-            output = _lower(forward_op, *args)
-            ctx.set_materialize_grads(False)
-            ctx.save_for_backward(*args[:num_tensors], *output)
-            ctx.settings = args[num_tensors:]
-            return output
+    def forward(ctx, *args):
+        output = _lower(forward_op, *args)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*args[:num_tensors], *output)
+        ctx.settings = args[num_tensors:]
+        return output
 
-        @staticmethod
-        def backward(ctx, grad_out, grad_lse):
-            saved = ctx.saved_tensors
-            if grad_out is None:
-                grad_out = torch.zeros_like(saved[num_tensors])
-            args = (grad_out, grad_lse, *saved, *ctx.settings)
-            grads = backward_op(*args) if differentiated() else _below_autograd(backward_op, *args)
-            return (*grads, *[None] * (num_tensors - 3 + len(ctx.settings)))
+    def backward(ctx, grad_out, grad_lse):
+        saved = ctx.saved_tensors
+        if grad_out is None:
+            grad_out = torch.zeros_like(saved[num_tensors])
+        args = (grad_out, grad_lse, *saved, *ctx.settings)
+        # all three, whichever are wanted: one pass gives them
+        grads = backward_op(*args) if differentiated() else _below_autograd(backward_op, *args)
+        return (*grads, *[None] * (num_tensors - 3 + len(ctx.settings)))
 
-        @staticmethod
-        def jvp(ctx, *_):
-            raise RuntimeError(reverse_mode_only(name))
+    def jvp(ctx, *_):
+        raise RuntimeError(reverse_mode_only(name))
 
-    Attention.__name__ = Attention.__qualname__ = name
-    return Attention
+    # the class is made under the op's name: graphs and profiles show it
+    methods = {method.__name__: staticmethod(method) for method in (forward, backward, jvp)}
+    return types.new_class(name, (torch.autograd.Function,), exec_body=lambda body: body.update(methods))

@@ -56,6 +56,7 @@ SHORTER = {
     "python -m pargo_kernels.aot": "--sample 1",
     "python -m pargo_kernels.tune": "--help",
     "python -m pargo_kernels.env_report": "",
+    "python -m tests.mutation": "--list",
 }
 
 

@@ -24,14 +24,17 @@ typedef struct {
     float scale;
 } Call;
 
+/* nothing else of the library is seen from outside: the names of others' libraries are theirs */
+#define ENTRY __attribute__((visibility("default")))
+
 /* 0, or 1 where memory ran out and nothing can be relied on */
-int pargo_partial_global_forward(const Call *call);
-int pargo_partial_global_backward(const Call *call);
-int pargo_cascaded_forward(const Call *call);
-int pargo_cascaded_backward(const Call *call);
+ENTRY int pargo_partial_global_forward(const Call *call);
+ENTRY int pargo_partial_global_backward(const Call *call);
+ENTRY int pargo_cascaded_forward(const Call *call);
+ENTRY int pargo_cascaded_backward(const Call *call);
 
 /* sizeof(Call), and a bit for each dtype that this build computes: whoever loads the library asks first */
-int64_t pargo_call_bytes(void);
-int64_t pargo_dtypes(void);
+ENTRY int64_t pargo_call_bytes(void);
+ENTRY int64_t pargo_dtypes(void);
 
 #endif

@@ -22,9 +22,6 @@ typedef struct {
     int64_t low, high;
 } Interval;
 
-INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-INLINE int64_t greater(int64_t a, int64_t b) { return a > b ? a : b; }
-
 /* as pargo_kernels/intervals.py has it; rows after the partial ones see one another */
 INLINE Interval seen_by(const Call *call, int64_t row) {
     if (row >= call->num_partial) return (Interval){call->num_partial, call->num_query};
@@ -54,34 +51,28 @@ typedef struct {
     float *rows_a, *rows_b, *rows_c, *key, *value, *grad_key, *grad_value;
 } Buffers;
 
-static size_t take(char **at, size_t bytes) {
-    size_t begin = (size_t)*at;
-    *at += (bytes + 63) / 64 * 64;
-    return begin;
-}
-
 static size_t buffers_in(const Plan *plan, char *scratch, Buffers *b) {
-    char *at = scratch;
+    uintptr_t at = (uintptr_t)scratch;
     size_t block = plan->D * sizeof(vec), tile = BAND_TILE * sizeof(vec);
     /* keys that a segment sees, or a head has */
     int64_t longest = plan->whole_heads ? plan->call->num_keys : smaller(plan->call->num_keys, plan->segment_rows + plan->call->window);
     longest = greater(longest, plan->call->num_query - plan->call->num_partial);
     size_t keys = longest * plan->D * sizeof(float);
-    b->query = (vec *)take(&at, block);
-    b->columns = (vec *)take(&at, block);
-    b->S = (vec *)take(&at, tile);
-    b->rows_a = (float *)take(&at, block);
-    b->rows_b = (float *)take(&at, block);
-    b->key = (float *)take(&at, plan->buffers_key ? keys : 0);
-    b->value = (float *)take(&at, plan->buffers_key ? keys : 0);
+    b->query = take(&at, block);
+    b->columns = take(&at, block);
+    b->S = take(&at, tile);
+    b->rows_a = take(&at, block);
+    b->rows_b = take(&at, block);
+    b->key = take(&at, plan->buffers_key ? keys : 0);
+    b->value = take(&at, plan->buffers_key ? keys : 0);
     if (plan->backward) {
-        b->grad_out = (vec *)take(&at, block);
-        b->P = (vec *)take(&at, tile);
-        b->rows_c = (float *)take(&at, block);
-        b->grad_key = (float *)take(&at, plan->buffers_grad ? keys : 0);
-        b->grad_value = (float *)take(&at, plan->buffers_grad ? keys : 0);
+        b->grad_out = take(&at, block);
+        b->P = take(&at, tile);
+        b->rows_c = take(&at, block);
+        b->grad_key = take(&at, plan->buffers_grad ? keys : 0);
+        b->grad_value = take(&at, plan->buffers_grad ? keys : 0);
     }
-    return at - scratch;
+    return at - (uintptr_t)scratch;
 }
 
 /* W rows of one head: the keys that any of them sees, and for each lane those that it sees */
@@ -105,16 +96,12 @@ INLINE Block block_of(const Call *call, int64_t first, int64_t end) {
     return block;
 }
 
-/* scaled scores of keys [at, at + n) of the block's; -inf where a row does not see a key */
-INLINE void hide(const Block *block, int64_t at, int n, float scale, vec *S) {
-    int shown = at >= block->every.low && at + n <= block->every.high;
+/* scores of keys [at, at + n): -inf where a row of the block does not see a key */
+INLINE void hide(const Block *block, int64_t at, int n, vec *S) {
+    if (at >= block->every.low && at + n <= block->every.high) return;
     for (int j = 0; j < n; j++) {
-        vec score = S[j] * scale;
-        if (!shown) {
-            ivec key = (ivec){0} + (int32_t)(at + j - block->any.low);
-            score = choose((key >= block->low) & (key < block->high), score, all(-INFINITY));
-        }
-        S[j] = score;
+        ivec key = (ivec){0} + (int32_t)(at + j - block->any.low);
+        S[j] = choose((key >= block->low) & (key < block->high), S[j], all(-INFINITY));
     }
 }
 
@@ -124,13 +111,13 @@ static void forward_block(const Plan *plan, const Block *block, int64_t index, i
     int64_t D = plan->D;
     Rows query = rows_at(call, &call->query, index, head, block->first, block->count, 0, b->rows_a);
     Rows out = place_for(call, &call->out, index, head, block->first, 0, b->rows_b);
-    columns_of(query.data, query.stride, block->count, D, b->query);
+    columns_of(query.data, query.stride, block->count, call->scale, D, b->query);
     vec *S = b->S, peak = all(-INFINITY), total = {0};
     for (int64_t d = 0; d < D; d++) b->columns[d] = all(0.0f);
     for (int64_t at = block->any.low; at < block->any.high; at += BAND_TILE) {
         int n = (int)smaller(BAND_TILE, block->any.high - at);
         scores(b->query, key->data + (at - first_key) * key->stride, key->stride, n, D, S);
-        hide(block, at, n, call->scale, S);
+        hide(block, at, n, S);
         vec before = peak, sum = {0};
         for (int j = 0; j < n; j++) peak = larger(peak, S[j]);
         vec base = at_least_lowest(peak), keep = exp_of(before - base);
@@ -178,8 +165,8 @@ static void backward_block(const Plan *plan, const Block *block, int64_t index, 
         if (call->grad_lse.data) delta[i] -= *number_at(&call->grad_lse, index, head, block->first + i);
     }
     lse = at_least_lowest(lse);
-    columns_of(query.data, query.stride, count, D, b->query);
-    columns_of(grad.data, grad.stride, count, D, b->grad_out);
+    columns_of(query.data, query.stride, count, call->scale, D, b->query);
+    columns_of(grad.data, grad.stride, count, 1, D, b->grad_out);
     vec *S = b->S, *P = b->P;
     for (int64_t d = 0; d < D; d++) b->columns[d] = all(0.0f);
     for (int64_t at = block->any.low; at < block->any.high; at += BAND_TILE) {
@@ -187,7 +174,7 @@ static void backward_block(const Plan *plan, const Block *block, int64_t index, 
         int64_t j0 = at - first_key;
         scores(b->query, key->data + j0 * key->stride, key->stride, n, D, S);
         scores(b->grad_out, value->data + j0 * value->stride, value->stride, n, D, P);
-        hide(block, at, n, call->scale, S);
+        hide(block, at, n, S);
         for (int j = 0; j < n; j++) {
             S[j] = exp_of(S[j] - lse);
             P[j] = S[j] * (P[j] - delta) * call->scale;

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 NAMES = ("cc", "gcc", "clang")
-FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-pthread")
-LIBRARIES = ("-lm",)
+# some compilers compute without NaN, infinity and an order of sums unless they are told otherwise
+FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden", "-fno-fast-math")
+LIBRARIES = ("-lm", "-ldl")
 # how a compiler is told to use every instruction of this processor
 NATIVE = {"x86_64": "-march=native", "amd64": "-march=native", "aarch64": "-mcpu=native", "arm64": "-mcpu=native"}
 # a compiler that takes longer hangs: the kernels take seconds, on a machine with as many processes as cores
@@ -107,7 +108,7 @@ def compile_library(compiler: Compiler, sources: list[Path], library: Path, time
     """
     command = [*compiler.command, *flags(), *map(str, sources), "-o", str(library), *LIBRARIES]
     named = shlex.join(compiler.command)
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile(dir=library.parent) as said:
         try:
             process = subprocess.Popen(
                 command,

@@ -29,6 +29,9 @@ from pargo_kernels.c_path.compiler import TIMEOUT, Compiler, Unavailable, compil
 SOURCES = Path(__file__).parent
 FUNCTIONS = ("partial_global_forward", "partial_global_backward", "cascaded_forward", "cascaded_backward")
 
+# seconds after which a folder that something was compiled in is nobody's any more
+STALE = 3600.0
+
 _log = logging.getLogger("pargo_kernels")
 _lock = threading.Lock()
 _found: Library | Unavailable | None = None
@@ -122,14 +125,18 @@ def obtain(sources: Path | None = None, timeout: float = TIMEOUT) -> Library:
             return found
         try:
             with _held(folder / "lock", timeout):
+                _sweep(folder)
                 # whoever held it may have compiled it
                 return _load_cached(folder, key, compiler) or _compile(compiler, code, timeout, folder, key)
         except OSError as error:
-            refused = f"{folder} cannot be written to ({error.strerror})"
+            refused = f"{folder} cannot be used ({error.strerror or error})"
     try:
         return _compile(compiler, code, timeout, None, key, f"not kept: {refused}")
     except OSError as error:
-        raise Unavailable(f"no folder for it can be written to ({refused}; {error}); set XDG_CACHE_HOME") from error
+        raise Unavailable(
+            f"what {' '.join(compiler.command)} makes can be kept and loaded nowhere ({refused}; {error.strerror or error}); "
+            "set XDG_CACHE_HOME or TMPDIR to a folder that programs may be loaded from, or name another compiler by CC"
+        ) from error
 
 
 def _key(compiler: Compiler, files: list[Path]) -> str:
@@ -147,6 +154,8 @@ def _cache() -> tuple[Path | None, str]:
     try:
         # a relative one is to be ignored, says its specification
         folder = (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "pargo" / "kernels"
+        if not folder.is_absolute():
+            return None, f"HOME={os.environ.get('HOME')!r} is no absolute path"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:
         return None, f"the cache cannot be made ({error})"
@@ -159,6 +168,14 @@ def _trusted(path: Path) -> bool:
     """Only this user, or root, can have put there what is there."""
     status = path.stat()
     return status.st_uid in (0, os.geteuid()) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what compilations that were killed have left, when they are surely over."""
+    for left in folder.glob("*.*/"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > STALE:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _load_cached(folder: Path, key: str, compiler: Compiler) -> Library | None:
@@ -224,15 +241,15 @@ def _compile(
 
 
 def _load(file: Path, compiler: Compiler) -> Library:
-    """Raises Unavailable for what is not a library of this ABI."""
+    """Raises Unavailable for what is not a library of this ABI, OSError for what cannot be loaded from where it is."""
     try:
         opened = ctypes.CDLL(str(file))
         opened.pargo_call_bytes.restype = opened.pargo_dtypes.restype = ctypes.c_int64
         size, dtypes = opened.pargo_call_bytes(), opened.pargo_dtypes()
         functions = {name: opened[f"pargo_{name}"] for name in FUNCTIONS}
-    except (OSError, AttributeError) as error:
+    except AttributeError as error:
         command = " ".join(compiler.command)
-        raise Unavailable(f"what {command} made cannot be loaded ({error}); name another compiler by CC") from error
+        raise Unavailable(f"what {command} made is not the library ({error}); name another compiler by CC") from error
     if size != CALL.size:
         raise Unavailable(f"the compiled library takes calls of {size} bytes and this version makes them of {CALL.size}")
     for function in functions.values():

@@ -1,24 +1,26 @@
 /* Threads are OpenMP's where the process has its runtime, as torch's processes have: its threads are there, where torch's own
    operations keep them, and no others compete with them. A forked child has lost them; there, and elsewhere, threads are made for
    the call. Which thread does what changes no bit: an item's result is its own. */
-#define _POSIX_C_SOURCE 200809L
+/* for RTLD_DEFAULT */
+#define _GNU_SOURCE
 #include "parallel.h"
 
+#include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "call.h"
-
-/* resolved when the library is loaded; 0 where no OpenMP runtime of this form is there */
-extern void GOMP_parallel(void (*body)(void *), void *data, unsigned threads, unsigned flags) __attribute__((weak));
-extern int omp_get_thread_num(void) __attribute__((weak));
+/* of the OpenMP runtime that the process has; NULL where it has none of this form */
+static void (*run_team)(void (*body)(void *), void *data, unsigned threads, unsigned flags);
+static int (*thread_number)(void);
 
 /* below this many for each thread, to wake it takes longer */
 #define OPERATIONS_A_THREAD 2e6
 #define LINE 128
+/* that are made for a call; what is left over, they do too */
+#define MOST_THREADS 256
 
 /* the next item of a thread's share, in a cache line of its own */
 typedef struct {
@@ -56,7 +58,11 @@ static int forked(void) {
     return (flags & 0x40) != 0;
 }
 
-__attribute__((constructor)) static void remember_process(void) { loaded_in = forked() ? 0 : getpid(); }
+__attribute__((constructor)) static void look_around(void) {
+    loaded_in = forked() ? 0 : getpid();
+    run_team = (void (*)(void (*)(void *), void *, unsigned, unsigned))dlsym(RTLD_DEFAULT, "GOMP_parallel");
+    thread_number = (int (*)(void))dlsym(RTLD_DEFAULT, "omp_get_thread_num");
+}
 
 /* A thread's own share first, the same in every call of these sizes: its core's cache may hold what the last call left there. Then
    what others have not begun. */
@@ -72,7 +78,7 @@ static void work_as(Team *team, int64_t thread) {
 }
 
 static void as_openmp(void *team) {
-    int thread = omp_get_thread_num();
+    int thread = thread_number();
     if (thread < ((Team *)team)->threads) work_as(team, thread);
 }
 
@@ -82,10 +88,10 @@ static void *as_pthread(void *member) {
 }
 
 static void on_new_threads(Team *team) {
-    pthread_t others[team->threads];
-    Member members[team->threads];
+    pthread_t others[MOST_THREADS];
+    Member members[MOST_THREADS];
     int64_t made = 0;
-    for (; made + 1 < team->threads; made++) {
+    for (; made < MOST_THREADS && made + 1 < team->threads; made++) {
         members[made] = (Member){team, made + 1};
         /* what a thread that cannot be made would have done, the others do */
         if (pthread_create(&others[made], NULL, as_pthread, &members[made])) break;
@@ -107,21 +113,11 @@ int for_each_item(Work work, const void *state, int64_t items, size_t scratch_by
     }
     if (threads == 1)
         work_as(&team, 0);
-    else if (GOMP_parallel && omp_get_thread_num && getpid() == loaded_in)
+    else if (run_team && thread_number && getpid() == loaded_in)
         /* as many as torch takes: another number would make the runtime end threads and start them again */
-        GOMP_parallel(as_openmp, &team, (unsigned)threads, 0);
+        run_team(as_openmp, &team, (unsigned)threads, 0);
     else
         on_new_threads(&team);
     free(memory);
     return 0;
-}
-
-int64_t pargo_call_bytes(void) { return sizeof(Call); }
-
-int64_t pargo_dtypes(void) {
-    int64_t dtypes = 1 << FLOAT32 | 1 << BFLOAT16;
-#ifdef __FLT16_MAX__
-    dtypes |= 1 << FLOAT16;
-#endif
-    return dtypes;
 }

@@ -13,8 +13,13 @@
 
 #include <stdlib.h>
 
+/* keys of a tile: few, so that the streams of key, value, rows and gradients all move on steadily, which is what the processor's own
+   prefetching follows */
+#define TILE W
 #define SHORT (W / 2)
+/* keys of a chunk, at least; with many global rows more, so that what they get of each is little beside the keys */
 #define CHUNK 2048
+#define CHUNK_KEYS_A_ROW 16
 
 typedef struct {
     /* keys from `begin` of row `row` of key and value; slices of `rows` rows, the longest `longest` keys */
@@ -37,8 +42,6 @@ INLINE int64_t slice_start(const Image *image, int64_t row) {
     return row * (image->keys / image->rows) + row * (image->keys % image->rows) / image->rows;
 }
 
-INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
 static Image image_of(const Call *call, int64_t index) {
     Image image = {index, 0, call->num_keys, 0, 0, 0, 0, 0, 1};
     if (call->cu_seqlens) {
@@ -49,9 +52,9 @@ static Image image_of(const Call *call, int64_t index) {
     /* without partial rows the keys are cut into tiles as if they had some */
     image.rows = call->num_partial ? call->num_partial : image.keys / TILE + 1;
     image.longest = (image.keys + image.rows - 1) / image.rows;
-    if (image.longest < 1) image.longest = 1;
     while (image.longest <= SHORT && image.cells < image.longest) image.cells *= 2;
-    image.rows_per_chunk = image.longest < CHUNK ? CHUNK / image.longest : 1;
+    int64_t chunk = greater(CHUNK, CHUNK_KEYS_A_ROW * (call->num_query - call->num_partial));
+    image.rows_per_chunk = image.longest < chunk ? chunk / image.longest : 1;
     image.chunks = (image.rows + image.rows_per_chunk - 1) / image.rows_per_chunk;
     return image;
 }
@@ -68,40 +71,34 @@ typedef struct {
     Carried *carried;
 } Buffers;
 
-static size_t take(char **at, size_t bytes) {
-    size_t begin = (size_t)*at;
-    *at += (bytes + 63) / 64 * 64;
-    return begin;
-}
-
 static size_t buffers_in(const Plan *plan, char *scratch, Buffers *b) {
-    char *at = scratch;
+    uintptr_t at = (uintptr_t)scratch;
     int64_t blocks = plan->blocks, D = plan->D, group = plan->call->group;
     size_t block = blocks * D * sizeof(vec), one = blocks * sizeof(vec), tile = TILE * D * sizeof(float);
     size_t rows = W * D * sizeof(float);
-    b->query = (vec *)take(&at, block);
-    b->columns = (vec *)take(&at, block);
-    b->peak = (vec *)take(&at, one);
-    b->total = (vec *)take(&at, one);
-    b->S = (vec *)take(&at, TILE * sizeof(vec));
-    b->key = (float *)take(&at, tile);
-    b->value = (float *)take(&at, tile);
-    b->row_a = (float *)take(&at, rows);
-    b->row_b = (float *)take(&at, rows);
-    b->carried_rows = (float *)take(&at, group * D * sizeof(float));
-    b->carried = (Carried *)take(&at, group * sizeof(Carried));
+    b->query = take(&at, block);
+    b->columns = take(&at, block);
+    b->peak = take(&at, one);
+    b->total = take(&at, one);
+    b->S = take(&at, TILE * sizeof(vec));
+    b->key = take(&at, tile);
+    b->value = take(&at, tile);
+    b->row_a = take(&at, rows);
+    b->row_b = take(&at, rows);
+    b->carried_rows = take(&at, group * D * sizeof(float));
+    b->carried = take(&at, group * sizeof(Carried));
     if (plan->backward) {
-        b->grad_out = (vec *)take(&at, block);
-        b->global_query = (float *)take(&at, block);
-        b->global_grad = (float *)take(&at, block);
-        b->lse = (vec *)take(&at, one);
-        b->delta = (vec *)take(&at, one);
-        b->P = (vec *)take(&at, TILE * sizeof(vec));
-        b->grad_key = (float *)take(&at, tile);
-        b->grad_value = (float *)take(&at, tile);
-        b->row_c = (float *)take(&at, rows);
+        b->grad_out = take(&at, block);
+        b->global_query = take(&at, block);
+        b->global_grad = take(&at, block);
+        b->lse = take(&at, one);
+        b->delta = take(&at, one);
+        b->P = take(&at, TILE * sizeof(vec));
+        b->grad_key = take(&at, tile);
+        b->grad_value = take(&at, tile);
+        b->row_c = take(&at, rows);
     }
-    return at - scratch;
+    return at - (uintptr_t)scratch;
 }
 
 /* where an item lies */
@@ -138,17 +135,19 @@ INLINE int64_t row_of(const Call *call, int64_t index) {
     return call->num_partial + index % (call->num_query - call->num_partial);
 }
 
-/* global rows of one tensor: row after row (W each block, zeros at the end), and by columns */
-static void load_global(const Plan *plan, const Place *place, const Tensor *t, float *rows, vec *columns) {
+/* a block of global rows of one tensor: row after row, zeros at the end, and by columns times a factor */
+static void load_global(const Plan *plan, const Place *place, const Tensor *t, int64_t block, float factor, float *rows,
+                        vec *columns) {
     const Call *call = plan->call;
     int64_t D = plan->D;
-    for (int64_t g = 0; g < plan->blocks * W; g++) {
+    for (int64_t i = 0; i < W; i++) {
+        int64_t g = block * W + i;
         if (g < plan->global_rows)
-            load_row(call, t, offset_of(t, place->index, head_of(call, place->kv_head, g), row_of(call, g)), rows + g * D);
+            load_row(call, t, offset_of(t, place->index, head_of(call, place->kv_head, g), row_of(call, g)), rows + i * D);
         else
-            memset(rows + g * D, 0, D * sizeof(float));
+            memset(rows + i * D, 0, D * sizeof(float));
     }
-    for (int64_t i = 0; i < plan->blocks; i++) columns_of(rows + i * W * D, D, W, D, columns + i * D);
+    columns_of(rows, D, W, factor, D, columns);
 }
 
 /* columns times a factor for each row, into the global rows of a tensor; columns are used up */
@@ -280,7 +279,7 @@ static void global_forward(const Plan *plan, int n, const Rows *key, const Rows 
     for (int64_t i = 0; i < plan->blocks; i++) {
         vec peak = b->peak[i], total = {0};
         scores(b->query + i * D, key->data, key->stride, n, D, S);
-        for (int j = 0; j < n; j++) peak = larger(peak, S[j] = S[j] * plan->call->scale);
+        for (int j = 0; j < n; j++) peak = larger(peak, S[j]);
         vec base = at_least_lowest(peak), keep = exp_of(b->peak[i] - base);
         for (int j = 0; j < n; j++) total += S[j] = exp_of(S[j] - base);
         b->total[i] = b->total[i] * keep + total;
@@ -297,17 +296,8 @@ static void forward_item(const void *state, int64_t item, char *scratch) {
     Buffers b;
     buffers_in(plan, scratch, &b);
     int64_t D = plan->D, blocks = plan->blocks;
-    /* the tile's buffers are free before the first tile: rows of W * blocks may need more */
     for (int64_t i = 0; i < blocks; i++) {
-        for (int64_t lane = 0; lane < W; lane++) {
-            int64_t g = i * W + lane;
-            if (g < plan->global_rows)
-                load_row(call, &call->query, offset_of(&call->query, place.index, head_of(call, place.kv_head, g), row_of(call, g)),
-                         b.row_a + lane * D);
-            else
-                memset(b.row_a + lane * D, 0, D * sizeof(float));
-        }
-        columns_of(b.row_a, D, W, D, b.query + i * D);
+        load_global(plan, &place, &call->query, i, call->scale, b.row_a, b.query + i * D);
         for (int64_t d = 0; d < D; d++) b.columns[i * D + d] = all(0.0f);
         b.peak[i] = all(-INFINITY);
         b.total[i] = all(0.0f);
@@ -417,7 +407,7 @@ static void global_backward(const Plan *plan, int n, const Rows *key, const Rows
         scores(b->query + i * D, key->data, key->stride, n, D, S);
         scores(b->grad_out + i * D, value->data, value->stride, n, D, P);
         for (int j = 0; j < n; j++) {
-            S[j] = exp_of(S[j] * plan->call->scale - b->lse[i]);
+            S[j] = exp_of(S[j] - b->lse[i]);
             P[j] = S[j] * (P[j] - b->delta[i]) * plan->call->scale;
         }
         spread(P, b->global_query + i * W * D, D, count, grad_key->data, grad_key->stride, n, D);
@@ -434,12 +424,13 @@ static void backward_item(const void *state, int64_t item, char *scratch) {
     Buffers b;
     buffers_in(plan, scratch, &b);
     int64_t D = plan->D, blocks = plan->blocks;
-    /* out in the place of query and of its columns, until delta is known */
-    load_global(plan, &place, &call->out, b.global_query, b.query);
-    load_global(plan, &place, &call->grad_out, b.global_grad, b.grad_out);
     for (int64_t i = 0; i < blocks; i++) {
-        vec lse = all(INFINITY), delta = {0};
-        for (int64_t d = 0; d < D; d++) delta += b.query[i * D + d] * b.grad_out[i * D + d];
+        float *query = b.global_query + i * W * D, *grad = b.global_grad + i * W * D;
+        vec *columns = b.query + i * D, lse = all(INFINITY), delta = {0};
+        load_global(plan, &place, &call->grad_out, i, 1, grad, b.grad_out + i * D);
+        /* out in the place of query, until delta is known */
+        load_global(plan, &place, &call->out, i, 1, query, columns);
+        for (int64_t d = 0; d < D; d++) delta += columns[d] * b.grad_out[i * D + d];
         for (int64_t lane = 0; lane < W && i * W + lane < plan->global_rows; lane++) {
             int64_t head = head_of(call, place.kv_head, i * W + lane), row = row_of(call, i * W + lane);
             lse[lane] = *number_at(&call->lse, place.index, head, row);
@@ -447,9 +438,9 @@ static void backward_item(const void *state, int64_t item, char *scratch) {
         }
         b.lse[i] = at_least_lowest(lse);
         b.delta[i] = delta;
+        load_global(plan, &place, &call->query, i, call->scale, query, columns);
+        for (int64_t d = 0; d < D; d++) b.columns[i * D + d] = all(0.0f);
     }
-    load_global(plan, &place, &call->query, b.global_query, b.query);
-    for (int64_t d = 0; d < blocks * D; d++) b.columns[d] = all(0.0f);
 
     int short_slices = call->num_partial && image->longest <= SHORT;
     int64_t rows_per_tile = short_slices ? W / image->cells : 1;
@@ -553,7 +544,7 @@ static int run(const Call *call, int backward) {
     void *parts = NULL;
     int failed = 0;
     if (several && plan.blocks)
-        failed = posix_memalign(&parts, 64, (items * plan.blocks * (plan.D + 2) + W * plan.D) * sizeof(vec)) != 0;
+        failed = posix_memalign(&parts, 64, (items * plan.blocks * (plan.D + 2) + plan.D) * sizeof(vec)) != 0;
     plan.parts = parts;
     Buffers unused;
     size_t scratch = buffers_in(&plan, NULL, &unused);

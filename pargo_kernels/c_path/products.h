@@ -7,12 +7,8 @@
 
 #include "vectors.h"
 
-/* keys of a tile: few, so that the streams of key, value, rows and gradients all move on steadily, which is what the processor's own
-   prefetching follows */
-#define TILE W
-
 /* Zen 4 loads and multiplies 512 bits in two halves, and to spread one number over 512 takes twice as long as over 256: W rows
-   are PARTS vectors of N there */
+   are PARTS vectors of N there. Compilers that do not know it take it for Zen 3 with AVX-512. */
 #if W == 16 && (defined(__znver3__) || defined(__znver4__))
 #define N 8
 #else
@@ -128,10 +124,10 @@ INLINE void add_row(float *to, int fresh, float weight, const float *row, int D)
     }
 }
 
-/* columns of up to W rows, those that are missing 0 */
-NOINLINE void columns_of(const float *rows, int64_t stride, int count, int D, vec *columns) {
+/* columns of up to W rows times a factor, those that are missing 0 */
+NOINLINE void columns_of(const float *rows, int64_t stride, int count, float factor, int D, vec *columns) {
     for (int d = 0; d < D; d += W) {
-        for (int i = 0; i < W; i++) columns[d + i] = i < count ? load(rows + i * stride + d) : all(0.0f);
+        for (int i = 0; i < W; i++) columns[d + i] = i < count ? load(rows + i * stride + d) * factor : all(0.0f);
         transpose(columns + d);
     }
 }

@@ -19,6 +19,9 @@ typedef struct {
     int64_t stride;
 } Rows;
 
+INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t greater(int64_t a, int64_t b) { return a > b ? a : b; }
+
 INLINE int64_t whole_vectors(int64_t head_dim) { return (head_dim + W - 1) / W * W; }
 
 INLINE int64_t offset_of(const Tensor *t, int64_t batch, int64_t head, int64_t token) {

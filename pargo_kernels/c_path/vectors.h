@@ -20,6 +20,8 @@
 typedef float vec __attribute__((vector_size(4 * W)));
 typedef float vec_anywhere __attribute__((vector_size(4 * W), aligned(4)));
 typedef int32_t ivec __attribute__((vector_size(4 * W)));
+/* where bits are shifted and may run over */
+typedef uint32_t uvec __attribute__((vector_size(4 * W)));
 
 #ifndef __has_builtin
 #define __has_builtin(name) 0
@@ -52,7 +54,7 @@ INLINE vec exp_of(vec x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * (r * r) + r + 1.0f;
-    return choose(tiny, all(0.0f), p * (vec)(((ivec)shifted << 23) + 0x3f800000));
+    return choose(tiny, all(0.0f), p * (vec)(((uvec)shifted << 23) + 0x3f800000u));
 }
 
 /* natural logarithm of x >= 0, not subnormal; 0 gives minus infinity, NaN and infinity stay. Polynomial of Cephes' logf. */

@@ -32,7 +32,7 @@ class Slices:
             return
         bounds = partial_slices(num_partial, num_keys).to(device)
         position = bounds[:, :1] + torch.arange(self.length, device=device)
-        # [n_p * n_s]: the key of each cell (cells past the slice repeat its last key, and no other row's, and are masked)
+        # [n_p * n_s]: the key of each cell (cells past the slice repeat its last key, where it has one, and are masked)
         self.key_of_cell = torch.minimum(position, bounds[:, 1:] - 1).clamp(min=0).flatten()
         self.invisible = position >= bounds[:, 1:]
         key = torch.arange(num_keys, device=device)

@@ -7,6 +7,8 @@ import sys
 import pytest
 import torch
 
+from pargo_kernels import cascaded_partial_attention as cascaded_module
+from pargo_kernels import partial_global_attention as partial_global_module
 from pargo_kernels.c_path.library import why_not
 from tests.kernels.made.corners import NAMES, cascaded, partial_global, results
 from tests.kernels.made.layouts import STRIDES
@@ -96,3 +98,45 @@ def test_other_widths_of_vectors_are_right(c_path, tmp_path, options):
     assert done.returncode == 0, done.stderr
     assert "all right" in done.stdout
     assert "compiling" in done.stderr
+
+
+def test_a_bare_op_that_does_not_fit_reaches_no_memory(c_path):
+    """Exported programs and direct calls come past the checks of the public ops."""
+    query, key, short = torch.zeros(1, 2, 32, 16), torch.zeros(1, 2, 32, 16), torch.zeros(1, 2, 8, 16)
+    forward, backward = partial_global_module._ops.forward, partial_global_module._ops.backward
+    band = cascaded_module._ops.forward
+    for call in (
+        lambda: band(query, key, key, 64, 32, "clamp", 1.0, "c"),
+        lambda: band(query, key, key, 0, 32, "clamp", 1.0, "c"),
+        lambda: band(query, short, short, 4, 8, "clamp", 1.0, "c"),
+        lambda: forward(query, short, short[:, :, :4], None, 4, 1.0, "c"),
+        lambda: forward(query, short, short, None, 30, 1.0, "c"),
+        lambda: forward(query, short, short, None, 33, 1.0, "c"),
+        lambda: forward(query, short.bfloat16(), short.bfloat16(), None, 4, 1.0, "c"),
+        lambda: forward(query, short.expand(2, 2, 8, 16), short.expand(2, 2, 8, 16), None, 4, 1.0, "c"),
+        lambda: backward(query, None, query, key, key, None, query[:, :, :9], query[..., 0], 4, 1.0, "c"),
+        lambda: backward(query, None, query, key, key, None, query, query[:, :, :9, 0], 4, 1.0, "c"),
+        lambda: backward(query, query[:, :, 0], query, key, key, None, query, query[..., 0], 4, 1.0, "c"),
+    ):
+        with pytest.raises(ValueError, match=r"must (fit|be)"):
+            call()
+
+
+def test_many_global_rows_take_no_more_than_their_outputs(c_path):
+    """What chunks hand over grows with their number times the global rows: chunks are longer where there are many."""
+    problem = partial_global(0, 300, 10_000, dim=16, heads=2, kv_heads=2)
+    tensors = problem.tensors()
+    for x, y in zip(results(problem, tensors, impl="c"), results(problem, tensors, impl="reference"), strict=True):
+        torch.testing.assert_close(x, y)
+
+
+@pytest.mark.parametrize("name", ("partial-global", "cascaded"))
+@pytest.mark.parametrize("factor", (1e3, 1e7, 1e20))
+def test_weights_of_the_backward_sum_to_one_whatever_the_scores(c_path, name, factor):
+    """Scores that the backward computed with another rounding than the forward did would differ by more than 1 there."""
+    problem = partial_global(5, 20, 60) if name == "partial-global" else cascaded(50, 20, 7)
+    query, key, value, *_ = problem.tensors()
+    value.requires_grad_()
+    problem(query * factor, key, value, impl="c").sum().backward()
+    rows = torch.tensor(float(problem.num_query * problem.heads // problem.kv_heads))
+    torch.testing.assert_close(value.grad.sum(2), rows.expand(problem.batch, problem.kv_heads, problem.dim), rtol=1e-3, atol=0)

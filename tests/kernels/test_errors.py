@@ -151,7 +151,7 @@ PARTIAL_GLOBAL = {
     "fewer keys than partial rows": (
         lambda: pgp(key=q(tokens=5)),
         ValueError,
-        "key has n_v=5 visual tokens for num_partial=6; every partial row needs at least one: use fewer partial rows",
+        "key has n_v=5 visual tokens for num_partial=6; every partial row needs at least one, and an",
     ),
     "no keys": (lambda: pgp(key=q(tokens=0), num_partial=0), ValueError, "key has n_v=0 visual tokens"),
     "batches": (lambda: pgp(key=q(batch=3, tokens=12)), ValueError, "query has batch 2 and key 3; they must be equal, or pass"),
@@ -181,7 +181,7 @@ PARTIAL_GLOBAL = {
     "a packed image too small": (
         lambda: packed(0, 5, 24),
         ValueError,
-        "cu_seqlens_k gives image 0 n_v=5 visual tokens for num_partial=6; every partial row needs at least one: drop",
+        "cu_seqlens_k gives image 0 n_v=5 visual tokens for num_partial=6; every partial row needs at least one, and",
     ),
     "an image too small, for the oracle": (lambda: packed(0, 5, 24, impl="reference"), ValueError, "gives image 0 n_v=5"),
     "offsets that fall": (lambda: packed(0, 30, 24), ValueError, "cu_seqlens_k gives image 1 n_v=-6"),

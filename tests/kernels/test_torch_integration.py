@@ -121,7 +121,7 @@ def test_vmap_is_a_loop(backend, layout, in_dims):
 def test_vmap_over_the_packing_is_refused():
     query, key, value = (t.detach() for t in pgp_inputs("packed"))
     offsets = torch.tensor([[0, 4, 9], [0, 5, 9]], dtype=torch.int32)
-    with pytest.raises(ValueError, match="cu_seqlens_k holds no values here; under vmap it cannot be mapped"):
+    with pytest.raises(ValueError, match="cu_seqlens_k holds no values that can be read here: it is fake, or mapped by vmap"):
         torch.vmap(lambda o: partial_global_attention(query, key, value, 3, cu_seqlens_k=o))(offsets)
 
 
