@@ -3,6 +3,8 @@
    The rows of a head are cut into segments. Forward, a segment is an item of work. Backward, a segment adds to the gradients of the
    keys that its rows see; every second segment touches keys of its own, so all even ones run side by side, then all odd ones. A
    head whose gradients must be gathered in a buffer is one item, in the same order: the bits are the same. */
+/* for madvise */
+#define _DEFAULT_SOURCE
 #include "call.h"
 #include "parallel.h"
 #include "products.h"
@@ -248,6 +250,7 @@ static int run(const Call *call, int backward) {
     plan.buffers_key = !(in_place(call, &call->key, 1) && in_place(call, &call->value, 1));
     if (backward) plan.buffers_grad = !(in_place(call, &call->grad_key, 1) && in_place(call, &call->grad_value, 1));
     plan.whole_heads = plan.buffers_grad;
+    outputs_in_large_pages(call, backward);
     Buffers unused;
     size_t scratch = buffers_in(&plan, NULL, &unused);
     int64_t heads = call->batch * call->num_kv_heads;

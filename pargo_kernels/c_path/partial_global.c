@@ -6,6 +6,8 @@
 
    An item of work is one chunk of an image's keys for one key/value head. What the global rows get from the chunks is merged in
    their order. The cut depends on the image's own rows and keys alone, so a result depends neither on the batch nor on threads. */
+/* for madvise */
+#define _DEFAULT_SOURCE
 #include "call.h"
 #include "parallel.h"
 #include "products.h"
@@ -546,6 +548,7 @@ static int run(const Call *call, int backward) {
     if (several && plan.blocks)
         failed = posix_memalign(&parts, 64, (items * plan.blocks * (plan.D + 2) + plan.D) * sizeof(vec)) != 0;
     plan.parts = parts;
+    outputs_in_large_pages(call, backward);
     Buffers unused;
     size_t scratch = buffers_in(&plan, NULL, &unused);
     double operations = 2.0 * keys * call->num_kv_heads * plan.D * (plan.blocks * W + 8 * call->group) * (backward ? 5 : 2);

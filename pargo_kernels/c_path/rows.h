@@ -4,6 +4,10 @@
 #ifndef PARGO_ROWS_H
 #define PARGO_ROWS_H
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include "call.h"
 #include "vectors.h"
 
@@ -104,6 +108,35 @@ INLINE void put_back(const Call *call, const Tensor *t, int64_t batch, int64_t h
     if (in_place(call, t, again)) return;
     int64_t offset = offset_of(t, batch, head, first);
     for (int64_t i = 0; i < count; i++) store_row(call, t, offset + i * t->token, rows.data + i * rows.stride);
+}
+
+/* An output that fills memory which the process has just been given: large pages, where the system gives them to who asks, are a
+   few hundred times as few to ask for. Smaller ones the allocator mostly has from before. */
+#define LARGE_OUTPUT (32ll << 20)
+#define LARGE_PAGE (2ll << 20)
+
+static void in_large_pages(const Call *call, const Tensor *t, int64_t heads, int64_t tokens) {
+#ifdef MADV_HUGEPAGE
+    int64_t batch = call->cu_seqlens && t != &call->out && t != &call->grad_query ? 1 : call->batch;
+    int64_t last = (batch - 1) * t->batch + (heads - 1) * t->head + (tokens - 1) * t->token + (call->head_dim - 1) * t->column;
+    int64_t bytes = (last + 1) * (call->dtype == FLOAT32 ? 4 : 2);
+    uintptr_t begin = ((uintptr_t)t->data + LARGE_PAGE - 1) / LARGE_PAGE * LARGE_PAGE, end = (uintptr_t)t->data + bytes;
+    /* advice: where it is not taken, nothing is lost */
+    if (bytes >= LARGE_OUTPUT && end > begin) madvise((void *)begin, (end - begin) / LARGE_PAGE * LARGE_PAGE, MADV_HUGEPAGE);
+#else
+    (void)call, (void)t, (void)heads, (void)tokens;
+#endif
+}
+
+static void outputs_in_large_pages(const Call *call, int backward) {
+    int64_t heads = call->num_kv_heads * call->group;
+    if (!backward) {
+        in_large_pages(call, &call->out, heads, call->num_query);
+        return;
+    }
+    in_large_pages(call, &call->grad_query, heads, call->num_query);
+    in_large_pages(call, &call->grad_key, call->num_kv_heads, call->num_keys);
+    in_large_pages(call, &call->grad_value, call->num_kv_heads, call->num_keys);
 }
 
 /* of lse and grad_lse */
