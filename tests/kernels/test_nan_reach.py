@@ -66,13 +66,11 @@ def layout(name):
 
 
 def problems():
-    """All of them by NaN in the default run; infinity, and all but two where kernels are interpreted, in the long one."""
+    """All of them by NaN in the default run; infinity, and all of them where kernels are interpreted, in the long one."""
     for case in CASES:
         for argument in ARGUMENTS:
             for bad in ("nan", "inf"):
-                short = bad == "nan" and (
-                    not interpreting() or (case, argument) in {("unequal slices", "value"), ("band", "value")}
-                )
+                short = bad == "nan" and not interpreting()
                 yield pytest.param(case, argument, float(bad), marks=() if short else pytest.mark.long)
 
 
