@@ -140,3 +140,16 @@ def test_weights_of_the_backward_sum_to_one_whatever_the_scores(c_path, name, fa
     problem(query * factor, key, value, impl="c").sum().backward()
     rows = torch.tensor(float(problem.num_query * problem.heads // problem.kv_heads))
     torch.testing.assert_close(value.grad.sum(2), rows.expand(problem.batch, problem.kv_heads, problem.dim), rtol=1e-3, atol=0)
+
+
+def test_bf16_is_rounded_to_the_nearest_and_ties_to_even(c_path):
+    """Means of two neighbours lie half-way between them."""
+    even, odd, next_even = 1.0, 1 + 2**-7, 1 + 2**-6
+    pairs = torch.tensor(
+        [[even, odd], [odd, next_even], [-odd, -next_even], [even, even], [float("nan"), even], [3e38, 3.3e38]]
+    )
+    value = pairs.bfloat16().flatten()[None, None, :, None].expand(1, 1, 12, 16)
+    query = torch.zeros(1, 1, 6, 16, dtype=torch.bfloat16)
+    found = partial_global_module.partial_global_attention(query, value.nan_to_num() * 0, value, 6, impl="c")
+    expected = (value.float().unflatten(2, (6, 2)).double().mean(3)).bfloat16()
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)

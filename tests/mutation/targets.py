@@ -74,7 +74,8 @@ TARGETS = {
             f"{KERNELS}/test_blind_rows.py",
             f"{KERNELS}/test_accuracy.py",
             f"{KERNELS}/test_threads.py",
-            *("-k", "c-cpu or auto_is_the_c_path or that_the_compiler_knows", "-m", "not long"),
+            f"{KERNELS}/test_c_kernels.py",
+            *("-k", "c-cpu or auto_is_the_c_path or that_the_compiler_knows or test_c_kernels", "-m", "not long"),
         ),
     ),
 }
