@@ -10,10 +10,8 @@ own work. Rounds take turns.
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -25,11 +23,11 @@ if __package__ in (None, ""):
 
 import torch
 
+from bench.contest.first_use import first_use
 from bench.contest.timing import Key, quantiles
 from bench.stub_driver import stub_driver
 from pargo_kernels import registration
-from pargo_kernels.c_path.compiler import Unavailable
-from pargo_kernels.c_path.library import obtain, why_not
+from pargo_kernels.c_path.library import why_not
 from pargo_kernels.ops import cascaded_partial_attention, partial_global_attention
 
 ROUNDS, CALLS = 200, 20
@@ -99,16 +97,6 @@ def calls(ops: tuple[registration.Ops, registration.Ops], grad: bool) -> dict[st
     return {f"{name} forward, grad": pair for name, pair in forward.items()} | {
         f"{name} forward+backward": tuple(backward(call, leaves[name]) for call in pair) for name, pair in forward.items()
     }
-
-
-def time_compilation() -> str:
-    """How long the C kernels take to compile, into a cache that is empty."""
-    with tempfile.TemporaryDirectory() as cache, mock.patch.dict(os.environ, {"XDG_CACHE_HOME": cache}):
-        try:
-            compiled = obtain()
-        except Unavailable as reason:
-            return f"C kernels: none, {reason}"
-    return f"C kernels: compiled in {compiled.seconds:.1f} s by {compiled.compiler.version()}"
 
 
 def race(steps: dict[Key, Callable], rounds: int) -> dict[Key, list[float]]:
@@ -215,7 +203,11 @@ def main(argv: list[str] | None = None) -> int:
             parser.error(f"--{name} {getattr(args, name)} must be at least 1")
     torch.set_num_threads(1)
     print(measure_calls(args.rounds))
-    print(f"\n{time_compilation()}")
+    calls = first_use()
+    if isinstance(calls, str):
+        print(f"\nC kernels: none, {calls}")
+    else:
+        print(f"\nC kernels: compiled in {calls.compiling:.1f} s, had from their cache in {1e3 * calls.cached:.0f} ms")
     first, further = count_kernels(args.shapes)
     print(f"\nkernels compiled for {args.shapes} random shapes of one model: {first.total()}")
     print(f"and for as many again: {further.total()}")

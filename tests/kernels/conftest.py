@@ -8,6 +8,9 @@ import torch
 from pargo_kernels.c_path import library
 from pargo_kernels.dispatch import interpreting
 
+# fixtures, for all tests here
+from tests.kernels.made.c_libraries import cache, logged, stub  # noqa: F401
+
 
 class Backend(NamedTuple):
     impl: str

@@ -122,8 +122,8 @@ def test_a_bare_op_that_does_not_fit_reaches_no_memory(c_path):
             call()
 
 
-def test_many_global_rows_take_no_more_than_their_outputs(c_path):
-    """What chunks hand over grows with their number times the global rows: chunks are longer where there are many."""
+def test_chunks_that_many_global_rows_lengthen_are_right(c_path):
+    """From 128 global rows on a chunk has 16 keys for each of them: here three chunks of 4,800 at most."""
     problem = partial_global(0, 300, 10_000, dim=16, heads=2, kv_heads=2)
     tensors = problem.tensors()
     for x, y in zip(results(problem, tensors, impl="c"), results(problem, tensors, impl="reference"), strict=True):

@@ -1,17 +1,14 @@
-"""The compiled library: found, made, kept, trusted and loaded; in processes, threads and on machines of every kind.
+"""The compiled library: found, made, kept, trusted and loaded.
 
 What is compiled here is a stub, but for what asks for the kernels themselves.
 """
 
 import contextlib
+import ctypes
 import logging
 import os
-import shlex
-import signal
 import subprocess
 import sys
-import textwrap
-import threading
 import time
 from pathlib import Path
 
@@ -22,57 +19,10 @@ from pargo_kernels.c_path import compiler, library
 from pargo_kernels.c_path.call import CALL
 from pargo_kernels.c_path.compiler import Unavailable
 from pargo_kernels.partial_global_attention import partial_global_attention
+from tests.kernels.made.c_libraries import COMPILER, compilations, kept, leftovers, needs_compiler, write_script
 
-try:
-    COMPILER = shlex.join(compiler.find().command)
-except Unavailable:
-    COMPILER = None
-needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C compiler here: nothing was compiled")
 not_root = pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root writes anywhere")
 root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files away")
-
-STUB = """
-#include "stub.h"
-#pragma GCC visibility push(default)
-int pargo_partial_global_forward(const void *call) { return call == 0; }
-int pargo_partial_global_backward(const void *call) { return call == 0; }
-int pargo_cascaded_forward(const void *call) { return call == 0; }
-int pargo_cascaded_backward(const void *call) { return call == 0; }
-long long pargo_call_bytes(void) { return BYTES; }
-long long pargo_dtypes(void) { return 3; }
-"""
-
-
-@pytest.fixture
-def stub(tmp_path):
-    """A folder of sources that compile at once."""
-    folder = tmp_path / "sources"
-    folder.mkdir()
-    (folder / "stub.c").write_text(STUB)
-    (folder / "stub.h").write_text(f"#define BYTES {CALL.size}\n")
-    return folder
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    """The folder of a cache of the test's own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "pargo" / "kernels"
-
-
-@pytest.fixture
-def logged(tmp_path, monkeypatch):
-    """A compiler that leaves a line in this file for every compilation, and takes its time."""
-    file, script = tmp_path / "compilations", tmp_path / "logged-cc"
-    write_script(script, f'case "$*" in *-shared*) echo >> {shlex.quote(str(file))}; sleep 0.1;; esac\nexec {COMPILER} "$@"')
-    monkeypatch.setenv("CC", str(script))
-    file.touch()
-    return file
-
-
-def write_script(file, body):
-    file.write_text(f"#!/bin/sh\n{body}\n")
-    file.chmod(0o700)
 
 
 def running(command):
@@ -82,74 +32,6 @@ def running(command):
             if file.read_bytes() == b"".join(word.encode() + b"\0" for word in command.split()):
                 return True
     return False
-
-
-def compilations(file):
-    return len(file.read_text().splitlines())
-
-
-def kept(cache):
-    return sorted(cache.glob("*.so"))
-
-
-def leftovers(cache):
-    return [file.name for file in cache.iterdir() if file.suffix != ".so" and file.name != "lock"]
-
-
-def in_child(work):
-    """Run ``work`` in a forked child; its pid."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            signal.alarm(30)
-            work()
-            status = 0
-        finally:
-            os._exit(status)
-    return pid
-
-
-def ended_well(pid):
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-
-
-def python(script, *arguments, **environment):
-    env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | environment
-    command = [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
-
-
-def test_without_a_compiler_auto_is_the_torch_path_and_says_so_once(tmp_path):
-    script = """
-        import os, sys, torch
-        events = []
-        watched = ("subprocess.Popen", "os.fork", "os.posix_spawn", "ctypes.dlopen")
-        sys.addaudithook(lambda event, arguments: events.append(event) if event in watched else None)
-        import pargo_kernels.ops
-        assert not events, events
-        assert not any("c_path" in name for name in sys.modules)
-        from pargo_kernels.ops import cascaded_partial_attention, partial_global_attention
-        query = torch.randn(1, 2, 40, 16, requires_grad=True)
-        for op, setting in ((partial_global_attention, 33), (cascaded_partial_attention, 7)):
-            results = []
-            for impl in ("auto", "torch"):
-                out, lse = op(query, query, query, setting, return_lse=True, impl=impl)
-                results.append((out, lse, *torch.autograd.grad(out.square().sum() + lse.sum(), query)))
-            assert all(map(torch.equal, *results))
-            try:
-                op(query, query, query, setting, impl="c")
-            except ValueError as error:
-                print(error)
-    """
-    done = python(script, PATH=str(tmp_path), CC="")
-    assert done.returncode == 0, done.stderr
-    reason = "no C compiler is on the path (cc, gcc, clang); install one, or name one by the variable CC"
-    said = f"impl='c' cannot run: {reason}. Use impl='torch', or impl='auto' to choose by device."
-    assert done.stdout.splitlines() == [said, said]
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("impl='auto' computes by the torch path on this CPU")
-    assert reason in line
 
 
 @needs_compiler
@@ -172,114 +54,6 @@ def test_every_dtype_that_the_compiler_knows_is_computed():
     known = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     expected = {torch.float32, torch.bfloat16} | ({torch.float16} if "__FLT16_MAX__" in known else set())
     assert library.library().dtypes == expected
-
-
-@needs_compiler
-def test_the_first_call_may_come_in_a_fork_and_the_last_while_the_interpreter_shuts_down():
-    script = """
-        import atexit, os, signal, threading, torch
-        from pargo_kernels.ops import partial_global_attention
-        # work for two threads, and tensors that torch's own operations leave to one: those hang in a fork
-        query, key = torch.randn(1, 4, 60, 64), torch.randn(1, 4, 1000, 64)
-        torch.set_num_threads(2)
-        plain = partial_global_attention(query, key, key, 45, impl="torch")
-        def check(when):
-            torch.testing.assert_close(partial_global_attention(query, key, key, 45, impl="c"), plain)
-            print(when, flush=True)
-        # torch's threads are there, and not in the child
-        key + key
-        pid = os.fork()
-        if pid == 0:
-            signal.alarm(60)
-            check("fork")
-            os._exit(0)
-        assert os.waitpid(pid, 0)[1] == 0
-        atexit.register(check, "exit")
-        atexit.register(partial_global_attention, query, key, key, 45, impl="torch")
-        def outlive():
-            threading.main_thread().join()
-            check("thread")
-        threading.Thread(target=outlive).start()
-    """
-    # no process starts another by then: what is called must be there
-    assert library.why_not(torch.float32) is None
-    done = python(script)
-    assert (done.returncode, done.stdout.split()) == (0, ["fork", "thread", "exit"]), done.stderr
-    assert "Traceback" not in done.stderr
-
-
-@needs_compiler
-def test_a_fork_after_the_first_call_computes_the_same():
-    # work for two threads, and tensors that torch's own operations leave to one: those hang in a fork
-    query, key = torch.randn(1, 4, 60, 64), torch.randn(1, 4, 1000, 64)
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        expected = partial_global_attention(query, key, key, 40, impl="c")
-
-        def again():
-            assert torch.equal(partial_global_attention(query, key, key, 40, impl="c"), expected)
-
-        assert ended_well(in_child(again))
-    finally:
-        torch.set_num_threads(before)
-
-
-@needs_compiler
-def test_a_fork_while_another_thread_compiles_waits_for_nobody(stub, cache, monkeypatch):
-    monkeypatch.setattr(library, "SOURCES", stub)
-    monkeypatch.setattr(library, "_found", None)
-    # as that thread would hold it, which the child does not have
-    with library._lock:
-        assert ended_well(in_child(library.library))
-    assert len(kept(cache)) == 1
-
-
-@needs_compiler
-def test_threads_that_come_at_once_wait_for_one_that_compiles(stub, cache, logged, monkeypatch):
-    monkeypatch.setattr(library, "SOURCES", stub)
-    monkeypatch.setattr(library, "_found", None)
-    found, start = [], threading.Barrier(4)
-
-    def ask():
-        start.wait()
-        found.append(library.library())
-
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [one is found[0] for one in found] == [True] * 4
-    assert compilations(logged) == 1
-
-
-@needs_compiler
-def test_processes_that_come_at_once_wait_for_one_that_compiles(stub, cache, logged):
-    def ask():
-        assert library.obtain(stub).file.parent == cache
-
-    children = [in_child(ask) for _ in range(3)]
-    assert [ended_well(pid) for pid in children] == [True] * 3
-    assert compilations(logged) == 1
-    assert leftovers(cache) == []
-
-
-def test_a_process_that_hangs_on_to_the_cache_holds_nobody_up(tmp_path):
-    fcntl = pytest.importorskip("fcntl")
-    (is_held, says_held), (may_end, lets_end) = os.pipe(), os.pipe()
-
-    def hold():
-        with open(tmp_path / "lock", "w") as lock:
-            fcntl.lockf(lock, fcntl.LOCK_EX)
-            os.write(says_held, b"x")
-            os.read(may_end, 1)
-
-    pid = in_child(hold)
-    os.read(is_held, 1)
-    with library._held(tmp_path / "lock", timeout=0.1):
-        os.write(lets_end, b"x")
-    assert ended_well(pid)
 
 
 @needs_compiler
@@ -457,3 +231,44 @@ def test_no_sources_are_a_reason(tmp_path, cache, monkeypatch):
     monkeypatch.setenv("CC", sys.executable)
     with pytest.raises(Unavailable, match=r"its sources are not in .*; install pargo from its wheel, unpacked"):
         library.obtain(tmp_path)
+
+
+@needs_compiler
+def test_a_cache_that_no_program_may_be_loaded_from_is_not_used(stub, cache, caplog, monkeypatch):
+    """As on file systems that are mounted noexec; the linker's refusal is played."""
+    opened = ctypes.CDLL
+
+    def refuses(name, *arguments):
+        if str(cache) in str(name):
+            raise OSError(f"{name}: failed to map segment from shared object")
+        return opened(name, *arguments)
+
+    monkeypatch.setattr(ctypes, "CDLL", refuses)
+    found = library.obtain(stub)
+    assert found.file is None
+    assert len(found.functions) == 4
+    assert "failed to map segment" in caplog.text
+    assert not kept(cache)
+    assert not leftovers(cache)
+
+
+@needs_compiler
+def test_a_home_that_is_relative_keeps_nothing(stub, caplog, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", "somewhere")
+    assert library.obtain(stub).file is None
+    assert "HOME='somewhere' is no absolute path" in caplog.text
+    assert not (tmp_path / "somewhere").exists()
+
+
+@needs_compiler
+def test_what_killed_compilations_left_is_removed_when_they_are_surely_over(stub, cache):
+    cache.mkdir(mode=0o700, parents=True)
+    old, young = cache / "key.killed", cache / "key.running"
+    for folder in (old, young):
+        folder.mkdir()
+        (folder / "kernels.so").touch()
+    os.utime(old, (time.time() - 2 * library.STALE,) * 2)
+    library.obtain(stub)
+    assert leftovers(cache) == ["key.running"]
