@@ -70,6 +70,8 @@ def main(argv: list[str] | None = None) -> int:
     machine = environment(torch.device("cuda" if on_cuda else "cpu"))
     place = _place(args.out, not on_cuda, slug(machine.device), args.minutes is not None)
     parts = (full_gate if args.minutes is None else short_gate)(place)
+    if place.rehearsal:
+        parts = [part.without_caps() for part in parts]
     names = [part.name for part in parts]
     if unknown := [name for name in args.part or () if name not in names]:
         parser.error(f"--part {' '.join(unknown)} is unknown: use {', '.join(names)}")
@@ -115,7 +117,7 @@ def _seconds_since_start() -> float:
 def _digest() -> str:
     """What tells one state of the code from another where no commit does."""
     folders = ("pargo_kernels", "pargo_mllm", "bench", "tests/kernels")
-    files = (file for folder in folders for kind in ("*.py", "*.json") for file in (ROOT / folder).rglob(kind))
+    files = (file for folder in folders for kind in ("*.py", "*.json", "*.c", "*.h") for file in (ROOT / folder).rglob(kind))
     digest = hashlib.sha256()
     for file in sorted(file for file in files if "results" not in file.parts):
         digest.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes())

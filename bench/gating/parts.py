@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -59,6 +59,10 @@ class Part:
     def estimate(self) -> float:
         """Seconds that its steps are expected to take."""
         return sum(step.estimate for step in self.steps if not step.missing)
+
+    def without_caps(self) -> Part:
+        """The same for a machine that the caps were not made for."""
+        return replace(self, cap=None, steps=tuple(replace(step, cap=None) for step in self.steps))
 
 
 @dataclass(frozen=True)

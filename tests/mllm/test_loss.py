@@ -147,7 +147,7 @@ def test_a_rank_of_text_alone_does_not_hold_up_the_one_with_pictures(make_model,
     arguments = (model, batches, num_items, tmp_path)
     # not forked: a fork takes along what earlier tests left in this process, locks and all, but not their threads
     ranks = torch.multiprocessing.spawn(train_a_rank, arguments, nprocs=2, join=False, daemon=True)
-    assert any(ranks.join(timeout=60) for _ in range(2)), "both come to an end"
+    assert any(ranks.join(timeout=240) for _ in range(2)), "both come to an end"
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert found.keys() == expected.keys()

@@ -85,6 +85,6 @@ def test_what_cannot_be_printed_is_no_success(words, made, tmp_path, monkeypatch
 def test_the_help_that_cannot_be_printed_is_no_success():
     command = [sys.executable, "-m", "pargo_mllm", "--help"]
     with open("/dev/full", "w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=100)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=300)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "No space left" in done.stderr
