@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     machine = environment(torch.device("cuda" if on_cuda else "cpu"))
     place = _place(args.out, not on_cuda, slug(machine.device), args.minutes is not None)
     parts = (full_gate if args.minutes is None else short_gate)(place)
-    if place.rehearsal:
+    if args.rehearse:
         parts = [part.without_caps() for part in parts]
     names = [part.name for part in parts]
     if unknown := [name for name in args.part or () if name not in names]:
