@@ -91,6 +91,12 @@ def test_the_parts_and_what_they_may_take_are_listed():
     assert "of 480 s that there are" in done.stdout
 
 
+def test_a_rehearsal_has_no_caps_for_they_are_a_gpus(tmp_path, capsys):
+    assert gate.main(["--rehearse", "--list", "--minutes", "30", "--out", str(tmp_path)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[1] for line in lines if line[0] in SHORT] == ["rest"] * len(SHORT)
+
+
 def test_an_unknown_part_is_an_error_that_lists_the_known_ones(tmp_path):
     done = rehearse(tmp_path, "--part", "pgb", "--minutes", "8")
     assert done.returncode == 2
@@ -283,12 +289,13 @@ def test_a_damaged_file_of_outcomes_is_named(tmp_path, content):
     assert (tmp_path / "gate.json").read_text() == content
 
 
-def test_code_with_changes_is_told_apart_by_its_content(monkeypatch, tmp_path):
-    (tmp_path / "bench").mkdir()
+@pytest.mark.parametrize("name", ["bench/x.py", "pargo_kernels/c_path/x.c", "pargo_kernels/c_path/x.h"])
+def test_code_with_changes_is_told_apart_by_its_content(name, monkeypatch, tmp_path):
+    (tmp_path / name).parent.mkdir(parents=True)
     monkeypatch.setattr(gate, "ROOT", tmp_path)
     digests = []
     for content in ("a", "b", "a"):
-        (tmp_path / "bench" / "x.py").write_text(content)
+        (tmp_path / name).write_text(content)
         digests.append(gate._digest())
     assert digests[0] == digests[2] != digests[1]
 
