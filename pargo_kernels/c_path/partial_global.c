@@ -8,6 +8,9 @@
    their order. The cut depends on the image's own rows and keys alone, so a result depends neither on the batch nor on threads. */
 /* for madvise */
 #define _DEFAULT_SOURCE
+/* of global rows: a tile of W keys is too short for the products of more */
+#define VECTORS 1
+
 #include "call.h"
 #include "parallel.h"
 #include "products.h"
@@ -152,11 +155,11 @@ static void load_global(const Plan *plan, const Place *place, const Tensor *t, i
     columns_of(rows, D, W, factor, D, columns);
 }
 
-/* columns times a factor for each row, into the global rows of a tensor; columns are used up */
-static void store_global(const Plan *plan, int64_t index, int64_t kv_head, const Tensor *t, int64_t block, vec *columns,
+/* columns times a factor for each row, into the global rows of a tensor */
+static void store_global(const Plan *plan, int64_t index, int64_t kv_head, const Tensor *t, int64_t block, const vec *columns,
                          vec factor, float *rows) {
     const Call *call = plan->call;
-    rows_of(columns, factor, W, plan->D, rows, plan->D);
+    rows_of(columns, &factor, W, plan->D, rows, plan->D);
     for (int64_t i = 0; i < W && block * W + i < plan->global_rows; i++) {
         int64_t g = block * W + i;
         store_row(call, t, offset_of(t, index, head_of(call, kv_head, g), row_of(call, g)), rows + i * plan->D);
@@ -277,16 +280,11 @@ static void long_forward(const Plan *plan, const Place *place, int64_t member, i
 
 static void global_forward(const Plan *plan, int n, const Rows *key, const Rows *value, Buffers *b) {
     int64_t D = plan->D;
-    vec *S = b->S;
     for (int64_t i = 0; i < plan->blocks; i++) {
-        vec peak = b->peak[i], total = {0};
-        scores(b->query + i * D, key->data, key->stride, n, D, S);
-        for (int j = 0; j < n; j++) peak = larger(peak, S[j]);
-        vec base = at_least_lowest(peak), keep = exp_of(b->peak[i] - base);
-        for (int j = 0; j < n; j++) total += S[j] = exp_of(S[j] - base);
-        b->total[i] = b->total[i] * keep + total;
-        b->peak[i] = peak;
-        gather(b->columns + i * D, keep, S, value->data, value->stride, n, D);
+        vec keep;
+        scores(b->query + i * D, key->data, key->stride, n, D, b->S);
+        weigh(b->S, n, b->peak + i, b->total + i, &keep);
+        gather(b->columns + i * D, &keep, b->S, value->data, value->stride, n, D);
     }
 }
 
@@ -408,13 +406,10 @@ static void global_backward(const Plan *plan, int n, const Rows *key, const Rows
         int count = (int)smaller(W, plan->global_rows - i * W);
         scores(b->query + i * D, key->data, key->stride, n, D, S);
         scores(b->grad_out + i * D, value->data, value->stride, n, D, P);
-        for (int j = 0; j < n; j++) {
-            S[j] = exp_of(S[j] - b->lse[i]);
-            P[j] = S[j] * (P[j] - b->delta[i]) * plan->call->scale;
-        }
+        weigh_again(S, P, n, b->lse + i, b->delta + i, plan->call->scale);
         spread(P, b->global_query + i * W * D, D, count, grad_key->data, grad_key->stride, n, D);
         spread(S, b->global_grad + i * W * D, D, count, grad_value->data, grad_value->stride, n, D);
-        gather(b->columns + i * D, all(1.0f), P, key->data, key->stride, n, D);
+        gather(b->columns + i * D, NULL, P, key->data, key->stride, n, D);
     }
 }
 

@@ -24,6 +24,9 @@ CUT = {
     "segments of a narrow band": cascaded(1303, 5, 30, dim=16),
     "segments of a wide band": cascaded(1950, 0, 300, edge="truncate", dim=16),
     "a last segment of one row": cascaded(1025, 0, 511, dim=16),
+    # past a window of 512, or as many global rows, blocks share tiles of keys
+    "blocks that see other parts of a tile": cascaded(1303, 5, 600, edge="truncate", dim=16),
+    "blocks that see nothing of a tile": cascaded(700, 530, 30, dim=16),
 }
 
 
@@ -78,7 +81,8 @@ def test_an_image_has_the_same_bits_alone_in_a_batch_and_packed(c_path, dtype):
 WIDTHS = """
 import torch
 from tests.kernels.made.corners import CORNERS, results
-for name, problem in CORNERS.items():
+from tests.kernels.test_c_kernels import CUT
+for name, problem in (CORNERS | CUT).items():
     tensors = problem.tensors()
     for found, exact in zip(results(problem, tensors, impl="c"), results(problem, tensors, impl="reference"), strict=True):
         torch.testing.assert_close(found, exact, msg=lambda text: f"{name}: {text}")
@@ -88,9 +92,11 @@ print("all right")
 
 @pytest.mark.long
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="the options are those of x86 compilers")
-@pytest.mark.parametrize("options", ("-mno-avx512f", "-mno-avx", "-U__znver3__ -U__znver4__"))
+@pytest.mark.parametrize(
+    "options", ("-mno-avx512f", "-mno-avx", "-D__AVX512F__ -U__znver3__ -U__znver4__", "-D__AVX512F__ -D__znver4__")
+)
 def test_other_widths_of_vectors_are_right(c_path, tmp_path, options):
-    """Of processors that are not this one: 8 lanes in one register, 8 lanes in two, 16 lanes that are not halved."""
+    """Of processors that are not this one: 8 lanes in one register, in two; 16 lanes (the compiler splits what is too long) whole and halved."""
     environment = os.environ | {"CC": f"cc {options}", "XDG_CACHE_HOME": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", WIDTHS], env=environment, capture_output=True, text=True, timeout=300, check=False
