@@ -84,7 +84,8 @@ from tests.kernels.made.corners import CORNERS, results
 from tests.kernels.test_c_kernels import CUT
 for name, problem in (CORNERS | CUT).items():
     tensors = problem.tensors()
-    for found, exact in zip(results(problem, tensors, impl="c"), results(problem, tensors, impl="reference"), strict=True):
+    found, exact = (results(problem, tensors, impl=impl) for impl in ("c", "reference"))
+    for found, exact in zip(found, exact, strict=True):
         torch.testing.assert_close(found, exact, msg=lambda text: f"{name}: {text}")
 print("all right")
 """
@@ -96,7 +97,7 @@ print("all right")
     "options", ("-mno-avx512f", "-mno-avx", "-D__AVX512F__ -U__znver3__ -U__znver4__", "-D__AVX512F__ -D__znver4__")
 )
 def test_other_widths_of_vectors_are_right(c_path, tmp_path, options):
-    """Of processors that are not this one: 8 lanes in one register, in two; 16 lanes (the compiler splits what is too long) whole and halved."""
+    """Of processors that are not this one: 8 lanes in one register, in two; 16 lanes, whole and halved."""
     environment = os.environ | {"CC": f"cc {options}", "XDG_CACHE_HOME": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", WIDTHS], env=environment, capture_output=True, text=True, timeout=300, check=False
