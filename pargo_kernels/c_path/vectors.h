@@ -40,10 +40,9 @@ INLINE vec choose(ivec where, vec a, vec b) { return (vec)(((ivec)a & where) | (
 INLINE vec larger(vec a, vec b) { return choose(b > a, b, a); }
 INLINE vec at_least_lowest(vec x) { return choose(x < -FLT_MAX, all(-FLT_MAX), x); }
 
-/* e ** x within 2 ulp; 0 below the smallest normal number; NaN stays NaN. Polynomial of Cephes' expf. */
+/* e ** x within 2 ulp, for x up to 88; 0 below the smallest normal number; NaN stays NaN. Polynomial of Cephes' expf. */
 INLINE vec exp_of(vec x) {
     ivec tiny = x < -87.3f;
-    x = choose(x > 88.3f, all(88.3f), x);
     /* the sum's last bits are the rounded exponent */
     vec shifted = x * 1.44269504088896341f + 12582912.0f, n = shifted - 12582912.0f;
     vec r = x - n * 0.693359375f + n * 2.12194440e-4f;

@@ -7,7 +7,15 @@ import torch
 import triton
 import triton.language as tl
 
-from pargo_kernels.triton_path.chunks import CHUNK_KEYS, find_chunk, packed_slots, plan_chunks, slice_mask, tile_bounds
+from pargo_kernels.triton_path.chunks import (
+    CHUNK_KEYS,
+    chunk_rows,
+    find_chunk,
+    packed_slots,
+    plan_chunks,
+    slice_mask,
+    tile_bounds,
+)
 from pargo_kernels.triton_path.held import run
 from pargo_kernels.triton_path.launch import Launch
 from pargo_kernels.triton_path.launch_table import architecture
@@ -44,6 +52,13 @@ def write_tile(found, masks, tile, first, last, rows_per_tile, num_rows, num_key
     rows, columns = row + tl.arange(0, 4), tl.arange(0, BLOCK_N)
     mask = slice_mask(rows, columns, key, num_rows, num_keys, WIDE)
     tl.store(masks + tl.arange(0, 4)[:, None] * BLOCK_N + columns[None, :], mask.to(tl.int32))
+
+
+@triton.jit
+def number_rows(buffer, num_global, columns, GROUP: tl.constexpr, LANES: tl.constexpr):
+    lanes = tl.arange(0, LANES)
+    rows = chunk_rows(buffer, tl.program_id(0), lanes, num_global, columns, GROUP)
+    tl.store(rows.pointer + rows.offsets, tl.program_id(0) * LANES + lanes, rows.valid)
 
 
 def chunks_found(device, num_partial, num_keys, offsets=None, num_images=1):
@@ -136,6 +151,14 @@ def test_a_tile_holds_the_slices_of_its_rows_however_many_there_are(kernels, num
     for lane, mine in enumerate(range(row, num_rows)):
         seen = [starts[row] + column for column in masks[lane].nonzero().flatten().tolist()]
         assert seen == list(range(starts[mine], starts[mine + 1]))
+
+
+def test_what_the_global_rows_get_of_a_chunk_has_rows_of_its_own(kernels):
+    """Two heads with three global rows each, seven columns a row, of four programs."""
+    buffer = torch.full((4, 6, 7), -1, dtype=torch.int32, device=kernels.device)
+    run([Launch(number_rows, (4,), (buffer, 3, 7), {"GROUP": 2, "LANES": 8}, 1, 1)], buffer.device)
+    assert buffer[..., 0].tolist() == [[8 * program + row for row in range(6)] for program in range(4)]
+    assert (buffer[..., 1:] == -1).all()
 
 
 @pytest.mark.parametrize(
