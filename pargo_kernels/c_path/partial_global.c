@@ -205,14 +205,14 @@ INLINE Slices slices_of(const Image *image, int64_t first, int count, int64_t ti
 INLINE vec sum_cells(vec x, int cells) {
     if (cells > 1) x += swap_halves(x);
     if (cells > 2) x += swap_quarters(x);
-    if (cells > 4) x += swap_eighths(x);
+    if (SHORT > 4 && cells > 4) x += swap_eighths(x);
     return x;
 }
 
 INLINE vec largest_cell(vec x, int cells) {
     if (cells > 1) x = larger(x, swap_halves(x));
     if (cells > 2) x = larger(x, swap_quarters(x));
-    if (cells > 4) x = larger(x, swap_eighths(x));
+    if (SHORT > 4 && cells > 4) x = larger(x, swap_eighths(x));
     return x;
 }
 

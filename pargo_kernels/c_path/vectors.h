@@ -56,9 +56,9 @@ INLINE vec exp_of(vec x) {
     return choose(tiny, all(0.0f), p * (vec)(((uvec)shifted << 23) + 0x3f800000u));
 }
 
-/* natural logarithm of x >= 0, not subnormal; 0 gives minus infinity, NaN and infinity stay. Polynomial of Cephes' logf. */
+/* natural logarithm of x > 0, not subnormal; NaN and infinity stay, 0 gives some number. Polynomial of Cephes' logf. */
 INLINE vec log_of(vec x) {
-    ivec bits = (ivec)x, nothing = x == 0.0f, unchanged = ~(x <= FLT_MAX);
+    ivec bits = (ivec)x, unchanged = ~(x <= FLT_MAX);
     ivec exponent = (bits >> 23) - 126;
     vec f = (vec)((bits & 0x007fffff) | 0x3f000000);
     ivec low = f < 0.70710678118654752f;
@@ -74,7 +74,7 @@ INLINE vec log_of(vec x) {
     p = p * f - 2.4999993993e-1f;
     p = p * f + 3.3333331174e-1f;
     vec y = p * f * z - e * 2.12194440e-4f - 0.5f * z + f + e * 0.693359375f;
-    return choose(nothing, all(-INFINITY), choose(unchanged, x, y));
+    return choose(unchanged, x, y);
 }
 
 /* 1 / total, 0 for a row that saw nothing */

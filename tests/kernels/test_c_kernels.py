@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -78,7 +79,7 @@ def test_an_image_has_the_same_bits_alone_in_a_batch_and_packed(c_path, dtype):
     check_equal(found, (*together[:3], pack(together[3]), pack(together[4])))
 
 
-WIDTHS = """
+ALL = """
 import torch
 from tests.kernels.made.corners import CORNERS, results
 from tests.kernels.test_c_kernels import CUT
@@ -98,13 +99,31 @@ print("all right")
 )
 def test_other_widths_of_vectors_are_right(c_path, tmp_path, options):
     """Of processors that are not this one: 8 lanes in one register, in two; 16 lanes, whole and halved."""
-    environment = os.environ | {"CC": f"cc {options}", "XDG_CACHE_HOME": str(tmp_path)}
+    computed_by(f"cc {options}", tmp_path)
+
+
+def test_no_memory_is_touched_that_is_not_the_kernels(c_path, tmp_path):
+    """Whatever is read or written past a tensor, a buffer of a thread or an array ends the process, which says where."""
+    runtimes = [Path(_said_by_cc(f"-print-file-name={name}")) for name in ("libasan.so", "libstdc++.so.6")]
+    if not all(runtime.is_absolute() for runtime in runtimes):
+        pytest.skip(f"cc has no {runtimes[0].name}: nothing was checked")
+    environment = {"LD_PRELOAD": " ".join(map(str, runtimes)), "ASAN_OPTIONS": "detect_leaks=0"}
+    computed_by("cc -fsanitize=address", tmp_path, **environment)
+
+
+def computed_by(compiler, cache, **environment):
+    """All corners and cuts, in a process for which that compiler has compiled."""
+    environment = os.environ | {"CC": compiler, "XDG_CACHE_HOME": str(cache)} | environment
     done = subprocess.run(
-        [sys.executable, "-c", WIDTHS], env=environment, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-c", ALL], env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "all right" in done.stdout
     assert "compiling" in done.stderr
+
+
+def _said_by_cc(argument):
+    return subprocess.run(["cc", argument], capture_output=True, text=True, timeout=60, check=True).stdout.strip()
 
 
 def test_a_bare_op_that_does_not_fit_reaches_no_memory(c_path):

@@ -203,6 +203,10 @@ def test_rows_are_moved_in_the_widest_units_that_suit_all(kernels):
     assert unit(whole.float()) == 4
     (apart,) = strided(whole.transpose(2, 3))
     assert (apart.unit, apart.dim, apart.apart) == (1, 72, 1)
+    (two,), (one,) = (strided(whole[..., :columns, :].transpose(2, 3)) for columns in (2, 1))
+    assert (two.unit, two.dim, two.apart) == (1, 72, 1)
+    # a single column lies beside itself
+    assert (one.dim, one.apart) == (1, 0)
     # what is never stepped over does not count
     assert unit(torch.empty(1, 1, 5, 73, dtype=torch.bfloat16)[:, :, :1, :72]) == 8
 

@@ -24,6 +24,8 @@ RESULTS = "build/mutation/results.jsonl"
 SAMPLE = 40
 # the share of a target's mutants that its tests must kill
 LEAST = 0.9
+# of an entry for all mutants of a line
+ALL = "all"
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -42,19 +44,27 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 class Equivalents:
-    """Mutants that no test can see, each with its reason: ``[{"file", "line", "change", "why"}]``."""
+    """Mutants that no test can see, and why: ``[{"file", "line", "change", "why"}]``; without "change", all of the line."""
 
     def __init__(self, path: Path):
         self.entries = json.loads(path.read_text())
 
-    def of(self, target: Target) -> set[str]:
-        """The names of a target's."""
-        mine = [entry for entry in self.entries if entry["file"] in target.files]
-        return {f"{entry['file']}: {entry['line']}: {change}" for entry in mine for change in _list(entry["change"])}
+    def among(self, mutants: list[Mutant]) -> set[str]:
+        """The names of those that are some of these mutants."""
+        return {mutant.name for mutant in mutants if self._of(mutant.file) & _names(mutant)}
 
     def stale(self, mutants: list[Mutant], target: Target) -> list[str]:
         """Entries that no mutant of the target has."""
-        return sorted(self.of(target) - {mutant.name for mutant in mutants})
+        named = set().union(*map(_names, mutants))
+        return sorted(set().union(*map(self._of, target.files)) - named)
+
+    def _of(self, file: str) -> set[str]:
+        mine = [entry for entry in self.entries if entry["file"] == file]
+        return {f"{file}: {entry['line']}: {change}" for entry in mine for change in _list(entry.get("change", ALL))}
+
+
+def _names(mutant: Mutant) -> set[str]:
+    return {mutant.name, f"{mutant.file}: {mutant.line}: {ALL}"}
 
 
 def _list(value) -> list:
@@ -119,14 +129,14 @@ def main(argv: list[str] | None = None) -> int:
         if stale:
             print("equivalents.json has entries that no mutant is:", *stale, sep="\n  ", file=sys.stderr)
             return 2
-        chosen = drawn(mutants, equivalents.of(target), given.sample, given.seed)
+        chosen = drawn(mutants, equivalents.among(mutants), given.sample, given.seed)
         chosen = [mutant for mutant in chosen if given.only is None or given.only in mutant.name]
         if given.list:
             print(*(f"{mutant.file}:{mutant.number}: {mutant.change}" for mutant in chosen), sep="\n")
             continue
         outcomes = run_target(name, target, chosen, results, given.jobs, end)
         complete = complete and len(outcomes) == len(chosen)
-        score[name] = _count(mutants, equivalents.of(target), len(chosen), outcomes)
+        score[name] = _count(mutants, equivalents.among(mutants), len(chosen), outcomes)
     if given.list:
         return 0
     _print_table(score)

@@ -149,6 +149,17 @@ def test_a_stale_equivalent_is_named(tmp_path):
     assert stale == ["pargo_kernels/merge.py: blind = total == 0: == → <"]
 
 
+def test_an_entry_without_a_change_is_all_mutants_of_its_line(tmp_path):
+    mutants = running.mutants_of(command.ROOT, TARGETS["merge"])
+    path = tmp_path / "equivalents.json"
+    path.write_text(json.dumps([{"file": "pargo_kernels/merge.py", "line": "blind = total == 0", "why": "for this test"}]))
+    found = command.Equivalents(path).among(mutants)
+    assert found == {mutant.name for mutant in mutants if mutant.line == "blind = total == 0"}
+    assert len(found) > 1
+    path.write_text(json.dumps([{"file": "pargo_kernels/merge.py", "line": "no line", "why": "for this test"}]))
+    assert command.Equivalents(path).stale(mutants, TARGETS["merge"]) == ["pargo_kernels/merge.py: no line: all"]
+
+
 def test_results_outlive_a_run_that_was_killed_and_not_a_change(tmp_path):
     mutant, path = Mutant("a.py", 3, 4, "2", "x = 1", "1 → 2", 1), tmp_path / "results.jsonl"
     command.Results(path, False).add("digest", running.Outcome(mutant, running.KILLED, 1.5))
