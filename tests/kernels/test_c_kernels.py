@@ -148,6 +148,22 @@ def test_a_bare_op_that_does_not_fit_reaches_no_memory(c_path):
             call()
 
 
+@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16, torch.float16))
+def test_numbers_at_the_edges_of_a_dtype_come_through(c_path, dtype):
+    """One token sees itself alone, and its value is what comes out: no rounding, and no infinity that becomes NaN."""
+    limits = torch.finfo(dtype)
+    edges = [0.0, limits.tiny, -limits.tiny, limits.max, -limits.max, 1 + limits.eps, float("inf"), -float("inf"), float("nan")]
+    value = torch.tensor(edges, dtype=dtype).view(1, 1, 1, -1)
+    query = torch.ones_like(value)
+    found = (
+        cascaded_module.cascaded_partial_attention(query, query, value, 1, impl="c"),
+        partial_global_module.partial_global_attention(query, query, value, 1, impl="c"),
+        partial_global_module.partial_global_attention(query, query, value, 0, impl="c"),
+    )
+    for out in found:
+        torch.testing.assert_close(out, value, rtol=0, atol=0, equal_nan=True)
+
+
 def test_chunks_that_many_global_rows_lengthen_are_right(c_path):
     """From 128 global rows on a chunk has 16 keys for each of them: here three chunks of 4,800 at most."""
     problem = partial_global(0, 300, 10_000, dim=16, heads=2, kv_heads=2)
